@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Packet memory: pool, Packet with headroom, Batch, prefetch, huge-page arena.

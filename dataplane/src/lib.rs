@@ -1,0 +1,2 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The fast process: workers, pinning, housekeeping, control link, counters.
