@@ -1,0 +1,399 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Owners for key material: locked, anonymous memory that is not dumped, not inherited by children and zeroed on drop.
+//!
+//! Slots come from a slab, so that tens of thousands of keys cost neither a page nor a mapping each:
+//!
+//! ```text
+//! class 1024:  chunk (256 KiB, one mapping: mlock, MADV_DONTDUMP, MADV_DONTFORK)
+//!              ├─ slot 0 ─┼─ slot 1 ─┼─ slot 2 ─┼ …      free list: slots 2, 1, … (kept outside the chunk)
+//! ```
+//!
+//! Taking and giving back lock a mutex and may map memory: at install and removal of an SA, never for a packet.
+//! Chunks are kept until the process ends.
+//!
+//! Not here: what a key is, parsing, derivation.
+
+use std::io;
+use std::marker::PhantomData;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, compiler_fence};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+
+use crate::CACHE_LINE_BYTES;
+use crate::map::Map;
+
+/// Chunk of a class when it already has one; the first is a quarter of it, for programs with few keys.
+const CHUNK_BYTES: usize = 256 << 10;
+/// Anything larger gets a mapping of its own.
+const LARGEST_CLASS_BYTES: usize = 32 << 10;
+
+/// Types for which every bit pattern is a valid value, all-zero included.
+///
+/// Not `Copy`, so that a key schedule can be `Pod` without being copied by accident.
+///
+/// # Safety
+/// Every bit pattern of `size_of::<Self>()` bytes must be a valid `Self`, and `Self` must hold no pointer or reference
+/// that anything follows. Padding is allowed.
+pub unsafe trait Pod: Sized + 'static {}
+
+macro_rules! pod {
+    ($($type:ty),* $(,)?) => { $(
+        // SAFETY: plain integers (or vectors of them) have no invalid bit pattern.
+        unsafe impl Pod for $type {}
+    )* };
+}
+pod!(u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize);
+#[cfg(target_arch = "x86_64")]
+pod!(core::arch::x86_64::__m128i, core::arch::x86_64::__m256i, core::arch::x86_64::__m512i);
+
+// SAFETY: an array is its elements side by side, each of which takes any bit pattern.
+unsafe impl<T: Pod, const N: usize> Pod for [T; N] {}
+
+// SAFETY: `MaybeUninit` has no validity requirement at all.
+unsafe impl<T: 'static> Pod for MaybeUninit<T> {}
+
+/// Owner of one `T` in locked memory, 64-byte aligned, zeroed after `T` was dropped.
+///
+/// It covers the bytes of `T` itself: what a `T` keeps on the heap is not in locked memory. It has no `Debug`.
+/// In a forked child the memory is not mapped: touching it there is a fault, not a key of zeros.
+pub struct Locked<T> {
+    slot: Slot,
+    holds: PhantomData<T>,
+}
+
+// SAFETY: a `Locked<T>` owns its T alone (invariant 2) as a `Box<T>` does, and slots belong to no thread.
+unsafe impl<T: Send> Send for Locked<T> {}
+// SAFETY: a shared `Locked<T>` gives out `&T` and nothing more.
+unsafe impl<T: Sync> Sync for Locked<T> {}
+
+impl<T: Pod> Locked<T> {
+    /// An all-zero `T`, to be filled in place: the key then never passes through other memory.
+    ///
+    /// # Errors
+    /// When memory can be neither mapped nor locked; the message says which limit to raise.
+    pub fn zeroed() -> io::Result<Self> {
+        Self::slot_for_one().map(|slot| Self { slot, holds: PhantomData })
+    }
+}
+
+impl<T> Locked<T> {
+    /// Moves `value` into locked memory and wipes the place it was passed in.
+    ///
+    /// Copies that the compiler made on the way here are out of reach; where `T` is [`Pod`], prefer
+    /// [`Locked::zeroed`] and fill it in place.
+    ///
+    /// # Errors
+    /// As [`Locked::zeroed`]; `value` is dropped then.
+    pub fn new(value: T) -> io::Result<Self> {
+        let slot = Self::slot_for_one()?;
+        let mut value = ManuallyDrop::new(value);
+        let from: *mut T = &raw mut *value;
+        // SAFETY: the slot is ours (invariant 2), aligned and long enough for a T (invariant 3 and the check in
+        // `slot_for_one`), and does not overlap our stack. After the copy the T lives in the slot only: the
+        // `ManuallyDrop` never drops the source, which is then just bytes to be overwritten.
+        unsafe {
+            std::ptr::copy_nonoverlapping(from, slot.start.as_ptr().cast::<T>(), 1);
+            wipe(from.cast::<u8>(), size_of::<T>());
+        }
+        Ok(Self { slot, holds: PhantomData })
+    }
+
+    fn slot_for_one() -> io::Result<Slot> {
+        const { assert!(align_of::<T>() <= CACHE_LINE_BYTES, "slots are aligned to cache lines") }
+        Slot::take(size_of::<T>())
+    }
+}
+
+impl<T> Deref for Locked<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the slot holds a valid T since `new` moved one in, or since `zeroed` found it all zero (invariant 3)
+        // and T is Pod. Aligned by invariant 3; ours alone by invariant 2, so `&self` rules out a writer.
+        unsafe { self.slot.start.cast::<T>().as_ref() }
+    }
+}
+
+impl<T> DerefMut for Locked<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`, and `&mut self` rules out any other reference.
+        unsafe { self.slot.start.cast::<T>().as_mut() }
+    }
+}
+
+impl<T> Drop for Locked<T> {
+    fn drop(&mut self) {
+        // SAFETY: the slot holds a valid T (see `deref`), dropped once: after this only `slot` is dropped, which
+        // treats the memory as bytes.
+        unsafe { self.slot.start.cast::<T>().drop_in_place() };
+    }
+}
+
+/// A byte string in locked memory, of fixed capacity: key material while it is read, parsed or decoded.
+///
+/// It never grows by moving, so it leaves no copy behind. It has no `Debug`.
+pub struct LockedBytes {
+    slot: Slot,
+    len: usize,
+}
+
+// SAFETY: it owns its slot alone (invariant 2), and slots belong to no thread.
+unsafe impl Send for LockedBytes {}
+// SAFETY: a shared `LockedBytes` gives out `&[u8]` and nothing more.
+unsafe impl Sync for LockedBytes {}
+
+impl LockedBytes {
+    /// An empty string with room for `capacity` bytes (or some more).
+    ///
+    /// # Errors
+    /// As [`Locked::zeroed`].
+    pub fn with_capacity(capacity: usize) -> io::Result<Self> {
+        Ok(Self { slot: Slot::take(capacity)?, len: 0 })
+    }
+
+    /// `len` zero bytes, to be filled in place.
+    ///
+    /// # Errors
+    /// As [`Locked::zeroed`].
+    pub fn zeroed(len: usize) -> io::Result<Self> {
+        Ok(Self { slot: Slot::take(len)?, len })
+    }
+
+    /// A copy of `bytes`.
+    ///
+    /// # Errors
+    /// As [`Locked::zeroed`].
+    pub fn copy_of(bytes: &[u8]) -> io::Result<Self> {
+        let mut copy = Self::zeroed(bytes.len())?;
+        copy.copy_from_slice(bytes);
+        Ok(copy)
+    }
+
+    /// Reads `source` to its end, at most `limit` bytes, with no buffer in between.
+    ///
+    /// # Errors
+    /// As [`Locked::zeroed`], what `source` says, and `InvalidData` when there is more than `limit`.
+    pub fn read_from(mut source: impl io::Read, limit: usize) -> io::Result<Self> {
+        let room = limit.checked_add(1).ok_or_else(|| too_long(limit))?;
+        let mut bytes = Self::zeroed(room)?;
+        let mut filled = 0;
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match source.read(rest) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if filled > limit {
+            return Err(too_long(limit));
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// Bytes that fit without a new allocation, at least what was asked for.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.slot.bytes
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// `OutOfMemory` when they do not fit the capacity; nothing is appended then.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let old = self.len;
+        match old.checked_add(bytes.len()).filter(|&len| len <= self.slot.bytes) {
+            Some(len) => self.len = len,
+            None => return Err(io::Error::new(io::ErrorKind::OutOfMemory, "locked bytes are full")),
+        }
+        if let Some(room) = self.get_mut(old..) {
+            room.copy_from_slice(bytes);
+        }
+        Ok(())
+    }
+
+    /// Shortens to `len` bytes and wipes the rest; does nothing when it is not longer.
+    pub fn truncate(&mut self, len: usize) {
+        if let Some(rest) = self.get_mut(len..) {
+            // SAFETY: `rest` is a live, exclusive byte slice: exactly its bytes are overwritten.
+            unsafe { wipe(rest.as_mut_ptr(), rest.len()) };
+            self.len = len;
+        }
+    }
+}
+
+impl Deref for LockedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: `len` never exceeds the slot (every assignment checks), the slot is initialised (invariant 3: zero at
+        // first, bytes afterwards) and ours (invariant 2).
+        unsafe { std::slice::from_raw_parts(self.slot.start.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for LockedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`, and `&mut self` rules out any other reference.
+        unsafe { std::slice::from_raw_parts_mut(self.slot.start.as_ptr(), self.len) }
+    }
+}
+
+/// Forbids core dumps of this process, and reading its memory as another unprivileged process of the same user.
+///
+/// Call it after the last change of user id, which sets the kernel's flag anew.
+///
+/// # Errors
+/// What `setrlimit` and `prctl` say.
+pub fn no_core_dumps() -> io::Result<()> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    Ok(())
+}
+
+/// One slot of locked memory, wiped and given back when dropped.
+struct Slot {
+    start: NonNull<u8>,
+    bytes: usize,
+    /// The mapping of a slot too large for the slab (invariant 4).
+    own_map: Option<Map>,
+}
+
+impl Slot {
+    fn take(bytes: usize) -> io::Result<Self> {
+        let Some((class, slot_bytes)) = class_of(bytes) else {
+            let map = locked_map(bytes)?;
+            return Ok(Self { start: map.start(), bytes: map.len(), own_map: Some(map) });
+        };
+        let mut slab = SLAB.lock().unwrap_or_else(PoisonError::into_inner);
+        let start = slab.take(class, slot_bytes)?;
+        Ok(Self { start, bytes: slot_bytes, own_map: None })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // SAFETY: the slot is ours until it is given back below (invariant 2), `bytes` long and mapped (invariant 4);
+        // what lived in it was dropped by the owner.
+        unsafe { wipe(self.start.as_ptr(), self.bytes) };
+        if self.own_map.is_none()
+            && let Some((class, _)) = class_of(self.bytes)
+        {
+            SLAB.lock().unwrap_or_else(PoisonError::into_inner).give_back(class, self.start);
+        }
+    }
+}
+
+static SLAB: Mutex<Slab> = Mutex::new(Slab { classes: [const { Class::EMPTY }; CLASSES] });
+
+struct Slab {
+    classes: [Class; CLASSES],
+}
+
+struct Class {
+    free: Vec<NonNull<u8>>,
+    slots: usize,
+}
+
+// SAFETY: the free list holds addresses of slots without an owner; no thread has a reference to them (invariant 2).
+unsafe impl Send for Slab {}
+
+impl Class {
+    const EMPTY: Self = Self { free: Vec::new(), slots: 0 };
+}
+
+impl Slab {
+    fn take(&mut self, class: usize, slot_bytes: usize) -> io::Result<NonNull<u8>> {
+        let no_class = || io::Error::other("no such class of locked memory");
+        let class = self.classes.get_mut(class).ok_or_else(no_class)?;
+        if class.free.is_empty() {
+            class.grow(slot_bytes)?;
+        }
+        class.free.pop().ok_or_else(|| io::Error::other("a new chunk of locked memory has no slot"))
+    }
+
+    fn give_back(&mut self, class: usize, slot: NonNull<u8>) {
+        if let Some(class) = self.classes.get_mut(class) {
+            class.free.push(slot);
+        }
+    }
+}
+
+impl Class {
+    fn grow(&mut self, slot_bytes: usize) -> io::Result<()> {
+        let chunk_bytes = if self.slots == 0 { CHUNK_BYTES / 4 } else { CHUNK_BYTES };
+        let map = ManuallyDrop::new(locked_map(chunk_bytes)?);
+        let slots = map.len() / slot_bytes;
+        self.slots += slots;
+        // Room for all slots of the class, so that giving back never allocates.
+        self.free.reserve(self.slots - self.free.len());
+        for slot in (0..slots).rev() {
+            // SAFETY: `slot * slot_bytes + slot_bytes` is at most the length of the mapping, which stays (`ManuallyDrop`,
+            // invariant 4). Slots do not overlap, are zero (fresh anonymous memory) and, as the mapping starts at a page
+            // and `slot_bytes` is a multiple of 64, aligned (invariant 3).
+            self.free.push(unsafe { map.start().add(slot * slot_bytes) });
+        }
+        Ok(())
+    }
+}
+
+fn locked_map(bytes: usize) -> io::Result<Map> {
+    let map = Map::anonymous(bytes)?;
+    map.exclude_from_core_dumps()?;
+    map.exclude_from_forks()?;
+    map.lock()?;
+    Ok(map)
+}
+
+/// Lines in each class: four classes to the doubling, so that at most a fifth of a slot lies idle (above 256 bytes).
+const CLASS_LINES: [usize; CLASSES] = class_lines();
+const CLASSES: usize = 32;
+
+const fn class_lines() -> [usize; CLASSES] {
+    let mut lines = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        lines[class] = if class < 4 { class + 1 } else { (5 + class % 4) << (class / 4 - 1) };
+        class += 1;
+    }
+    lines
+}
+
+/// Class and slot size in bytes for something of `bytes`, or `None` when it needs a mapping of its own.
+fn class_of(bytes: usize) -> Option<(usize, usize)> {
+    if bytes > LARGEST_CLASS_BYTES {
+        return None;
+    }
+    let lines = bytes.div_ceil(CACHE_LINE_BYTES).max(1);
+    let class = CLASS_LINES.partition_point(|&class_lines| class_lines < lines);
+    CLASS_LINES.get(class).map(|&lines| (class, lines * CACHE_LINE_BYTES))
+}
+
+fn too_long(limit: usize) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("more than {limit} bytes of key material"))
+}
+
+/// Overwrites with zeros in a way that the compiler must keep.
+///
+/// # Safety
+/// `start` must be valid for writes of `bytes` bytes, and nobody else may hold a reference to them.
+unsafe fn wipe(start: *mut u8, bytes: usize) {
+    let head = start.align_offset(align_of::<u64>()).min(bytes);
+    let words = (bytes - head) / size_of::<u64>();
+    let tail = head + words * size_of::<u64>();
+    // SAFETY: head + 8 * words <= tail <= bytes, so all writes stay in what the caller vouches for; `start + head` is
+    // aligned for u64 by definition of `align_offset` whenever `words` is not 0.
+    unsafe {
+        (0..head).for_each(|at| start.add(at).write_volatile(0));
+        let first_word = start.add(head).cast::<u64>();
+        (0..words).for_each(|at| first_word.add(at).write_volatile(0));
+        (tail..bytes).for_each(|at| start.add(at).write_volatile(0));
+    }
+    compiler_fence(Ordering::SeqCst);
+}

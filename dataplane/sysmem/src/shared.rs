@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Memory shared with another process that is not trusted: a sealed memfd, seen only as 64-bit atomic words.
+//!
+//! The creator seals the size before it hands the descriptor over; the receiver checks seals and size before it maps.
+//! Both lock their mapping and keep it out of core dumps, since keys pass through.
+//!
+//! Not here: the socket that carries the descriptor, and any structure inside the memory (`ring`, [`crate::counter`]).
+
+use std::io;
+use std::ops::{Range, RangeInclusive};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use rustix::fs::{FileType, MemfdFlags, SealFlags};
+use rustix::io::Errno;
+
+use crate::map::Map;
+
+const WORD_BYTES: usize = size_of::<u64>();
+const SIZE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+
+/// Why shared memory was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum SharedError {
+    /// The operating system refused.
+    #[error("shared memory: {0}")]
+    Io(#[from] io::Error),
+    /// The descriptor is no memfd.
+    #[error("the received descriptor is not a memory file (memfd)")]
+    NotMemory,
+    /// The peer could still change the size.
+    #[error("the received memory file is not sealed against shrinking and growing")]
+    NotSealed,
+    /// The size is not one that was agreed.
+    #[error("the received memory file has {bytes} bytes, expected {least} to {most}")]
+    Size {
+        /// The size found.
+        bytes: u64,
+        /// The smallest size that was acceptable.
+        least: usize,
+        /// The largest size that was acceptable.
+        most: usize,
+    },
+    /// A range that is not inside the memory.
+    #[error("bytes {start}..{end} are not inside shared memory of {bytes} bytes")]
+    OutOfRange {
+        /// First byte asked for.
+        start: usize,
+        /// First byte after what was asked for.
+        end: usize,
+        /// Size of the memory.
+        bytes: usize,
+    },
+    /// A range that does not begin and end where it must.
+    #[error("{bytes} bytes at offset {offset} do not begin and end at multiples of {align} bytes")]
+    Misaligned {
+        /// First byte asked for.
+        offset: usize,
+        /// Bytes asked for.
+        bytes: usize,
+        /// What both must be a multiple of.
+        align: usize,
+    },
+}
+
+/// A memory object shared with other processes, mapped whole.
+#[derive(Debug)]
+pub struct SharedMemory {
+    fd: OwnedFd,
+    map: Map,
+    bytes: usize,
+}
+
+impl SharedMemory {
+    /// Creates zeroed memory of `bytes`, seals its size, maps and locks it. `name` shows in `/proc/PID/maps` only.
+    ///
+    /// # Errors
+    /// What the operating system says; a failing lock says which limit to raise.
+    pub fn create(name: &str, bytes: usize) -> Result<Self, SharedError> {
+        let fd = memfd(name)?;
+        let size = u64::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+        rustix::fs::ftruncate(&fd, size).map_err(io::Error::from)?;
+        rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS | SealFlags::SEAL).map_err(io::Error::from)?;
+        Self::map(fd, bytes)
+    }
+
+    /// Maps memory that a peer created, once its seals are checked and its size found in `expected`.
+    ///
+    /// # Errors
+    /// When it is no memfd, is not sealed, has another size, or cannot be mapped or locked.
+    pub fn open(fd: OwnedFd, expected: RangeInclusive<usize>) -> Result<Self, SharedError> {
+        let seals = match rustix::fs::fcntl_get_seals(&fd) {
+            Ok(seals) => seals,
+            Err(Errno::INVAL) => return Err(SharedError::NotMemory),
+            Err(error) => return Err(io::Error::from(error).into()),
+        };
+        if !seals.contains(SIZE_SEALS) {
+            return Err(SharedError::NotSealed);
+        }
+        let stat = rustix::fs::fstat(&fd).map_err(io::Error::from)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(SharedError::NotMemory);
+        }
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let wrong = SharedError::Size { bytes: size, least: *expected.start(), most: *expected.end() };
+        match usize::try_from(size) {
+            Ok(bytes) if expected.contains(&bytes) => Self::map(fd, bytes),
+            _ => Err(wrong),
+        }
+    }
+
+    fn map(fd: OwnedFd, bytes: usize) -> Result<Self, SharedError> {
+        let map = Map::shared(fd.as_fd(), bytes)?;
+        map.exclude_from_core_dumps()?;
+        map.exclude_from_forks()?;
+        map.lock()?;
+        Ok(Self { fd, map, bytes })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a mapping is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// The words of the byte range `range`, which must begin and end at multiples of 8.
+    ///
+    /// The other process may change them at any time: copy a word out, then check the copy.
+    ///
+    /// # Errors
+    /// When `range` is not inside the memory or not aligned.
+    pub fn words(&self, range: Range<usize>) -> Result<&[AtomicU64], SharedError> {
+        let (start, end) = (range.start, range.end);
+        if start > end || end > self.bytes {
+            return Err(SharedError::OutOfRange { start, end, bytes: self.bytes });
+        }
+        if !start.is_multiple_of(WORD_BYTES) || !end.is_multiple_of(WORD_BYTES) {
+            return Err(SharedError::Misaligned { offset: start, bytes: end - start, align: WORD_BYTES });
+        }
+        // SAFETY: start <= end <= bytes <= length of the mapping, which lives as long as `self` (invariant 1) and cannot
+        // lose its backing (invariant 6). `start` is a multiple of 8 in a page-aligned mapping, and the only view
+        // anybody has of it are such atomics (invariant 5), which allow concurrent change.
+        Ok(unsafe {
+            let first = self.map.start().add(start).cast::<AtomicU64>();
+            std::slice::from_raw_parts(first.as_ptr(), (end - start) / WORD_BYTES)
+        })
+    }
+
+    /// The part of `bytes` at `offset`, as an owner that keeps the mapping alive.
+    ///
+    /// # Errors
+    /// As [`SharedMemory::words`].
+    pub fn region(self: &Arc<Self>, offset: usize, bytes: usize) -> Result<Region, SharedError> {
+        let end = offset.saturating_add(bytes);
+        self.words(offset..end)?;
+        Ok(Region { memory: Arc::clone(self), offset, bytes })
+    }
+}
+
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// A part of a [`SharedMemory`] that keeps the whole mapped.
+#[derive(Debug, Clone)]
+pub struct Region {
+    memory: Arc<SharedMemory>,
+    offset: usize,
+    bytes: usize,
+}
+
+impl Region {
+    /// The words of this part.
+    #[inline]
+    #[must_use]
+    pub fn words(&self) -> &[AtomicU64] {
+        self.memory.words(self.offset..self.offset + self.bytes).unwrap_or(&[])
+    }
+
+    /// Where this part begins in its [`SharedMemory`], in bytes.
+    #[must_use]
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// A memory file that cannot be executed, where the kernel knows how (6.3 and later).
+fn memfd(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => Ok(rustix::fs::memfd_create(name, flags)?),
+        other => Ok(other?),
+    }
+}
