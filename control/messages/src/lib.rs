@@ -1,2 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What control and dataplane say to each other: types, codec, drop reasons and counters.
+//! What control and dataplane say to each other: plain types, their encoding, and the closed lists of
+//! drop reasons and counters.
+//!
+//! Control describes the wanted state as [`Object`]s, staged in a transaction ([`Request`]) and switched by
+//! `Commit`; the dataplane answers with [`Event`]s. Every request and event fits one ring record
+//! ([`MESSAGE_BYTES_MAX`]). When a peer connects, the dataplane says [`Hello`] over the Unix socket that also
+//! carries the shared memory.
+//!
+//! Not here: the ring itself (`ring`), the meaning of a transaction (`tables::Shadow`), names of things
+//! (only control knows a tunnel's name; the dataplane knows its index).
+#![forbid(unsafe_code)]
+
+mod codec;
+mod counters;
+mod drops;
+mod event;
+mod hello;
+mod ids;
+mod objects;
+mod request;
+mod secret;
+
+pub use codec::{DecodeError, EncodeError, MESSAGE_BYTES_MAX, decode, encode};
+pub use counters::{CountersLayout, PortCounter, WorkerCounter};
+pub use drops::DropReason;
+pub use event::{
+    Event, Field, InboundState, Neighbor, NeighborState, OutboundState, Refusal, SaState, TunnelState,
+};
+pub use hello::{Hello, HelloPort, PROTOCOL_VERSION};
+pub use ids::{Digest, Fingerprint, PolicyIndex, PortIndex, ProtectionIndex, SaIndex, TunnelIndex, WorkerId};
+pub use objects::{
+    Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
+    Object, ObjectId, Policy, PolicyAction, PortRange, PortSettings, PortSide, Protection, Route,
+    RouteTarget, Sa, Selector, StaticNeighbor, TosPolicy, Tunnel,
+};
+pub use request::{Base, List, Request};
+pub use secret::Secret;
