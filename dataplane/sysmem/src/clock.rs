@@ -240,3 +240,119 @@ fn has_invariant_tsc() -> bool {
 fn has_invariant_tsc() -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at_hz(hz: u64) -> Calibration {
+        let base = Pair { cycles: 1_000_000_000_000, ns: 5_000_000_000 };
+        let end = Pair { cycles: base.cycles + hz, ns: base.ns + NS_PER_SECOND };
+        Calibration::between(base, end).unwrap()
+    }
+
+    #[test]
+    fn a_known_rate_converts_both_ways() {
+        let clock = at_hz(2_600_000_000);
+        assert_eq!(clock.hz(), 2_600_000_000);
+        assert!(clock.cycles_to_ns(2_600).abs_diff(1_000) <= 1);
+        assert!(clock.ns_to_cycles(1_000).abs_diff(2_600) <= 1);
+        let day = 86_400 * NS_PER_SECOND;
+        let cycles = clock.ns_to_cycles(day);
+        assert!(clock.cycles_to_ns(cycles).abs_diff(day) < 100_000, "0.1 ms in a day");
+    }
+
+    #[test]
+    fn the_largest_values_do_not_overflow() {
+        for hz in [1, 999_999, 1_000_000_000, 2_600_000_000, 6_000_000_000] {
+            let clock = at_hz(hz);
+            let expected = u128::from(u64::MAX) * u128::from(NS_PER_SECOND) / u128::from(hz);
+            let found = u128::from(clock.cycles_to_ns(u64::MAX));
+            let expected = expected.min(u128::from(u64::MAX));
+            assert!(
+                found.abs_diff(expected) <= expected / 1_000_000_000 + (1 << 32),
+                "{hz}: {found} {expected}"
+            );
+            let _ = clock.ns_to_cycles(u64::MAX);
+            let _ = clock.to_monotonic_ns(Cycles::from_raw(u64::MAX));
+            assert_eq!(clock.to_monotonic_ns(clock_base(&clock)), 5_000_000_000);
+        }
+    }
+
+    fn clock_base(clock: &Calibration) -> Cycles {
+        Cycles::from_raw(clock.base.cycles)
+    }
+
+    #[test]
+    fn a_baseline_that_went_nowhere_or_backwards_gives_no_rate() {
+        let pair = |cycles, ns| Pair { cycles, ns };
+        assert!(Calibration::between(pair(5, 5), pair(5, 6)).is_none());
+        assert!(Calibration::between(pair(5, 5), pair(6, 5)).is_none());
+        assert!(Calibration::between(pair(5, 5), pair(4, 6)).is_none());
+        assert!(Calibration::between(pair(5, 5), pair(6, 4)).is_none());
+    }
+
+    #[test]
+    fn moments_before_the_base_convert_too() {
+        let clock = at_hz(2_000_000_000);
+        let before = Cycles::from_raw(clock.base.cycles - 2_000_000_000);
+        assert!(clock.to_monotonic_ns(before).abs_diff(4_000_000_000) <= 1);
+        assert_eq!(clock.to_monotonic_ns(Cycles::from_raw(0)), 0, "before the clock began");
+    }
+
+    #[test]
+    fn the_cycle_clock_agrees_with_the_system_clock() {
+        let clock = Calibration::measure().refined();
+        let before = monotonic_ns();
+        let moment = clock.to_monotonic_ns(clock.now());
+        let after = monotonic_ns();
+        // No bound on speed: only that the moment lies between the reads around it, give or take the drift.
+        let slack = 1_000_000;
+        assert!(before <= moment + slack && moment <= after + slack, "{before} {moment} {after}");
+        assert!(clock.hz() >= 1_000_000);
+    }
+
+    #[test]
+    fn refining_keeps_the_source_and_the_rate() {
+        let clock = Calibration::measure();
+        let refined = clock.refined();
+        assert_eq!(refined.source(), clock.source());
+        assert!(refined.hz().abs_diff(clock.hz()) <= clock.hz() / 500, "{} {}", refined.hz(), clock.hz());
+    }
+
+    #[test]
+    fn the_fallback_counts_nanoseconds() {
+        let clock = Calibration::monotonic();
+        assert_eq!((clock.source(), clock.hz()), (ClockSource::Monotonic, NS_PER_SECOND));
+        assert_eq!((clock.cycles_to_ns(17), clock.ns_to_cycles(u64::MAX)), (17, u64::MAX));
+        let earlier = clock.now();
+        let system = monotonic_ns();
+        let later = clock.now();
+        assert!(earlier.raw() <= system && system <= later.raw());
+        assert_eq!(clock.to_monotonic_ns(later), later.raw());
+        assert_eq!(clock.refined().source(), ClockSource::Monotonic);
+    }
+
+    #[test]
+    fn time_never_runs_backwards_between_two_moments() {
+        let (early, late) = (Cycles::from_raw(10), Cycles::from_raw(25));
+        assert_eq!((late.since(early), early.since(late)), (15, 0));
+        assert_eq!((early.plus(15), late.plus(u64::MAX)), (late, Cycles::from_raw(u64::MAX)));
+    }
+
+    proptest! {
+        #[test]
+        fn conversion_is_right_to_a_part_in_a_thousand_million(
+            hz in 1_000_000_u64..10_000_000_000, ns in 0_u64..1 << 60,
+        ) {
+            let clock = at_hz(hz);
+            let exact = u128::from(ns) * u128::from(hz) / u128::from(NS_PER_SECOND);
+            let found = u128::from(clock.ns_to_cycles(ns));
+            let exact = exact.min(u128::from(u64::MAX));
+            // 2^-32 of the value, relative to a factor of at least 0.001.
+            prop_assert!(found.abs_diff(exact) <= 1 + u128::from(ns >> 32), "{} {}", found, exact);
+        }
+    }
+}

@@ -176,3 +176,111 @@ fn check_lines(region: &Region) -> Result<(), SharedError> {
         align: CACHE_LINE_BYTES,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::shared::SharedMemory;
+
+    fn region(words: usize) -> Region {
+        let bytes = bytes_for(words);
+        Arc::new(SharedMemory::create("counter-test", bytes).unwrap()).region(0, bytes).unwrap()
+    }
+
+    #[test]
+    fn a_reader_sees_what_the_writer_counts() {
+        let region = region(10);
+        let reader = CounterReader::new(region.clone()).unwrap();
+        let mut writer = CounterWriter::new(region).unwrap();
+        writer.add(0, 5);
+        writer.add(0, 7);
+        writer.set(9, 100);
+        writer.publish(3, &[1, 2, 3]);
+        let mut values = [99; 11];
+        reader.read_all(&mut values);
+        assert_eq!(values, [12, 0, 0, 1, 2, 3, 0, 0, 0, 100, 0]);
+        assert_eq!((reader.read(0), reader.read(16)), (Some(12), None));
+        assert_eq!((reader.len(), writer.len()), (16, 16), "whole cache lines");
+    }
+
+    #[test]
+    fn an_index_beyond_the_block_does_nothing() {
+        let region = region(8);
+        let reader = CounterReader::new(region.clone()).unwrap();
+        let mut writer = CounterWriter::new(region).unwrap();
+        writer.add(8, 1);
+        writer.set(usize::MAX, 1);
+        writer.publish(7, &[4, 5, 6]);
+        writer.publish(9, &[1]);
+        let mut values = [0; 8];
+        reader.read_all(&mut values);
+        assert_eq!(values, [0, 0, 0, 0, 0, 0, 0, 4]);
+    }
+
+    #[test]
+    fn a_new_writer_starts_at_zero_whatever_was_there() {
+        let region = region(8);
+        region.words()[3].store(77, Ordering::Relaxed);
+        let mut writer = CounterWriter::new(region.clone()).unwrap();
+        writer.add(3, 1);
+        assert_eq!(CounterReader::new(region).unwrap().read(3), Some(1));
+    }
+
+    #[test]
+    fn a_peer_that_scribbles_does_not_change_what_is_counted() {
+        let region = region(8);
+        let mut writer = CounterWriter::new(region.clone()).unwrap();
+        writer.add(0, 10);
+        region.words()[0].store(u64::MAX, Ordering::Relaxed);
+        writer.add(0, 1);
+        assert_eq!(region.words()[0].load(Ordering::Relaxed), 11);
+    }
+
+    #[test]
+    fn counters_wrap() {
+        let mut writer = CounterWriter::new(region(1)).unwrap();
+        writer.set(0, u64::MAX);
+        writer.add(0, 2);
+        assert_eq!(writer.values[0], 1);
+        let word = CounterWord::new(u64::MAX);
+        word.add(3);
+        assert_eq!(word.read(), 2);
+        word.set(8);
+        assert_eq!(word.read(), 8);
+    }
+
+    #[test]
+    fn a_block_off_its_cache_lines_is_refused() {
+        let memory = Arc::new(SharedMemory::create("counter-test", 256).unwrap());
+        for (offset, bytes) in [(8, 64), (64, 72), (0, 8)] {
+            let region = memory.region(offset, bytes).unwrap();
+            let wrong = CounterWriter::new(region.clone()).unwrap_err();
+            assert!(matches!(wrong, SharedError::Misaligned { align: 64, .. }));
+            assert!(CounterReader::new(region).is_err());
+        }
+        assert_eq!((bytes_for(0), bytes_for(1), bytes_for(8), bytes_for(9)), (0, 64, 64, 128));
+    }
+
+    #[test]
+    fn readers_in_other_threads_never_see_a_counter_go_back() {
+        let region = region(1);
+        let mut writer = CounterWriter::new(region.clone()).unwrap();
+        let reader = CounterReader::new(region).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut last = 0;
+                while last < 20_000 {
+                    let value = reader.read(0).unwrap();
+                    assert!(value >= last);
+                    last = value;
+                    std::thread::yield_now();
+                }
+            });
+            for _ in 0..20_000 {
+                writer.add(0, 1);
+            }
+        });
+    }
+}

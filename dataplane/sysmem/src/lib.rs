@@ -34,6 +34,8 @@ pub mod counter;
 pub mod locked;
 pub mod map;
 pub mod shared;
+#[cfg(test)]
+mod testing;
 
 pub use clock::{Calibration, ClockSource, Cycles};
 pub use counter::{CounterReader, CounterWord, CounterWriter};

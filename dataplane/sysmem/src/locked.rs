@@ -397,3 +397,213 @@ unsafe fn wipe(start: *mut u8, bytes: usize) {
     }
     compiler_fence(Ordering::SeqCst);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{in_own_process, vm_flags};
+
+    /// The bytes of a slot without an owner.
+    ///
+    /// Sound only for a size class that one test alone uses: then nobody takes the slot meanwhile.
+    fn bytes_of_free_slot(start: *const u8, bytes: usize) -> Vec<u8> {
+        // SAFETY: the slot stays mapped (invariant 4) and has no owner (the caller's promise), so nobody writes it.
+        unsafe { std::slice::from_raw_parts(start, bytes) }.to_vec()
+    }
+
+    #[repr(C)]
+    struct Schedule {
+        rounds: [[u8; 16]; 15],
+        salt: u32,
+        powers: [u128; 16],
+    }
+
+    // SAFETY: integers and arrays of them; padding after `salt` is allowed.
+    unsafe impl Pod for Schedule {}
+
+    #[test]
+    fn a_key_schedule_is_filled_in_place_and_read_back() {
+        let mut schedule = Locked::<Schedule>::zeroed().unwrap();
+        assert!(schedule.rounds.as_flattened().iter().all(|&byte| byte == 0));
+        schedule.rounds[14] = [7; 16];
+        schedule.salt = 0xdead_beef;
+        schedule.powers[15] = u128::MAX;
+        assert_eq!(
+            (schedule.rounds[14], schedule.salt, schedule.powers[15]),
+            ([7; 16], 0xdead_beef, u128::MAX)
+        );
+        assert!((&raw const *schedule as usize).is_multiple_of(CACHE_LINE_BYTES));
+    }
+
+    #[test]
+    fn pages_of_keys_are_locked_undumpable_and_not_inherited() {
+        let small = Locked::<[u8; 40]>::zeroed().unwrap();
+        let large = Locked::<[u8; 100_000]>::zeroed().unwrap();
+        let text = LockedBytes::copy_of(b"a key").unwrap();
+        for address in [small.as_ptr() as usize, large.as_ptr() as usize, text.as_ptr() as usize] {
+            let flags = vm_flags(address);
+            for flag in ["lo", "dd", "dc"] {
+                assert!(flags.iter().any(|found| found == flag), "no {flag} in {flags:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn dropping_wipes_the_whole_slot() {
+        const BYTES: usize = 27 << 10;
+        let mut key = Locked::<[u8; BYTES]>::zeroed().unwrap();
+        key.fill(0xa5);
+        let start = key.as_ptr();
+        drop(key);
+        assert!(bytes_of_free_slot(start, 28 << 10).iter().all(|&byte| byte == 0));
+
+        let again = Locked::<[u8; BYTES]>::zeroed().unwrap();
+        assert_eq!(again.as_ptr(), start, "the slot is used again");
+        assert!(again.iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn a_value_with_drop_is_dropped_once_and_then_wiped() {
+        struct Counted([u8; 23 << 10], &'static AtomicUsize);
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                self.1.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        static DROPS: AtomicUsize = AtomicUsize::new(0);
+
+        let key = Locked::new(Counted([0x5a; 23 << 10], &DROPS)).unwrap();
+        assert_eq!(DROPS.load(Ordering::Relaxed), 0);
+        assert!(key.0.iter().all(|&byte| byte == 0x5a));
+        let start: *const u8 = (&raw const *key).cast();
+        drop(key);
+        assert_eq!(DROPS.load(Ordering::Relaxed), 1);
+        assert!(bytes_of_free_slot(start, 24 << 10).iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn truncating_wipes_what_is_cut_off() {
+        let mut bytes = LockedBytes::copy_of(b"0123456789abcdef").unwrap();
+        bytes.truncate(5);
+        assert_eq!(&*bytes, b"01234");
+        // SAFETY: the slot is owned by `bytes`, which is not touched while this slice lives.
+        let slot = unsafe { std::slice::from_raw_parts(bytes.as_ptr(), bytes.capacity()) };
+        assert!(slot[5..].iter().all(|&byte| byte == 0));
+        bytes.truncate(100);
+        assert_eq!(bytes.len(), 5);
+    }
+
+    #[test]
+    fn locked_bytes_fill_up_to_their_capacity_and_not_beyond() {
+        let mut bytes = LockedBytes::with_capacity(64).unwrap();
+        assert!(bytes.is_empty());
+        bytes.extend_from_slice(&[1; 60]).unwrap();
+        let start = bytes.as_ptr();
+        let room = bytes.capacity() - bytes.len();
+        assert!(bytes.extend_from_slice(&vec![2; room + 1]).is_err());
+        assert_eq!(bytes.len(), 60);
+        bytes.extend_from_slice(&vec![2; room]).unwrap();
+        assert_eq!((bytes.as_ptr(), bytes.len()), (start, bytes.capacity()));
+    }
+
+    #[test]
+    fn a_file_of_keys_is_read_whole_or_refused() {
+        let text = [b'x'; 300];
+        assert_eq!(&*LockedBytes::read_from(&text[..], 300).unwrap(), &text[..]);
+        assert_eq!(&*LockedBytes::read_from(&text[..], 1000).unwrap(), &text[..]);
+        assert_eq!(LockedBytes::read_from(&text[..], 299).err().unwrap().kind(), io::ErrorKind::InvalidData);
+        assert!(LockedBytes::read_from(&text[..], usize::MAX).is_err());
+        assert!(LockedBytes::read_from(io::empty(), 0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_size_gets_a_slot_that_holds_it_without_much_waste() {
+        let mut last = 0;
+        for bytes in 0..=LARGEST_CLASS_BYTES {
+            let (class, slot) = class_of(bytes).unwrap();
+            assert!(slot >= bytes && slot.is_multiple_of(CACHE_LINE_BYTES) && class < CLASSES);
+            assert!(slot >= last, "sizes ascend");
+            assert!(slot <= 256 || slot * 4 <= bytes * 5 + 256, "{bytes} in {slot}");
+            assert_eq!(class_of(slot), Some((class, slot)), "a slot is returned to the class it came from");
+            last = slot;
+        }
+        assert_eq!(class_of(LARGEST_CLASS_BYTES + 1), None);
+    }
+
+    #[test]
+    fn thousands_of_keys_share_few_mappings_and_never_overlap() {
+        let mut keys: Vec<_> = (0..2000_u32).map(|_| Locked::<[u32; 250]>::zeroed().unwrap()).collect();
+        for (number, key) in (0..).zip(&mut keys) {
+            key.fill(number);
+        }
+        assert!((0..).zip(&keys).all(|(number, key)| key.iter().all(|&word| word == number)));
+        let (class, _) = class_of(1000).unwrap();
+        let slots = SLAB.lock().unwrap().classes[class].slots;
+        assert!((2000..3000).contains(&slots), "{slots} slots for 2000 keys");
+    }
+
+    #[test]
+    fn threads_take_and_give_back_without_seeing_each_others_bytes() {
+        std::thread::scope(|scope| {
+            for thread in 1..=4_u8 {
+                scope.spawn(move || {
+                    for round in 0..300_usize {
+                        let mut taken = LockedBytes::zeroed(1 + round * 7 % 2000).unwrap();
+                        assert!(taken.iter().all(|&byte| byte == 0));
+                        taken.fill(thread);
+                        let mut fixed = Locked::<[u8; 333]>::zeroed().unwrap();
+                        fixed.fill(thread);
+                        std::thread::yield_now();
+                        assert!(taken.iter().chain(fixed.iter()).all(|&byte| byte == thread));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_failing_lock_names_the_limit_and_the_capability() {
+        in_own_process("locked::tests::a_failing_lock_names_the_limit_and_the_capability", || {
+            drop_ipc_lock();
+            let limit = Rlimit { current: Some(4096), maximum: Some(4096) };
+            rustix::process::setrlimit(Resource::Memlock, limit).unwrap();
+            let message = LockedBytes::zeroed(5000).err().expect("no room to lock 64 KiB").to_string();
+            for part in ["RLIMIT_MEMLOCK", "4096 bytes", "CAP_IPC_LOCK"] {
+                assert!(message.contains(part), "no {part} in: {message}");
+            }
+        });
+    }
+
+    fn drop_ipc_lock() {
+        use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::IPC_LOCK);
+        set_capabilities(None, sets).unwrap();
+    }
+
+    #[test]
+    fn after_no_core_dumps_there_is_no_dump_and_no_way_back() {
+        in_own_process("locked::tests::after_no_core_dumps_there_is_no_dump_and_no_way_back", || {
+            no_core_dumps().unwrap();
+            let behavior = rustix::process::dumpable_behavior().unwrap();
+            assert_eq!(behavior, DumpableBehavior::NotDumpable);
+            let limit = rustix::process::getrlimit(Resource::Core);
+            assert_eq!((limit.current, limit.maximum), (Some(0), Some(0)));
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn wiping_clears_its_bytes_and_no_others(before in 0..40_usize, len in 0..200_usize, after in 0..40_usize) {
+            let mut bytes = vec![0xa5_u8; before + len + after];
+            // SAFETY: `before + len` is inside the vector.
+            unsafe { wipe(bytes.as_mut_ptr().add(before), len) };
+            let expected: Vec<u8> = [vec![0xa5; before], vec![0; len], vec![0xa5; after]].concat();
+            prop_assert_eq!(bytes, expected);
+        }
+    }
+}

@@ -168,3 +168,66 @@ fn lock_error(error: rustix::io::Errno, bytes: usize) -> io::Error {
     );
     io::Error::new(io::Error::from(error).kind(), message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::vm_flags;
+
+    #[test]
+    fn a_mapping_is_whole_pages_and_zero_to_its_last_byte() {
+        let page = rustix::param::page_size();
+        for (bytes, pages) in [(1, 1), (page - 1, 1), (page, 1), (page + 1, 2), (10 * page, 10)] {
+            let map = Map::anonymous(bytes).unwrap();
+            assert_eq!(map.len(), pages * page);
+            assert!((map.start().as_ptr() as usize).is_multiple_of(page));
+            // SAFETY: the map owns these bytes (invariant 1) and nobody else knows of them.
+            let content = unsafe { std::slice::from_raw_parts_mut(map.start().as_ptr(), map.len()) };
+            assert!(content.iter().all(|&byte| byte == 0));
+            content.fill(0xa5);
+        }
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused() {
+        for bytes in [0, usize::MAX, usize::MAX - 4096, isize::MAX as usize + 1] {
+            assert_eq!(Map::anonymous(bytes).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{bytes}");
+        }
+        assert!(Map::anonymous(isize::MAX as usize - 8191).is_err());
+    }
+
+    #[test]
+    fn the_kernel_knows_what_was_asked_for() {
+        let map = Map::anonymous(64 << 10).unwrap();
+        let address = map.start().as_ptr() as usize;
+        let has = |flag: &str| vm_flags(address).iter().any(|found| found == flag);
+        assert!(!has("dd") && !has("dc") && !has("lo"));
+        map.exclude_from_core_dumps().unwrap();
+        assert!(has("dd"));
+        map.exclude_from_forks().unwrap();
+        assert!(has("dc"));
+        map.lock().unwrap();
+        assert!(has("lo"));
+    }
+
+    #[test]
+    fn huge_pages_are_given_or_refused_with_an_error() {
+        match Map::anonymous_huge(1) {
+            Ok(map) => assert_eq!(map.len(), 2 << 20),
+            Err(error) => assert!(error.raw_os_error().is_some(), "{error}"),
+        }
+        let map = Map::anonymous(4 << 20).unwrap();
+        if map.prefer_huge_pages().is_ok() {
+            assert!(vm_flags(map.start().as_ptr() as usize).iter().any(|flag| flag == "hg"));
+        }
+    }
+
+    #[test]
+    fn a_dropped_mapping_gives_its_memory_back() {
+        // 160 times 1 GiB of addresses a round: if they stayed, the address space (128 TiB) would run out.
+        for _ in 0..1000 {
+            let maps: Vec<_> = (0..160).map(|_| Map::anonymous(1 << 30).unwrap()).collect();
+            drop(maps);
+        }
+    }
+}

@@ -202,3 +202,129 @@ fn memfd(name: &str) -> io::Result<OwnedFd> {
         other => Ok(other?),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::testing::vm_flags;
+
+    fn unsealed(bytes: u64) -> OwnedFd {
+        let fd = memfd("shared-test").unwrap();
+        rustix::fs::ftruncate(&fd, bytes).unwrap();
+        fd
+    }
+
+    fn fd_of(memory: &SharedMemory) -> OwnedFd {
+        memory.as_fd().try_clone_to_owned().unwrap()
+    }
+
+    #[test]
+    fn two_mappings_of_one_memory_show_the_same_words() {
+        let ours = SharedMemory::create("shared-test", 8192).unwrap();
+        let theirs = SharedMemory::open(fd_of(&ours), 8192..=8192).unwrap();
+        assert_eq!(theirs.len(), 8192);
+        ours.words(0..8192).unwrap()[1023].store(42, Ordering::Relaxed);
+        assert_eq!(theirs.words(8184..8192).unwrap()[0].load(Ordering::Relaxed), 42);
+    }
+
+    #[test]
+    fn a_size_that_is_not_whole_pages_is_kept_exactly() {
+        let memory = SharedMemory::create("shared-test", 1000).unwrap();
+        assert_eq!(memory.words(0..1000).unwrap().len(), 125);
+        assert!(matches!(memory.words(0..1008), Err(SharedError::OutOfRange { bytes: 1000, .. })));
+        let theirs = SharedMemory::open(fd_of(&memory), 0..=4096).unwrap();
+        assert_eq!(theirs.len(), 1000);
+    }
+
+    #[test]
+    fn both_mappings_are_locked_undumpable_and_not_inherited() {
+        let ours = SharedMemory::create("shared-test", 4096).unwrap();
+        let theirs = SharedMemory::open(fd_of(&ours), 4096..=4096).unwrap();
+        for memory in [&ours, &theirs] {
+            let flags = vm_flags(memory.words(0..8).unwrap().as_ptr() as usize);
+            for flag in ["lo", "dd", "dc", "sh"] {
+                assert!(flags.iter().any(|found| found == flag), "no {flag} in {flags:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_can_change_the_size_or_take_the_seals_off() {
+        let memory = SharedMemory::create("shared-test", 8192).unwrap();
+        let theirs = fd_of(&memory);
+        for size in [0, 4096, 16384] {
+            assert_eq!(rustix::fs::ftruncate(&theirs, size), Err(Errno::PERM));
+        }
+        assert_eq!(rustix::fs::fcntl_add_seals(&theirs, SealFlags::WRITE), Err(Errno::PERM));
+    }
+
+    #[test]
+    fn memory_without_seals_is_refused() {
+        let wrong = SharedMemory::open(unsealed(4096), 4096..=4096).unwrap_err();
+        assert!(matches!(wrong, SharedError::NotSealed), "{wrong}");
+        let fd = unsealed(4096);
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::GROW).unwrap();
+        assert!(matches!(SharedMemory::open(fd, 4096..=4096), Err(SharedError::NotSealed)));
+    }
+
+    #[test]
+    fn what_is_no_memory_file_is_refused() {
+        let file = OwnedFd::from(some_file());
+        assert!(matches!(SharedMemory::open(file, 0..=4096), Err(SharedError::NotMemory)));
+        let (reader, _writer) = io::pipe().unwrap();
+        assert!(matches!(SharedMemory::open(reader.into(), 0..=4096), Err(SharedError::NotMemory)));
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        assert!(SharedMemory::open(null, 0..=4096).is_err());
+    }
+
+    fn some_file() -> std::fs::File {
+        std::fs::File::open(std::env::current_exe().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn another_size_than_agreed_is_refused_and_named() {
+        let memory = SharedMemory::create("shared-test", 8192).unwrap();
+        for expected in [0..=8191, 8193..=1 << 20] {
+            let wrong = SharedMemory::open(fd_of(&memory), expected).unwrap_err();
+            assert!(matches!(wrong, SharedError::Size { bytes: 8192, .. }), "{wrong}");
+        }
+        let empty = unsealed(0);
+        rustix::fs::fcntl_add_seals(&empty, SIZE_SEALS).unwrap();
+        assert!(SharedMemory::open(empty, 0..=4096).is_err());
+    }
+
+    #[test]
+    fn memory_sealed_against_writing_is_refused() {
+        let fd = unsealed(4096);
+        rustix::fs::fcntl_add_seals(&fd, SIZE_SEALS | SealFlags::WRITE).unwrap();
+        assert!(matches!(SharedMemory::open(fd, 4096..=4096), Err(SharedError::Io(_))));
+    }
+
+    #[test]
+    #[expect(clippy::reversed_empty_ranges, reason = "what is refused")]
+    fn ranges_outside_or_off_a_word_are_refused() {
+        let memory = Arc::new(SharedMemory::create("shared-test", 4096).unwrap());
+        for range in [0..4104, 4104..4104, 16..8, usize::MAX - 7..usize::MAX] {
+            assert!(matches!(memory.words(range), Err(SharedError::OutOfRange { .. })));
+        }
+        for range in [4..16, 8..20, 1..2] {
+            assert!(matches!(memory.words(range), Err(SharedError::Misaligned { align: 8, .. })));
+        }
+        assert!(memory.region(8, usize::MAX).is_err());
+        assert!(memory.region(4096, 8).is_err());
+        assert_eq!(memory.region(4096, 0).unwrap().words().len(), 0);
+    }
+
+    #[test]
+    fn a_region_keeps_the_memory_mapped() {
+        let region = {
+            let memory = Arc::new(SharedMemory::create("shared-test", 4096).unwrap());
+            memory.region(64, 128).unwrap()
+        };
+        assert_eq!((region.offset(), region.len_bytes(), region.words().len()), (64, 128, 16));
+        region.words()[15].store(1, Ordering::Relaxed);
+        assert_eq!(region.words()[15].load(Ordering::Relaxed), 1);
+    }
+}
