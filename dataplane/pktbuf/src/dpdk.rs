@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pools of mbufs in DPDK's memory.
+//!
+//! The buffers are shifted once, when the pool is made: `buf_addr` and `buf_iova` of every mbuf move by the same
+//! number of bytes, and the elements are that much longer, so that drivers find as much room as the pool
+//! says. Indirect and external buffers are never attached, so nothing moves them back.
+
+use crate::header::Header;
+use crate::pool::Geometry;
+use crate::{Packet, map};
+use dpdk_sys as sys;
+use std::ffi::{CStr, CString, c_void};
+use std::io;
+use std::ptr::NonNull;
+
+/// Bytes of an mbuf in front of its buffer; no private area.
+const MBUF_BYTES: usize = sys::GH_MBUF_SIZE as usize;
+/// Bytes of mempool header in front of each mbuf.
+const OBJECT_HEADER_BYTES: usize = 64;
+
+/// The handle of an `rte_mempool`, which is never freed (invariant 5).
+pub(crate) struct DpdkPool {
+    mempool: NonNull<sys::rte_mempool>,
+    capacity: usize,
+}
+
+// SAFETY: mempool operations are thread-safe: the ring behind it is multi-producer and multi-consumer, and
+// caches belong to registered threads.
+unsafe impl Send for DpdkPool {}
+// SAFETY: as above.
+unsafe impl Sync for DpdkPool {}
+
+impl DpdkPool {
+    pub(crate) fn new(name: &str, geometry: &Geometry, cache: u32) -> io::Result<DpdkPool> {
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidInput, what);
+        let c_name = CString::new(name).map_err(|_| invalid(format!("pool name {name:?} holds a NUL")))?;
+        let element_bytes = geometry.stride(OBJECT_HEADER_BYTES + MBUF_BYTES) - OBJECT_HEADER_BYTES;
+        let too_large = || invalid(format!("pool {name}: elements of {element_bytes} bytes"));
+        let element_bytes_u32 = u32::try_from(element_bytes).map_err(|_| too_large())?;
+        let shift = u16::try_from(geometry.shift()).map_err(|_| too_large())?;
+        // SAFETY: the name is a C string; EAL's state is checked inside, and the sizes by `Geometry`.
+        let mempool = unsafe {
+            sys::gh_pool_create(
+                c_name.as_ptr(),
+                geometry.packets_u32(),
+                cache,
+                element_bytes_u32,
+                geometry.buf_len(),
+                shift,
+            )
+        };
+        let Some(mempool) = NonNull::new(mempool) else {
+            return Err(creation_error(name, geometry));
+        };
+        // SAFETY: a live mempool; the callback only gives advice about memory that is the pool's.
+        unsafe { sys::gh_pool_each_chunk(mempool.as_ptr(), Some(keep_out_of_dumps)) };
+        Ok(DpdkPool { mempool, capacity: geometry.packets })
+    }
+
+    #[inline]
+    pub(crate) fn alloc(&self) -> Option<Packet> {
+        // SAFETY: a live mempool (invariant 5) of mbufs that `gh_pool_create` set up to invariants 2 to 4.
+        let mbuf = unsafe { sys::gh_mbuf_alloc(self.mempool.as_ptr()) };
+        NonNull::new(mbuf.cast::<Header>()).map(Packet)
+    }
+
+    pub(crate) fn available(&self) -> usize {
+        // SAFETY: a live mempool (invariant 5).
+        let available = unsafe { sys::gh_pool_available(self.mempool.as_ptr()) };
+        available as usize
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        self.mempool.as_ptr().cast()
+    }
+}
+
+/// Says why `gh_pool_create` failed, and what would help.
+fn creation_error(name: &str, geometry: &Geometry) -> io::Error {
+    // SAFETY: reads a thread-local number.
+    let number = unsafe { sys::gh_errno() };
+    // SAFETY: `gh_strerror` answers with a C string for every number, valid until its next call on this thread.
+    let reason = unsafe { CStr::from_ptr(sys::gh_strerror(number)) }.to_string_lossy();
+    let advice = match number {
+        libc::ENOMEM => "give EAL more memory or reserve more huge pages",
+        libc::EEXIST => "a pool of this name exists already",
+        libc::EINVAL => "the cache may be at most 512 and two thirds of the packets",
+        _ => "EAL must be initialised first",
+    };
+    io::Error::other(format!("pool {name} of {} packets: {reason}; {advice}", geometry.packets))
+}
+
+unsafe extern "C" fn keep_out_of_dumps(start: *mut c_void, bytes: usize) {
+    map::keep_out_of_dumps(start.cast(), bytes);
+}
+
+/// Returns an mbuf to its pool.
+///
+/// # Safety
+/// The header is an mbuf (invariant 4) and the caller gives up the only handle to it.
+#[inline]
+pub(crate) unsafe fn give_back(header: NonNull<Header>) {
+    // SAFETY: as the caller says; its `refcnt` is 1 and it has one segment (invariants 1 and 3).
+    unsafe { sys::gh_mbuf_free(header.as_ptr().cast()) }
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The owned packet handle.
+
+use crate::header::{Header, MEMORY_TAG, RX_RSS_HASH};
+use crate::{HEADROOM, memory};
+use std::fmt;
+use std::ptr::NonNull;
+
+/// There is not enough head- or tailroom, or not enough data to trim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no room in the packet buffer")]
+pub struct NoRoom;
+
+/// A packet: the owned handle of one buffer, which goes back to its pool when dropped.
+///
+/// Eight bytes, and `Option<Packet>` is eight bytes too. It may be freed on another thread than the one that
+/// allocated it.
+#[repr(transparent)]
+pub struct Packet(pub(crate) NonNull<Header>);
+
+// SAFETY: invariant 1: the handle is the only way to the header and buffer, so they move with it. Pools take
+// packets back from any thread.
+unsafe impl Send for Packet {}
+// SAFETY: methods that take `&self` only read the header and the buffer.
+unsafe impl Sync for Packet {}
+
+impl Packet {
+    #[inline(always)]
+    pub(crate) fn header(&self) -> &Header {
+        // SAFETY: invariant 1: the header is valid and not written to while `self` is borrowed.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn header_mut(&mut self) -> &mut Header {
+        // SAFETY: invariant 1: nothing else reaches the header while `self` is borrowed exclusively.
+        unsafe { self.0.as_mut() }
+    }
+
+    /// Length of the packet's data in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        usize::from(self.header().data_len)
+    }
+
+    /// Whether the packet holds no data.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes free in front of the data.
+    #[inline(always)]
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        usize::from(self.header().data_off)
+    }
+
+    /// Bytes free behind the data.
+    #[inline(always)]
+    #[must_use]
+    pub fn tailroom(&self) -> usize {
+        let header = self.header();
+        usize::from(header.buf_len) - usize::from(header.data_off) - usize::from(header.data_len)
+    }
+
+    /// The packet's bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        let header = self.header();
+        // SAFETY: invariants 2 and 3: the range lies in the buffer, is initialised, and is borrowed with `self`.
+        unsafe {
+            let start = header.buf_addr.add(usize::from(header.data_off));
+            std::slice::from_raw_parts(start, usize::from(header.data_len))
+        }
+    }
+
+    /// The packet's bytes, to change.
+    #[inline(always)]
+    #[must_use]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        let header = self.header();
+        // SAFETY: as in `data`; `self` is borrowed exclusively, and with it the buffer (invariant 1).
+        unsafe {
+            let start = header.buf_addr.add(usize::from(header.data_off));
+            std::slice::from_raw_parts_mut(start, usize::from(header.data_len))
+        }
+    }
+
+    /// Grows the packet at the front and returns the `n` new bytes, whose content is whatever was there.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the headroom is shorter; the packet is unchanged then.
+    #[inline(always)]
+    pub fn prepend(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
+        let header = self.header_mut();
+        let step = u16::try_from(n).map_err(|_| NoRoom)?;
+        header.data_off = header.data_off.checked_sub(step).ok_or(NoRoom)?;
+        // No overflow: the sum is at most buf_len - data_off (invariant 3).
+        header.data_len += step;
+        header.pkt_len = u32::from(header.data_len);
+        self.data_mut().get_mut(..n).ok_or(NoRoom)
+    }
+
+    /// Grows the packet at the end and returns the `n` new bytes, whose content is whatever was there.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the tailroom is shorter; the packet is unchanged then.
+    #[inline(always)]
+    pub fn append(&mut self, n: usize) -> Result<&mut [u8], NoRoom> {
+        if n > self.tailroom() {
+            return Err(NoRoom);
+        }
+        let step = u16::try_from(n).map_err(|_| NoRoom)?;
+        let old = self.len();
+        let header = self.header_mut();
+        header.data_len += step;
+        header.pkt_len = u32::from(header.data_len);
+        self.data_mut().get_mut(old..).ok_or(NoRoom)
+    }
+
+    /// Takes `n` bytes off the front.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the packet is shorter; it is unchanged then.
+    #[inline(always)]
+    pub fn trim_front(&mut self, n: usize) -> Result<(), NoRoom> {
+        let step = u16::try_from(n).map_err(|_| NoRoom)?;
+        let header = self.header_mut();
+        header.data_len = header.data_len.checked_sub(step).ok_or(NoRoom)?;
+        header.data_off += step;
+        header.pkt_len = u32::from(header.data_len);
+        Ok(())
+    }
+
+    /// Shortens the packet to `len` bytes at the end; does nothing if it is not longer.
+    #[inline(always)]
+    pub fn truncate(&mut self, len: usize) {
+        let header = self.header_mut();
+        if let Ok(len) = u16::try_from(len)
+            && len < header.data_len
+        {
+            header.data_len = len;
+            header.pkt_len = u32::from(len);
+        }
+    }
+
+    /// Empties the packet and gives it the standard headroom, as if just allocated.
+    #[inline]
+    pub fn clear(&mut self) {
+        let header = self.header_mut();
+        header.data_off = (HEADROOM as u16).min(header.buf_len);
+        header.data_len = 0;
+        header.pkt_len = 0;
+        header.ol_flags = 0;
+    }
+
+    /// Asks the CPU for the header's cache line.
+    #[inline(always)]
+    pub fn prefetch_header(&self) {
+        prefetch(self.0.as_ptr().cast());
+    }
+
+    /// Asks the CPU for the first cache line of the data; reads the header.
+    #[inline(always)]
+    pub fn prefetch_data(&self) {
+        prefetch(self.data().as_ptr());
+    }
+
+    /// The RSS hash over the packet's flow, if the NIC gave one.
+    #[inline(always)]
+    #[must_use]
+    pub fn flow_hash(&self) -> Option<u32> {
+        let header = self.header();
+        (header.ol_flags & RX_RSS_HASH != 0).then_some(header.hash[0])
+    }
+
+    /// Sets what [`flow_hash`](Self::flow_hash) answers, as a port does that hashes in software.
+    #[inline]
+    pub fn set_flow_hash(&mut self, hash: Option<u32>) {
+        let header = self.header_mut();
+        match hash {
+            Some(hash) => {
+                header.ol_flags |= RX_RSS_HASH;
+                header.hash[0] = hash;
+            }
+            None => header.ol_flags &= !RX_RSS_HASH,
+        }
+    }
+}
+
+impl Drop for Packet {
+    #[inline]
+    fn drop(&mut self) {
+        #[cfg(have_dpdk)]
+        if self.header().pool.addr() & MEMORY_TAG == 0 {
+            // SAFETY: without the tag the header is an mbuf (invariant 4), and this handle was the only one
+            // (invariant 1).
+            return unsafe { crate::dpdk::give_back(self.0) };
+        }
+        debug_assert!(self.header().pool.addr() & MEMORY_TAG != 0);
+        // SAFETY: the tag says that a memory pool owns the header (invariant 4), and this handle was the only
+        // one. A build without DPDK makes no other packets.
+        unsafe { memory::give_back(self.0) };
+    }
+}
+
+impl fmt::Debug for Packet {
+    /// Says where the data lies and how long it is, never what it holds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packet")
+            .field("len", &self.len())
+            .field("headroom", &self.headroom())
+            .field("tailroom", &self.tailroom())
+            .finish()
+    }
+}
+
+#[inline(always)]
+fn prefetch(at: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint: it faults on no address.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
+}
