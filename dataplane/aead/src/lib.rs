@@ -1,2 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! AEAD engines behind one burst interface.
+//! AEAD engines behind one burst interface: AES-GCM with 96-bit nonces as ESP uses it (RFC 4106).
+//!
+//! A [`Key`] is expanded once, off the packet path, by the [`Engine`] chosen at start. The packet path stages
+//! one [`SealJob`] or [`OpenJob`] for each packet and hands the burst to [`seal`] or [`open`]; jobs of one
+//! burst may have different keys, even of different engines. Texts are processed in place.
+//!
+//! What does not live here: salts, sequence numbers and IVs, padding, ESP headers (crate `esp`), and the
+//! duty never to repeat a nonce for a key.
+//!
+//! # Engines
+//!
+//! One module for each under `engine/`; dispatch is a `match` on a closed enum, so a new engine is a new
+//! module, a new variant, and nothing else. `aes-gcm` (RustCrypto) is portable and the reference;
+//! `ipsec-mb` (intel-ipsec-mb) is there when its header and library were found at build time (cfg
+//! `have_ipsec_mb`; the feature `require-ipsec-mb` turns its absence into a build failure) and the CPU has
+//! AES-NI at run time.
+//!
+//! # Invariants
+//!
+//! 1. A job's ICV room is exactly as long as its key's ICV, and its text at most [`MAX_TEXT_BYTES`] long:
+//!    [`SealJob::new`] checks it before a seal, [`open`] before each opening. The 32-bit block counter of
+//!    GCM therefore never wraps.
+//! 2. A text whose ICV is wrong is all zeros when [`open`] returns. The ICVs are compared in constant time.
+//! 3. A key schedule lives only in [`sysmem::locked`] memory, at one address from its making to its end,
+//!    and is zeroed when its [`Key`] is dropped. No type that holds one is `Debug` or `Clone`.
+//! 4. All functions in `engine/ipsec_mb.rs` come from one successful initialisation of
+//!    intel-ipsec-mb on this CPU, whose self test did not fail; its functions keep no state but a
+//!    process-wide error word, so any thread may call them at any time.
+//! 5. The buffers lent to an engine are distinct: text and ICV are the halves of one `&mut [u8]`, which
+//!    excludes the key schedule, the nonce and the AAD by the borrow rules.
+//! 6. Nothing on the way of a packet allocates, locks, logs, or panics.
+
+mod engine;
+mod job;
+mod key;
+mod parameters;
+
+pub use engine::{Engine, EngineError};
+pub use job::{LengthError, OpenJob, SealJob, open, seal};
+pub use key::{Key, KeyError};
+pub use parameters::{Aad, BURST, IcvLength, IcvLengthError, KeySize, MAX_TEXT_BYTES, NONCE_BYTES};
