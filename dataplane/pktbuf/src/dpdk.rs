@@ -16,7 +16,7 @@ use std::ptr::NonNull;
 /// Bytes of an mbuf in front of its buffer; no private area.
 const MBUF_BYTES: usize = sys::GH_MBUF_SIZE as usize;
 /// Bytes of mempool header in front of each mbuf.
-const OBJECT_HEADER_BYTES: usize = 64;
+const OBJECT_HEADER_BYTES: usize = sys::GH_OBJECT_HEADER_SIZE as usize;
 
 /// The handle of an `rte_mempool`, which is never freed (invariant 5).
 pub(crate) struct DpdkPool {
