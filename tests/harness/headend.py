@@ -8,9 +8,12 @@ Only the programs' interface is used: `--config-dir`, `--run-dir`, `--state-dir`
 import json
 import os
 import pathlib
+import shutil
 import socket
+import subprocess
+import tempfile
 
-from harness import netns, skips, wait
+from harness import cleanup, netns, skips, wait
 
 #: How a dataplane port opens a veth end: rings large enough for bursts.
 AF_PACKET_DEVICE = "net_af_packet0,iface={interface},framecnt=4096"
@@ -41,9 +44,11 @@ class Headend:
         self.env = dict(env or {})
         self.folder = pathlib.Path(lab.folder, f"headend-{namespace.label}-{instance}")
         self.config_dir = self.folder / "etc"
-        self.run_dir = self.folder / "run"
         self.state_dir = self.folder / "state"
-        for folder in (self.config_dir / instance, self.run_dir, self.state_dir):
+        # A Unix socket's path is limited to 107 octets, so sockets do not live in the test's folder.
+        self.run_dir = pathlib.Path(tempfile.mkdtemp(prefix="gh-run-"))
+        self._undo = cleanup.register(lambda: shutil.rmtree(self.run_dir), f"folder {self.run_dir}")
+        for folder in (self.config_dir / instance, self.state_dir):
             folder.mkdir(parents=True, mode=0o700)
         self.write_config("dataplane.toml", dataplane_toml)
         self.write_config("config.toml", config_toml)
@@ -103,6 +108,10 @@ class Headend:
         """Ends both with SIGTERM; returns their exit statuses (None for one that did not run)."""
         return tuple(process.stop() if process else None for process in (self.control, self.dataplane))
 
+    def close(self):
+        """Removes the folder of the sockets; the processes must have ended."""
+        self._undo.run()
+
     def kill_dataplane(self):
         """SIGKILL."""
         self.dataplane.kill()
@@ -123,7 +132,8 @@ class Headend:
     def cli_raw(self, *args, stdin=None, timeout=30.0):
         """Runs `greyhound ARGS` and returns the finished process with its output as text, whatever its status."""
         command = [skips.binary_folder() / "greyhound", "--run-dir", self.run_dir, "--instance", self.instance, *args]
-        return netns.run([str(word) for word in command], check=False, input=stdin, timeout=timeout)
+        given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+        return netns.run([str(word) for word in command], check=False, timeout=timeout, **given)
 
     def wait_cli(self, *args, condition, what, timeout=15.0):
         """Asks the CLI until `condition(answer)` holds; returns that answer."""
@@ -156,16 +166,10 @@ class Headend:
 
 
 def _connects(path):
-    if not path.exists():
-        return False
-    # A Unix socket's path is limited to 107 octets; through a descriptor of its folder any depth will do.
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.settimeout(1.0)
-            probe.connect(f"/proc/self/fd/{folder}/{path.name}")
-            return True
-    except OSError:
-        return False
-    finally:
-        os.close(folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True

@@ -18,6 +18,7 @@ class Lab:
         self.namespaces = []
         self.processes = []
         self._wires = []
+        self._headends = []
 
     def namespace(self, label, ipv6=False):
         """A new namespace. IPv6 is off on links made in it unless `ipv6` is set (hosts that speak IPv6)."""
@@ -60,12 +61,16 @@ class Lab:
 
     def headend(self, namespace, dataplane_toml, config_toml, instance="main", env=None):
         """A headend with its files written; nothing runs before its `start`."""
-        return Headend(self, namespace, dataplane_toml, config_toml, instance, env)
+        made = Headend(self, namespace, dataplane_toml, config_toml, instance, env)
+        self._headends.append(made)
+        return made
 
     def close(self):
         """Ends processes, closes wires, deletes namespaces."""
         for process in reversed(self.processes):
             process.stop(timeout=5.0)
+        for made in self._headends:
+            made.close()
         for wire in self._wires:
             wire.close()
         for namespace in reversed(self.namespaces):

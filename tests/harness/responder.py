@@ -74,5 +74,5 @@ class Responder:
             self.seen.append(frame)
             reply = answer(frame, self.mac, self.addresses)
             if reply is not None:
-                self.wire.send(reply)
                 self.answered += 1
+                self.wire.send(reply)
