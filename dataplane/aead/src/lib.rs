@@ -35,6 +35,8 @@ mod engine;
 mod job;
 mod key;
 mod parameters;
+#[cfg(test)]
+mod tests;
 
 pub use engine::{Engine, EngineError};
 pub use job::{LengthError, OpenJob, SealJob, open, seal};
