@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! ARP for IPv4 over Ethernet (RFC 826, RFC 5227; RFC 1812 §3.3.2 on what to refuse).
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |       Hardware type (1)       |    Protocol type (0x0800)     |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! | Hw length (6) | Pr length (4) |           Operation           |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |             Sender hardware address                           |
+//! +                               +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                               |    Sender protocol address    |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |        … (last 16 bits)       |    Target hardware address    |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+                               +
+//! |                                                               |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                    Target protocol address                    |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! ```
+
+use core::net::Ipv4Addr;
+
+use zerocopy::network_endian::U16;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::ethernet::{self, EtherType, MacAddr};
+use crate::view::{put, split};
+use crate::{EmitError, ParseError};
+
+/// Length of the packet in bytes.
+pub const PACKET_BYTES: usize = 28;
+
+const HARDWARE_ETHERNET: u16 = 1;
+
+/// What the sender wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Operation(pub u16);
+
+impl Operation {
+    /// Who has the target protocol address?
+    pub const REQUEST: Operation = Operation(1);
+    /// The sender has the sender protocol address.
+    pub const REPLY: Operation = Operation(2);
+}
+
+/// The packet, in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Header {
+    hardware_type: U16,
+    protocol_type: U16,
+    hardware_length: u8,
+    protocol_length: u8,
+    operation: U16,
+    sender_hardware: MacAddr,
+    sender_protocol: [u8; 4],
+    target_hardware: MacAddr,
+    target_protocol: [u8; 4],
+}
+
+/// What the packet says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// Request or reply.
+    pub operation: Operation,
+    /// The sender's MAC address.
+    pub sender_hardware: MacAddr,
+    /// The sender's IPv4 address; 0.0.0.0 in a probe (RFC 5227 §2.1.1).
+    pub sender_protocol: Ipv4Addr,
+    /// The target's MAC address; of no meaning in a request.
+    pub target_hardware: MacAddr,
+    /// The target's IPv4 address.
+    pub target_protocol: Ipv4Addr,
+}
+
+impl Repr {
+    /// Reads the packet at the front of `bytes`; what follows is Ethernet padding.
+    ///
+    /// # Errors
+    /// [`ParseError::Truncated`]; [`ParseError::BadValue`] when it is not IPv4 over Ethernet, or neither request nor
+    /// reply; [`ParseError::BadAddress`] when the sender claims a group address (RFC 1812 §3.3.2) or none.
+    pub fn parse(bytes: &[u8]) -> Result<Repr, ParseError> {
+        let (header, _) = split::<Header>(bytes)?;
+        let operation = Operation(header.operation.get());
+        if header.hardware_type.get() != HARDWARE_ETHERNET
+            || header.protocol_type.get() != EtherType::IPV4.0
+            || header.hardware_length != 6
+            || header.protocol_length != 4
+            || !matches!(operation, Operation::REQUEST | Operation::REPLY)
+        {
+            return Err(ParseError::BadValue);
+        }
+        if !header.sender_hardware.is_station() {
+            return Err(ParseError::BadAddress);
+        }
+        Ok(Repr {
+            operation,
+            sender_hardware: header.sender_hardware,
+            sender_protocol: header.sender_protocol.into(),
+            target_hardware: header.target_hardware,
+            target_protocol: header.target_protocol.into(),
+        })
+    }
+
+    /// The request that asks who has `target`.
+    pub fn request(sender_hardware: MacAddr, sender_protocol: Ipv4Addr, target: Ipv4Addr) -> Repr {
+        Repr {
+            operation: Operation::REQUEST,
+            sender_hardware,
+            sender_protocol,
+            target_hardware: MacAddr::ZERO,
+            target_protocol: target,
+        }
+    }
+
+    /// The reply to this request from the station `hardware` that has the address asked for.
+    pub fn reply(&self, hardware: MacAddr) -> Repr {
+        Repr {
+            operation: Operation::REPLY,
+            sender_hardware: hardware,
+            sender_protocol: self.target_protocol,
+            target_hardware: self.sender_hardware,
+            target_protocol: self.sender_protocol,
+        }
+    }
+
+    /// Whether the sender announces or asks for its own address (gratuitous ARP).
+    pub fn is_announcement(&self) -> bool {
+        self.sender_protocol == self.target_protocol
+    }
+
+    /// Writes the packet to the front of `buffer`; returns its length, [`PACKET_BYTES`].
+    ///
+    /// # Errors
+    /// [`EmitError::NoSpace`].
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<usize, EmitError> {
+        let header = Header {
+            hardware_type: U16::new(HARDWARE_ETHERNET),
+            protocol_type: U16::new(EtherType::IPV4.0),
+            hardware_length: 6,
+            protocol_length: 4,
+            operation: U16::new(self.operation.0),
+            sender_hardware: self.sender_hardware,
+            sender_protocol: self.sender_protocol.octets(),
+            target_hardware: self.target_hardware,
+            target_protocol: self.target_protocol.octets(),
+        };
+        put(&header, buffer)
+    }
+
+    /// The Ethernet header this packet travels in: a request is broadcast, a reply goes to its target.
+    pub fn ethernet(&self) -> ethernet::Repr {
+        let destination = match self.operation {
+            Operation::REQUEST => MacAddr::BROADCAST,
+            _ => self.target_hardware,
+        };
+        ethernet::Repr { destination, source: self.sender_hardware, ether_type: EtherType::ARP }
+    }
+}

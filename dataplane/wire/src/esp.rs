@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+//! ESP's header and trailer (RFC 4303 §2).
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+ ----
+//! |               Security Parameters Index (SPI)                 | ^Int.
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+ |Cov-
+//! |                      Sequence Number                          | |ered
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+ | ----
+//! |                    Payload Data* (variable)                   | |   ^
+//! ~                                                               ~ |   |
+//! |                                                               | |Conf.
+//! +               +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+ |Cov-
+//! |               |     Padding (0-255 bytes)                     | |ered*
+//! +-+-+-+-+-+-+-+-+               +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+ |   |
+//! |                               |  Pad Length   | Next Header   | v   v
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+ ------
+//! |         Integrity Check Value-ICV   (variable)                |
+//! ~                                                               ~
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! ```
+//!
+//! Left out: IV, ICV, what sequence numbers mean and the high half of an extended one, which is never on the wire.
+
+use core::fmt;
+
+use zerocopy::network_endian::U32;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::view::{put, put_bytes, split};
+use crate::{EmitError, IpProtocol, ParseError};
+
+/// Length of SPI and sequence number, in bytes.
+pub const HEADER_BYTES: usize = 8;
+/// Length of the pad length and next header fields, in bytes.
+pub const TRAILER_BYTES: usize = 2;
+/// The most padding, in bytes.
+pub const MAX_PAD_BYTES: usize = 255;
+
+/// The padding every sender writes: 1, 2, 3, … (RFC 4303 §2.4).
+pub const PADDING: [u8; MAX_PAD_BYTES] = padding();
+
+const fn padding() -> [u8; MAX_PAD_BYTES] {
+    let mut bytes = [0; MAX_PAD_BYTES];
+    let mut value = 0;
+    while value < u8::MAX {
+        // An index from a byte: `usize::from` is not const.
+        bytes[value as usize] = value + 1;
+        value += 1;
+    }
+    bytes
+}
+
+/// A security parameters index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Spi(pub u32);
+
+impl Spi {
+    /// The least SPI an SA may have: 0 is for local use, 1 to 255 are IANA's (RFC 4303 §2.1).
+    pub const MIN: Spi = Spi(256);
+
+    /// Whether no SA may have it.
+    #[inline]
+    pub const fn is_reserved(self) -> bool {
+        self.0 < Spi::MIN.0
+    }
+}
+
+impl fmt::Display for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:08x}", self.0)
+    }
+}
+
+impl fmt::Debug for Spi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// SPI and sequence number, in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Header {
+    spi: U32,
+    sequence_number: U32,
+}
+
+impl Header {
+    /// The header at the front of `bytes`, and what follows it: IV, ciphertext, ICV.
+    ///
+    /// # Errors
+    /// [`ParseError::Truncated`].
+    #[inline]
+    pub fn split(bytes: &[u8]) -> Result<(&Header, &[u8]), ParseError> {
+        split(bytes)
+    }
+
+    /// The SPI.
+    #[inline]
+    pub const fn spi(&self) -> Spi {
+        Spi(self.spi.get())
+    }
+
+    /// The sequence number; of an extended one the low half.
+    #[inline]
+    pub const fn sequence_number(&self) -> u32 {
+        self.sequence_number.get()
+    }
+}
+
+/// What the header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repr {
+    /// The SPI.
+    pub spi: Spi,
+    /// The sequence number; of an extended one the low half.
+    pub sequence_number: u32,
+}
+
+impl Repr {
+    /// Reads the header at the front of `bytes`.
+    ///
+    /// # Errors
+    /// [`ParseError::Truncated`].
+    #[inline]
+    pub fn parse(bytes: &[u8]) -> Result<Repr, ParseError> {
+        let (header, _) = Header::split(bytes)?;
+        Ok(Repr { spi: header.spi(), sequence_number: header.sequence_number() })
+    }
+
+    /// The header as bytes on the wire, for templates.
+    #[inline]
+    pub fn header(&self) -> Header {
+        Header { spi: U32::new(self.spi.0), sequence_number: U32::new(self.sequence_number) }
+    }
+
+    /// Writes the header to the front of `buffer`; returns its length, [`HEADER_BYTES`].
+    ///
+    /// # Errors
+    /// [`EmitError::NoSpace`].
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<usize, EmitError> {
+        put(&self.header(), buffer)
+    }
+}
+
+/// How many bytes of padding bring payload, padding and trailer to a multiple of `alignment`, at least 4 (RFC 4303 §2.4).
+///
+/// # Panics
+/// At compile time, for an alignment that is not a power of two from 4 to 256.
+#[inline]
+pub const fn pad_length<const ALIGNMENT: usize>(payload_bytes: usize) -> u8 {
+    const { assert!(ALIGNMENT.is_power_of_two() && ALIGNMENT >= 4 && ALIGNMENT <= 256) };
+    let over = payload_bytes.wrapping_add(TRAILER_BYTES) & (ALIGNMENT - 1);
+    let [low, ..] = ((ALIGNMENT - over) & (ALIGNMENT - 1)).to_le_bytes();
+    low
+}
+
+/// Padding, pad length and next header at the end of a decrypted payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trailer {
+    /// The number of bytes of padding.
+    pub pad_length: u8,
+    /// The protocol of the payload; [`IpProtocol::NO_NEXT_HEADER`] marks a dummy packet (RFC 4303 §2.6).
+    pub next_header: IpProtocol,
+}
+
+impl Trailer {
+    /// Reads the trailer at the end of `plaintext`; returns it and the payload before its padding.
+    ///
+    /// # Errors
+    /// [`ParseError::Truncated`] when not even the trailer is there; [`ParseError::BadLength`] when the padding would
+    /// begin before the payload; [`ParseError::BadValue`] when it is not 1, 2, 3, … (RFC 4303 §2.4: a receiver SHOULD
+    /// look).
+    #[inline]
+    pub fn parse(plaintext: &[u8]) -> Result<(Trailer, &[u8]), ParseError> {
+        let (rest, &[pad_length, next_header]) = plaintext.split_last_chunk().ok_or(ParseError::Truncated)?;
+        let padding = usize::from(pad_length);
+        let payload_bytes = rest.len().checked_sub(padding).ok_or(ParseError::BadLength)?;
+        let (payload, padding) = rest.split_at_checked(payload_bytes).ok_or(ParseError::BadLength)?;
+        if !is_sequential(padding) {
+            return Err(ParseError::BadValue);
+        }
+        Ok((Trailer { pad_length, next_header: IpProtocol(next_header) }, payload))
+    }
+
+    /// Length of padding and trailer, in bytes.
+    #[inline]
+    pub const fn bytes(&self) -> usize {
+        self.pad_length as usize + TRAILER_BYTES
+    }
+
+    /// Writes padding and trailer to the front of `buffer`, which begins behind the payload; returns their length.
+    ///
+    /// # Errors
+    /// [`EmitError::NoSpace`].
+    #[inline]
+    pub fn emit(&self, buffer: &mut [u8]) -> Result<usize, EmitError> {
+        let padding = PADDING.get(..usize::from(self.pad_length)).ok_or(EmitError::TooLong)?;
+        let end = put_bytes(buffer, 0, padding)?;
+        put_bytes(buffer, end, &[self.pad_length, self.next_header.0])
+    }
+}
+
+#[inline]
+fn is_sequential(padding: &[u8]) -> bool {
+    PADDING.get(..padding.len()).is_some_and(|expected| expected == padding)
+}
