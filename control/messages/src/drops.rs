@@ -48,10 +48,11 @@ drop_reasons! {
     IpExtensionHeaders "ip_extension_headers" "IPv6 extension headers that are malformed, or more than the walk allows.";
     SourceInvalid "source_invalid" "The source address is multicast, broadcast, loopback, unspecified or one of ours.";
     DestinationInvalid "destination_invalid" "The destination is multicast, broadcast, loopback or unspecified.";
-    NoAddressFamily "no_address_family" "The port has no address of this family, so it does not forward it.";
     TtlExceeded "ttl_exceeded" "TTL or hop limit ran out; answered with time exceeded.";
     NoRoute "no_route" "No route to the destination; answered with destination unreachable.";
     RouteDiscard "route_discard" "The route says discard.";
+    PortDown "port_down" "Came in on, or should leave by, a port that has no settings yet.";
+    LocalFragment "local_fragment" "A fragment for an address of ours, other than of ESP; they are not reassembled yet.";
     LocalProtocol "local_protocol" "For an address of ours, but nothing there takes this protocol or port.";
     LocalIcmp "local_icmp" "An ICMP message for us that is malformed or that nothing takes.";
     PolicyDiscard "policy_discard" "The SPD entry that matches says DISCARD.";

@@ -27,7 +27,7 @@ pub use drops::DropReason;
 pub use event::{
     Event, Field, InboundState, Neighbor, NeighborState, OutboundState, Refusal, SaState, TunnelState,
 };
-pub use hello::{Hello, HelloPort, PROTOCOL_VERSION};
+pub use hello::{Greeting, GreetingError, Hello, HelloPort, PREAMBLE_BYTES, PROTOCOL_VERSION};
 pub use ids::{Digest, Fingerprint, PolicyIndex, PortIndex, ProtectionIndex, SaIndex, TunnelIndex, WorkerId};
 pub use objects::{
     Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
