@@ -3,6 +3,7 @@
 #include "shim.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,9 +44,20 @@ _Static_assert(RTE_MBUF_F_RX_RSS_HASH == GH_RX_RSS_HASH, "RTE_MBUF_F_RX_RSS_HASH
 _Static_assert(RTE_MEMPOOL_CACHE_MAX_SIZE >= GH_CACHE_MAX, "RTE_MEMPOOL_CACHE_MAX_SIZE");
 _Static_assert(RTE_ETH_XSTATS_NAME_SIZE <= sizeof(((struct gh_port_named_stat *)0)->name), "xstats names");
 
+/* Written once, by the thread that initialises EAL before it makes others. */
+static atomic_int eal_ready;
+
 int gh_eal_init(int argc, char **argv)
 {
-	return rte_eal_init(argc, argv) < 0 ? -rte_errno : 0;
+	if (rte_eal_init(argc, argv) < 0)
+		return rte_errno == 0 ? -EIO : -rte_errno;
+	atomic_store(&eal_ready, 1);
+	return 0;
+}
+
+int gh_eal_ready(void)
+{
+	return atomic_load(&eal_ready);
 }
 
 int gh_errno(void)
@@ -65,6 +77,8 @@ const char *gh_version(void)
 
 int gh_thread_register(void)
 {
+	if (rte_lcore_id() != LCORE_ID_ANY)
+		return -EALREADY;
 	return rte_thread_register() < 0 ? -rte_errno : 0;
 }
 
@@ -94,6 +108,10 @@ struct rte_mempool *gh_pool_create(const char *name, uint32_t packets, uint32_t 
 	struct rte_mempool *pool;
 	int status;
 
+	if (!gh_eal_ready()) {
+		rte_errno = ENODEV;
+		return NULL;
+	}
 	if (element_bytes < sizeof(struct rte_mbuf) + data_room + shift) {
 		rte_errno = EINVAL;
 		return NULL;

@@ -43,13 +43,16 @@ struct gh_mbuf_head {
 
 /* EAL. */
 int gh_eal_init(int argc, char **argv);
+/* Whether gh_eal_init has succeeded in this process. */
+int gh_eal_ready(void);
 int gh_errno(void);
 const char *gh_strerror(int number);
 const char *gh_version(void);
+/* -EALREADY on a thread that EAL knows. */
 int gh_thread_register(void);
 void gh_thread_unregister(void);
 
-/* Pools. Each buffer starts `shift` bytes later than DPDK puts it; element_bytes has room for that. */
+/* Pools. ENODEV before EAL is ready. Each buffer starts `shift` bytes later than DPDK puts it; element_bytes has room for that. */
 struct rte_mempool *gh_pool_create(const char *name, uint32_t packets, uint32_t cache,
 				   uint32_t element_bytes, uint16_t data_room, uint16_t shift);
 void gh_pool_each_chunk(struct rte_mempool *pool, void (*visit)(void *start, size_t bytes));

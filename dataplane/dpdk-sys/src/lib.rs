@@ -7,7 +7,7 @@
 //!
 //! # Invariants
 //! 1. The first cache line of `rte_mbuf` is `gh_mbuf_head`: asserted field by field when the shim is compiled.
-//! 2. The shim keeps no state and takes no decision: what a call requires is what the DPDK function of the same
+//! 2. The shim keeps no state but whether EAL is initialised, and takes no decision: what a call requires is what the DPDK function of the same
 //!    name requires.
 
 #[cfg(have_dpdk)]

@@ -79,6 +79,11 @@ impl Geometry {
     }
 }
 
+struct Inner {
+    kind: Kind,
+    data_bytes: usize,
+}
+
 enum Kind {
     Memory(MemoryPool),
     #[cfg(have_dpdk)]
@@ -90,7 +95,7 @@ enum Kind {
 /// It allocates nothing after it was made. It may be dropped while packets are out: their memory stays until
 /// the last one is home.
 #[derive(Clone)]
-pub struct Pool(Arc<Kind>);
+pub struct Pool(Arc<Inner>);
 
 impl Pool {
     /// A pool in plain memory of `packets` packets with room for `data_bytes` bytes behind the headroom.
@@ -107,7 +112,7 @@ impl Pool {
     /// If the sizes are out of range, or there is no memory.
     pub fn memory_with(config: &PoolConfig) -> io::Result<Pool> {
         let pool = MemoryPool::new(&Geometry::new(config)?)?;
-        Ok(Pool(Arc::new(Kind::Memory(pool))))
+        Ok(Pool::of(Kind::Memory(pool), config))
     }
 
     /// A pool in DPDK's memory, for use with DPDK ports. EAL must have been initialised.
@@ -117,7 +122,7 @@ impl Pool {
     #[cfg(have_dpdk)]
     pub fn dpdk(name: &str, config: &PoolConfig) -> io::Result<Pool> {
         let pool = crate::dpdk::DpdkPool::new(name, &Geometry::new(config)?, config.cache)?;
-        Ok(Pool(Arc::new(Kind::Dpdk(pool))))
+        Ok(Pool::of(Kind::Dpdk(pool), config))
     }
 
     /// A pool in DPDK's memory: not in this build.
@@ -130,11 +135,15 @@ impl Pool {
         Err(io::Error::new(io::ErrorKind::Unsupported, what))
     }
 
+    fn of(kind: Kind, config: &PoolConfig) -> Pool {
+        Pool(Arc::new(Inner { kind, data_bytes: config.data_bytes }))
+    }
+
     /// An empty packet with the standard headroom, or none if all are out.
     #[inline]
     #[must_use]
     pub fn alloc(&self) -> Option<Packet> {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::Memory(pool) => pool.alloc(),
             #[cfg(have_dpdk)]
             Kind::Dpdk(pool) => pool.alloc(),
@@ -164,7 +173,7 @@ impl Pool {
     /// Packets that are home. Meant for tests and counters: it is not a cheap call on a DPDK pool.
     #[must_use]
     pub fn available(&self) -> usize {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::Memory(pool) => pool.available(),
             #[cfg(have_dpdk)]
             Kind::Dpdk(pool) => pool.available(),
@@ -174,17 +183,23 @@ impl Pool {
     /// Packets in all.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::Memory(pool) => pool.capacity(),
             #[cfg(have_dpdk)]
             Kind::Dpdk(pool) => pool.capacity(),
         }
     }
 
+    /// Bytes that a packet can hold behind the standard headroom.
+    #[must_use]
+    pub fn data_bytes(&self) -> usize {
+        self.0.data_bytes
+    }
+
     /// The `rte_mempool` behind the pool, for drivers; null if this is not a DPDK pool.
     #[must_use]
     pub fn as_mempool(&self) -> *mut std::ffi::c_void {
-        match &*self.0 {
+        match &self.0.kind {
             Kind::Memory(_) => std::ptr::null_mut(),
             #[cfg(have_dpdk)]
             Kind::Dpdk(pool) => pool.as_ptr(),

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A cable between two memory ports that carries frames only when told to, with faults and a trace.
+
+use crate::Port;
+use crate::fault::{FaultCounts, Faults, Faulty};
+use crate::memory::{self, PairConfig, Wire};
+use pktbuf::{Packet, Pool};
+use std::fmt;
+
+/// Which way a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the first port to the second.
+    AToB,
+    /// From the second port to the first.
+    BToA,
+}
+
+/// Sees every frame as it was transmitted, before any fault.
+pub type Trace = Box<dyn FnMut(Direction, &[u8]) + Send>;
+
+/// A cable between two ports. Frames wait at the ports until [`carry`](Self::carry).
+pub struct Link {
+    wires: [Wire; 2],
+    faulty: [Faulty; 2],
+    overrun: [u64; 2],
+    trace: Option<Trace>,
+}
+
+impl Link {
+    /// Two ports and the cable between them, without faults. Duplicates come from `pool`.
+    ///
+    /// # Panics
+    /// If there are no queues, or they hold nothing.
+    #[must_use]
+    pub fn new(config: &PairConfig, seed: u64, pool: &Pool) -> (Port, Port, Link) {
+        let mirrored = PairConfig {
+            names: [config.names[1].clone(), config.names[0].clone()],
+            queues: [config.queues[1], config.queues[0]],
+            macs: [config.macs[1], config.macs[0]],
+            ..config.clone()
+        };
+        let (a, wire_a) = memory::wire_with(config);
+        let (b, wire_b) = memory::wire_with(&mirrored);
+        let faulty = [seed, !seed].map(|seed| Faulty::new(Faults::default(), seed, pool));
+        (a, b, Link { wires: [wire_a, wire_b], faulty, overrun: [0; 2], trace: None })
+    }
+
+    /// Sets the faults of one direction from the next frame on.
+    pub fn set_faults(&mut self, direction: Direction, faults: Faults) {
+        self.faulty[direction as usize].set_faults(faults);
+    }
+
+    /// Shows every frame to `trace` from now on.
+    pub fn set_trace(&mut self, trace: Trace) {
+        self.trace = Some(trace);
+    }
+
+    /// Carries what both ports have transmitted so far and returns how many frames that was.
+    pub fn carry(&mut self) -> usize {
+        self.carry_one_way(Direction::AToB) + self.carry_one_way(Direction::BToA)
+    }
+
+    /// Delivers what reordering holds back.
+    pub fn flush(&mut self) {
+        for from in 0..2 {
+            let (to, overrun) = (&self.wires[1 - from], &mut self.overrun[from]);
+            self.faulty[from].flush(|packet| deliver(to, 0, packet, overrun));
+        }
+    }
+
+    /// What faults did to one direction.
+    #[must_use]
+    pub fn counts(&self, direction: Direction) -> FaultCounts {
+        self.faulty[direction as usize].counts()
+    }
+
+    /// Frames of one direction lost because the receiving port was full.
+    #[must_use]
+    pub fn overrun(&self, direction: Direction) -> u64 {
+        self.overrun[direction as usize]
+    }
+
+    /// Plugs or unplugs the cable.
+    pub fn set_link(&mut self, up: bool) {
+        self.wires.iter().for_each(|wire| wire.set_link(up));
+    }
+
+    fn carry_one_way(&mut self, direction: Direction) -> usize {
+        let from = direction as usize;
+        let mut carried = 0;
+        for queue in 0..self.wires[from].queues() {
+            while let Some(packet) = self.wires[from].collect_from(queue) {
+                carried += 1;
+                if let Some(trace) = &mut self.trace {
+                    trace(direction, packet.data());
+                }
+                let (to, overrun) = (&self.wires[1 - from], &mut self.overrun[from]);
+                self.faulty[from].pass(packet, |packet| deliver(to, queue, packet, overrun));
+            }
+        }
+        carried
+    }
+}
+
+fn deliver(to: &Wire, queue: u16, packet: Packet, overrun: &mut u64) {
+    if to.inject(queue, packet).is_err() {
+        *overrun += 1;
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link")
+            .field("wires", &self.wires)
+            .field("overrun", &self.overrun)
+            .finish_non_exhaustive()
+    }
+}
