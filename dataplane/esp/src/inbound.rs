@@ -425,4 +425,564 @@ fn strip(text: &[u8]) -> Result<(Trailer, &[u8]), OpenError> {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests {
+    use super::*;
+    use crate::testing::{Agreed, BEFORE, GRE, ICVS, payload, pool, received, seal_one};
+    use crate::window::WINDOW_DEFAULT;
+    use aead::{Engine, IcvLength};
+    use pktbuf::Pool;
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    static_assertions::assert_impl_all!(InboundSa: Send, Sync);
+    static_assertions::assert_not_impl_any!(InboundSa: core::fmt::Debug, Clone);
+    static_assertions::assert_not_impl_any!(InboundParameters: core::fmt::Debug, Clone);
+
+    fn agreed(esn: bool) -> Agreed {
+        Agreed::new(1, esn, IcvLength::Sixteen)
+    }
+
+    /// Opens ESP packets as one burst; a packet that was not staged has its error in its place.
+    fn open_burst(pool: &Pool, packets: &[(&InboundSa, &[u8])]) -> Vec<Result<Vec<u8>, OpenError>> {
+        let mut buffers: Vec<Packet> = packets.iter().map(|(_, esp)| received(pool, esp)).collect();
+        let mut burst = OpenBurst::new(0);
+        let pushed: Vec<Result<(), OpenError>> =
+            buffers.iter_mut().zip(packets).map(|(packet, (sa, _))| burst.push(packet, BEFORE, sa)).collect();
+        let mut outcomes = burst.open().into_iter();
+        let outcomes: Vec<_> =
+            pushed.into_iter().map(|pushed| pushed.and_then(|()| outcomes.next().unwrap())).collect();
+        buffers
+            .iter()
+            .zip(outcomes)
+            .map(|(packet, one)| one.map(|o| packet.data()[o.payload].to_vec()))
+            .collect()
+    }
+
+    fn open_one(sa: &InboundSa, esp: &[u8]) -> Result<Vec<u8>, OpenError> {
+        open_burst(&pool(), &[(sa, esp)]).remove(0)
+    }
+
+    /// Opens one packet and asserts that nothing but one statistic has changed.
+    fn assert_refused(sa: &InboundSa, esp: &[u8], error: OpenError, counted: InboundStatistics) {
+        let (usage, edge) = (sa.usage(), sa.window().map(Window::right_edge));
+        assert_eq!(open_one(sa, esp), Err(error));
+        assert_eq!(sa.statistics(), counted);
+        assert_eq!((sa.usage(), sa.window().map(Window::right_edge)), (usage, edge));
+    }
+
+    /// A text with a payload of 6 octets and the trailer given.
+    fn text(trailer: &[u8]) -> Vec<u8> {
+        [b"abcdef", trailer].concat()
+    }
+
+    #[test]
+    fn every_length_comes_back_as_it_was_sent() {
+        let pool = pool();
+        for icv in ICVS {
+            for esn in [false, true] {
+                let agreed = Agreed::new(4, esn, icv);
+                let (out, sa) = (agreed.outbound(), agreed.inbound());
+                for bytes in 0..=2000 {
+                    let esp = seal_one(&pool, &out, &payload(bytes));
+                    assert_eq!(open_burst(&pool, &[(&sa, &esp)]), [Ok(payload(bytes))]);
+                }
+                assert_eq!(sa.usage(), out.usage());
+                assert_eq!(sa.statistics(), InboundStatistics::default());
+            }
+        }
+    }
+
+    /// draft-mcgrew-gcm-test-01, test cases 1 (ESN, low word 0) and 2 (without ESN).
+    #[test]
+    fn the_packets_of_draft_mcgrew_gcm_test_open() {
+        struct Case {
+            key: &'static str,
+            salt: [u8; 4],
+            spi: u32,
+            sequence: u64,
+            esn: bool,
+            iv: &'static str,
+            plain: &'static str,
+            sealed: &'static str,
+        }
+        let cases = [
+            Case {
+                key: "4c80cdefbb5d10da906ac73c3613a634",
+                salt: [0x2e, 0x44, 0x3b, 0x68],
+                spi: 0x4321,
+                sequence: 0x8765_4321_0000_0000,
+                esn: true,
+                iv: "4956ed7e3b244cfe",
+                plain: "45000048699a000080114db7c0a80102c0a801010a9bf15638d3010000010000\
+                        00000000045f736970045f756470037369700963796265726369747902646b00\
+                        0021000101020201",
+                sealed: "fecf537e729d5b07dc30df528dd22b768d1b98736696a6fd348509fa13ceac34\
+                         cfa2436f14a3f3cf65925bf1f4a13c5d15b21e1884f5ff6247aeabb786b93bce\
+                         61bc17d768fd9732459018148f6cbe722fd04796562dfdb4",
+            },
+            Case {
+                key: "feffe9928665731c6d6a8f9467308308",
+                salt: [0xca, 0xfe, 0xba, 0xbe],
+                spi: 0xa5f8,
+                sequence: 10,
+                esn: false,
+                iv: "facedbaddecaf888",
+                plain: "4500003e698f000080114dccc0a80102c0a801010a980035002a2343b2d00100\
+                        0001000000000000037369700963796265726369747902646b00000100010001",
+                sealed: "deb22cd9b07c72c16e3a65beeb8df304a5a5897d33ae530f1ba76d5d114d2a5c\
+                         3de81827c10e9a4f51330d0eec416642cfbb85a5b47e48a4ec3b9ba95d918bd1\
+                         83b70d3aa8bc6ee4c309e9d85a41ad4a",
+            },
+        ];
+        for case in cases {
+            let sa = InboundSa::new(InboundParameters {
+                spi: Spi(case.spi),
+                key: Engine::best().key(&hex::decode(case.key).unwrap(), IcvLength::Sixteen).unwrap(),
+                salt: Salt::new(case.salt),
+                esn: case.esn,
+                window: Some(WINDOW_DEFAULT),
+                lifetime: Lifetime::default(),
+            })
+            .unwrap();
+            sa.window().unwrap().resume(SequenceNumber(case.sequence - 1));
+            let low = u32::try_from(case.sequence & 0xffff_ffff).unwrap();
+            let esp = [
+                &case.spi.to_be_bytes()[..],
+                &low.to_be_bytes(),
+                &hex::decode(case.iv).unwrap(),
+                &hex::decode(case.sealed).unwrap(),
+            ]
+            .concat();
+            let plain = hex::decode(case.plain).unwrap();
+            let [.., pad_length, next_header] = plain[..] else { panic!("a plain text has a trailer") };
+            let payload_bytes = plain.len() - 2 - usize::from(pad_length);
+
+            let pool = pool();
+            let mut packet = received(&pool, &esp);
+            let mut burst = OpenBurst::new(0);
+            burst.push(&mut packet, BEFORE, &sa).unwrap();
+            let opened = burst.open().remove(0).unwrap();
+            assert_eq!(packet.data()[opened.payload.clone()], plain[..payload_bytes]);
+            assert_eq!(opened.next_header, IpProtocol(next_header));
+            assert_eq!(opened.sequence, SequenceNumber(case.sequence));
+        }
+    }
+
+    #[test]
+    fn a_packet_stays_where_it_is_and_keeps_what_stands_before_esp() {
+        let (pool, agreed) = (pool(), agreed(false));
+        let sa = agreed.inbound();
+        let mut packet = received(&pool, &seal_one(&pool, &agreed.outbound(), b"payload"));
+        let start = packet.data().as_ptr();
+        let mut burst = OpenBurst::new(0);
+        burst.push(&mut packet, BEFORE, &sa).unwrap();
+        let opened = burst.open().remove(0).unwrap();
+        assert_eq!(opened.payload, BEFORE + 16..BEFORE + 16 + 7);
+        assert_eq!((opened.next_header, opened.sequence), (GRE, SequenceNumber(1)));
+        assert_eq!(packet.data().as_ptr(), start);
+        assert_eq!(packet.data()[..BEFORE], [0xa5; BEFORE]);
+    }
+
+    #[test]
+    fn a_packet_truncated_at_any_octet_is_refused() {
+        for icv in ICVS {
+            let agreed = Agreed::new(1, false, icv);
+            let sa = agreed.inbound();
+            let esp = seal_one(&pool(), &agreed.outbound(), &payload(30));
+            for bytes in 0..esp.len() {
+                let outcome = open_one(&sa, &esp[..bytes]);
+                let expected = match bytes.checked_sub(16 + icv.bytes()) {
+                    None | Some(0..4) => OpenError::TooShort,
+                    Some(text) if text % 4 != 0 => OpenError::Misaligned,
+                    Some(_) => OpenError::BadIcv,
+                };
+                assert_eq!(outcome, Err(expected), "{bytes} octets");
+            }
+            assert_eq!(sa.usage(), Usage::default());
+            assert_eq!(open_one(&sa, &esp), Ok(payload(30)), "the whole one still passes");
+        }
+    }
+
+    #[test]
+    fn an_esp_header_beyond_the_packet_is_too_short() {
+        let (pool, sa) = (pool(), agreed(false).inbound());
+        let (mut one, mut two) = (received(&pool, &[]), received(&pool, &[]));
+        let mut burst = OpenBurst::new(0);
+        assert_eq!(burst.push(&mut one, BEFORE + 1, &sa), Err(OpenError::TooShort));
+        assert_eq!(burst.push(&mut two, usize::MAX, &sa), Err(OpenError::TooShort));
+        assert!(burst.open().is_empty());
+    }
+
+    #[test]
+    fn a_misaligned_ciphertext_is_refused_although_its_icv_is_right() {
+        let agreed = agreed(false);
+        for extra in 1..4 {
+            let esp = agreed.seal_by_hand(1, [1; 8], &[&payload(8 + extra)[..], &[0, 47]].concat());
+            let outcome = open_one(&agreed.inbound(), &esp);
+            assert_eq!(outcome.is_ok(), extra == 2);
+            assert!(extra == 2 || outcome == Err(OpenError::Misaligned));
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_ends_in_a_wrong_icv() {
+        for icv in ICVS {
+            for esn in [false, true] {
+                let agreed = Agreed::new(2, esn, icv);
+                let sa = agreed.inbound();
+                let esp = seal_one(&pool(), &agreed.outbound(), b"payload");
+                // The SPI is authenticated as the SA's own, so a flip there is the lookup's business.
+                for bit in 32..esp.len() * 8 {
+                    let mut forged = esp.clone();
+                    forged[bit / 8] ^= 1 << (bit % 8);
+                    // The low bit of sequence number 1 makes 0.
+                    if bit == 56 {
+                        assert_eq!(open_one(&sa, &forged), Err(OpenError::SequenceZero));
+                    } else {
+                        assert_eq!(open_one(&sa, &forged), Err(OpenError::BadIcv), "bit {bit}");
+                    }
+                }
+                assert_eq!(sa.window().unwrap().right_edge(), SequenceNumber(0), "the window has not moved");
+                assert_eq!(sa.usage(), Usage::default());
+                assert_eq!(open_one(&sa, &esp), Ok(b"payload".to_vec()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_of_another_sa_is_refused_by_its_icv() {
+        let theirs = agreed(false);
+        let esp = seal_one(&pool(), &theirs.outbound(), b"payload");
+        let other_key = Agreed { spi: theirs.spi, ..Agreed::new(4, false, IcvLength::Sixteen) };
+        let other_salt = Agreed { salt: [0; 4], ..theirs.clone() };
+        let other_spi = Agreed { spi: Spi(0x9999), ..theirs.clone() };
+        let other_esn = Agreed { esn: true, ..theirs.clone() };
+        for ours in [other_key, other_salt, other_spi, other_esn] {
+            let counted = InboundStatistics { bad_icv: 1, ..InboundStatistics::default() };
+            assert_refused(&ours.inbound(), &esp, OpenError::BadIcv, counted);
+        }
+    }
+
+    #[test]
+    fn a_forged_number_far_ahead_does_not_move_the_window() {
+        let agreed = agreed(false);
+        let (out, sa) = (agreed.outbound(), agreed.inbound());
+        let genuine: Vec<Vec<u8>> = (0..3).map(|_| seal_one(&pool(), &out, b"payload")).collect();
+        let mut forged = genuine[0].clone();
+        forged[4..8].copy_from_slice(&0xffff_ff00_u32.to_be_bytes());
+        let counted = InboundStatistics { bad_icv: 1, ..InboundStatistics::default() };
+        assert_refused(&sa, &forged, OpenError::BadIcv, counted);
+        for esp in &genuine {
+            assert!(open_one(&sa, esp).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_replayed_packet_is_refused() {
+        let agreed = agreed(false);
+        let sa = agreed.inbound();
+        let esp = seal_one(&pool(), &agreed.outbound(), b"payload");
+        assert!(open_one(&sa, &esp).is_ok());
+        let counted = InboundStatistics { replayed: 1, ..InboundStatistics::default() };
+        assert_refused(&sa, &esp, OpenError::Replayed, counted);
+    }
+
+    #[test]
+    fn a_packet_behind_the_window_is_refused() {
+        let agreed = agreed(false);
+        let sa = agreed.inbound_with(Some(64));
+        let trailer = text(&[0, 47]);
+        assert!(open_one(&sa, &agreed.seal_by_hand(100, [1; 8], &trailer)).is_ok());
+        let counted = InboundStatistics { too_old: 1, ..InboundStatistics::default() };
+        assert_refused(&sa, &agreed.seal_by_hand(36, [2; 8], &trailer), OpenError::TooOld, counted);
+        assert!(open_one(&sa, &agreed.seal_by_hand(37, [3; 8], &trailer)).is_ok());
+        assert_eq!(sa.statistics().late, 1);
+    }
+
+    #[test]
+    fn sequence_number_zero_is_refused_although_its_icv_is_right() {
+        for esn in [false, true] {
+            let agreed = agreed(esn);
+            let sa = agreed.inbound();
+            let esp = agreed.seal_by_hand(0, [1; 8], &text(&[0, 47]));
+            let counted = InboundStatistics { sequence_zero: 1, ..InboundStatistics::default() };
+            assert_refused(&sa, &esp, OpenError::SequenceZero, counted);
+        }
+    }
+
+    /// What the ICV has proved is marked as seen even when its content is refused.
+    fn assert_marked_and_refused(text: &[u8], error: OpenError, counted: InboundStatistics) {
+        let agreed = agreed(false);
+        let sa = agreed.inbound();
+        let esp = agreed.seal_by_hand(7, [1; 8], text);
+        assert_eq!(open_one(&sa, &esp), Err(error));
+        assert_eq!(sa.statistics(), counted);
+        assert_eq!(open_one(&sa, &esp), Err(OpenError::Replayed));
+    }
+
+    #[test]
+    fn a_pad_length_beyond_the_payload_is_refused_under_a_valid_icv() {
+        let counted = InboundStatistics { bad_padding: 1, ..InboundStatistics::default() };
+        for pad_length in 7..=u8::MAX {
+            assert_marked_and_refused(&text(&[pad_length, 47]), OpenError::BadPadLength, counted);
+        }
+    }
+
+    #[test]
+    fn wrong_padding_is_refused_under_a_valid_icv() {
+        let counted = InboundStatistics { bad_padding: 1, ..InboundStatistics::default() };
+        for wrong in [[0, 0, 0], [1, 2, 2], [0, 2, 3], [1, 3, 3], [3, 2, 1]] {
+            let [a, b, c] = wrong;
+            let text = [b"abc", &[a, b, c, 3, 47][..]].concat();
+            assert_marked_and_refused(&text, OpenError::BadPadding, counted);
+        }
+    }
+
+    #[test]
+    fn longer_padding_than_needed_is_taken() {
+        let agreed = agreed(false);
+        for pad_length in [4, 6, 200, 254] {
+            let padding: Vec<u8> = (1..=pad_length).collect();
+            let text = [&payload(10 - usize::from(pad_length) % 4)[..], &padding, &[pad_length, 47]].concat();
+            let esp = agreed.seal_by_hand(1, [1; 8], &text);
+            assert_eq!(open_one(&agreed.inbound(), &esp), Ok(payload(10 - usize::from(pad_length) % 4)));
+        }
+    }
+
+    #[test]
+    fn a_dummy_packet_is_told_from_all_others() {
+        let counted = InboundStatistics { dummies: 1, ..InboundStatistics::default() };
+        assert_marked_and_refused(&text(&[0, 59]), OpenError::Dummy, counted);
+    }
+
+    #[test]
+    fn of_two_copies_in_one_burst_exactly_one_passes() {
+        for esn in [false, true] {
+            let agreed = agreed(esn);
+            let sa = agreed.inbound();
+            let esp = seal_one(&pool(), &agreed.outbound(), b"payload");
+            let outcomes = open_burst(&pool(), &[(&sa, &esp), (&sa, &esp), (&sa, &esp)]);
+            let passed = Ok(b"payload".to_vec());
+            assert_eq!(outcomes, [passed, Err(OpenError::Replayed), Err(OpenError::Replayed)]);
+            assert_eq!(sa.usage().packets, 1);
+            assert_eq!(sa.statistics().replayed, 2);
+        }
+    }
+
+    #[test]
+    fn a_forged_copy_before_the_genuine_one_in_a_burst_does_no_harm() {
+        let agreed = agreed(false);
+        let sa = agreed.inbound();
+        let esp = seal_one(&pool(), &agreed.outbound(), b"payload");
+        let mut forged = esp.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        let outcomes = open_burst(&pool(), &[(&sa, &forged), (&sa, &esp)]);
+        assert_eq!(outcomes, [Err(OpenError::BadIcv), Ok(b"payload".to_vec())]);
+    }
+
+    #[test]
+    fn a_packet_that_the_burst_itself_pushes_out_of_the_window_is_too_old() {
+        let agreed = agreed(false);
+        let sa = agreed.inbound_with(Some(64));
+        let trailer = text(&[0, 47]);
+        let (ahead, behind) =
+            (agreed.seal_by_hand(1000, [1; 8], &trailer), agreed.seal_by_hand(1, [2; 8], &trailer));
+        let outcomes = open_burst(&pool(), &[(&sa, &ahead), (&sa, &behind)]);
+        assert_eq!(outcomes, [Ok(b"abcdef".to_vec()), Err(OpenError::TooOld)]);
+    }
+
+    #[test]
+    fn esn_goes_on_across_two_to_the_32_with_loss_and_reorder() {
+        let agreed = agreed(true);
+        let (out, sa) = (agreed.outbound(), agreed.inbound());
+        let pool = pool();
+        out.sequence().resume_at(SequenceNumber(0x0_ffff_ff00));
+        sa.window().unwrap().resume(SequenceNumber(0x0_ffff_fe00));
+        let mut sealed: Vec<Vec<u8>> = (0..512).map(|_| seal_one(&pool, &out, b"payload")).collect();
+        // Every seventh is lost, and each group of ten arrives backwards.
+        let mut kept: Vec<_> = sealed.drain(..).enumerate().filter(|(i, _)| i % 7 != 0).collect();
+        kept.chunks_mut(10).for_each(<[_]>::reverse);
+        for group in kept.chunks(50) {
+            let burst: Vec<(&InboundSa, &[u8])> = group.iter().map(|(_, esp)| (&sa, &esp[..])).collect();
+            assert!(open_burst(&pool, &burst).iter().all(Result::is_ok));
+        }
+        assert_eq!(sa.window().unwrap().right_edge(), SequenceNumber(0x0_ffff_ff00 + 510));
+        for (_, esp) in &kept {
+            assert_eq!(open_one(&sa, esp), Err(OpenError::Replayed));
+        }
+    }
+
+    #[test]
+    fn after_resuming_nothing_up_to_the_edge_is_opened() {
+        let agreed = agreed(false);
+        let sa = agreed.inbound();
+        sa.window().unwrap().resume(SequenceNumber(50));
+        let trailer = text(&[0, 47]);
+        for sequence in [1, 49, 50] {
+            let esp = agreed.seal_by_hand(sequence, [1; 8], &trailer);
+            assert_eq!(open_one(&sa, &esp), Err(OpenError::Replayed));
+        }
+        assert!(open_one(&sa, &agreed.seal_by_hand(51, [1; 8], &trailer)).is_ok());
+    }
+
+    #[test]
+    fn without_a_window_sequence_numbers_are_not_looked_at() {
+        let agreed = agreed(false);
+        let sa = agreed.inbound_with(None);
+        for sequence in [5, 5, 0, 1] {
+            let esp = agreed.seal_by_hand(sequence, [1; 8], &text(&[0, 47]));
+            assert_eq!(open_one(&sa, &esp), Ok(b"abcdef".to_vec()));
+        }
+    }
+
+    #[test]
+    fn impossible_sas_are_refused() {
+        let with = |esn, window| {
+            let agreed = agreed(esn);
+            let key = Engine::best().key(&agreed.key, agreed.icv).unwrap();
+            let salt = Salt::new(agreed.salt);
+            let lifetime = Lifetime::default();
+            InboundSa::new(InboundParameters { spi: agreed.spi, key, salt, esn, window, lifetime }).err()
+        };
+        assert_eq!(with(true, None), Some(InboundSaError::EsnWithoutWindow));
+        assert_eq!(with(true, Some(100)), Some(InboundSaError::WindowSize(WindowSizeError(100))));
+        assert_eq!(with(false, None), None);
+    }
+
+    #[test]
+    fn an_expired_sa_opens_nothing() {
+        let hard = [
+            Bounds { deadline_ns: 1000, ..Bounds::NONE },
+            Bounds { packets: 2, ..Bounds::NONE },
+            Bounds { bytes: 24, ..Bounds::NONE },
+        ];
+        for hard in hard {
+            let soft = Bounds { bytes: 12, ..Bounds::NONE };
+            let agreed = Agreed { lifetime: Lifetime { soft, hard }, ..agreed(false) };
+            let sa = agreed.inbound();
+            for (sequence, state) in [(1, LifetimeState::Live), (2, LifetimeState::SoftReached)] {
+                assert_eq!(sa.lifetime_state(999), state);
+                let esp = agreed.seal_by_hand(sequence, [1; 8], &[&payload(10)[..], &[0, 47]].concat());
+                assert!(open_one(&sa, &esp).is_ok());
+            }
+            assert_eq!(sa.lifetime_state(1000), LifetimeState::HardReached);
+            let pool = pool();
+            let mut third = received(&pool, &agreed.seal_by_hand(3, [1; 8], &text(&[0, 47])));
+            assert_eq!(OpenBurst::new(1000).push(&mut third, BEFORE, &sa), Err(OpenError::Expired));
+        }
+    }
+
+    #[test]
+    fn a_full_burst_takes_no_more_and_opens_what_it_has() {
+        let (pool, agreed) = (pool(), agreed(false));
+        let (out, sa) = (agreed.outbound(), agreed.inbound());
+        let mut packets: Vec<Packet> =
+            (0..=BURST).map(|_| received(&pool, &seal_one(&pool, &out, b"payload"))).collect();
+        let mut burst = OpenBurst::new(0);
+        let pushed: Vec<_> = packets.iter_mut().map(|packet| burst.push(packet, BEFORE, &sa)).collect();
+        assert_eq!(pushed[BURST], Err(OpenError::BurstFull));
+        assert_eq!(burst.len(), BURST);
+        assert!(burst.open().iter().all(Result::is_ok));
+    }
+
+    /// What may happen to a packet between sender and receiver.
+    #[derive(Clone, Copy, Debug)]
+    enum Fate {
+        Arrives,
+        IsDamaged,
+        IsLost,
+        ArrivesAgain(usize),
+    }
+
+    fn fate() -> impl Strategy<Value = Fate> {
+        prop_oneof![
+            6 => Just(Fate::Arrives),
+            1 => Just(Fate::IsDamaged),
+            1 => Just(Fate::IsLost),
+            3 => (0_usize..200).prop_map(Fate::ArrivesAgain),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// Bursts of mixed SAs with loss, damage, reorder and duplicates, against one set for each SA.
+        #[test]
+        fn each_genuine_packet_passes_once_and_nothing_else_does(
+            fates in prop::collection::vec((0_usize..3, fate(), 0_usize..100), 1..300),
+            chunk in 1_usize..=64,
+        ) {
+            let pool = pool();
+            let agreed: Vec<Agreed> = (0..3_u8)
+                .map(|n| Agreed::new(n, n != 0, ICVS[usize::from(n)]))
+                .collect();
+            let outbound: Vec<_> = agreed.iter().map(Agreed::outbound).collect();
+            let inbound: Vec<_> = agreed.iter().map(|one| one.inbound_with(Some(512))).collect();
+            for (out, sa) in outbound.iter().zip(&inbound).skip(1) {
+                out.sequence().resume_at(SequenceNumber(0xffff_ffc0));
+                sa.window().unwrap().resume(SequenceNumber(0xffff_ffbf));
+            }
+            let mut sent: Vec<(usize, u64, Vec<u8>)> = Vec::new();
+            let mut wire: Vec<(usize, Option<u64>, Vec<u8>)> = Vec::new();
+            for &(of, fate, bytes) in &fates {
+                let sequence = outbound[of].sequence().position().0;
+                let mut esp = seal_one(&pool, &outbound[of], &payload(bytes));
+                sent.push((of, sequence, esp.clone()));
+                match fate {
+                    Fate::Arrives => wire.push((of, Some(sequence), esp)),
+                    Fate::IsDamaged => {
+                        *esp.last_mut().unwrap() ^= 0x80;
+                        wire.push((of, None, esp));
+                    }
+                    Fate::IsLost => {}
+                    Fate::ArrivesAgain(which) => {
+                        let (of, sequence, esp) = &sent[which % sent.len()];
+                        wire.push((*of, Some(*sequence), esp.clone()));
+                    }
+                }
+            }
+            let mut seen: HashSet<(usize, u64)> = HashSet::new();
+            for burst in wire.chunks(chunk) {
+                let named: Vec<_> = burst.iter().map(|(of, _, esp)| (&inbound[*of], &esp[..])).collect();
+                for ((of, genuine, _), outcome) in burst.iter().zip(open_burst(&pool, &named)) {
+                    match genuine {
+                        Some(sequence) if seen.insert((*of, *sequence)) => prop_assert!(outcome.is_ok()),
+                        Some(_) => prop_assert_eq!(outcome, Err(OpenError::Replayed)),
+                        None => prop_assert!(matches!(
+                            outcome,
+                            Err(OpenError::BadIcv | OpenError::Replayed)
+                        )),
+                    }
+                }
+            }
+        }
+
+        /// Texts that a peer with the key may make: never a panic, and a payload only from a right trailer.
+        #[test]
+        fn any_text_under_a_valid_icv_is_judged_as_rfc_4303_says(
+            words in prop::collection::vec(any::<[u8; 4]>(), 1..80),
+            pad_length in prop_oneof![0_u8..8, any::<u8>()],
+            sequential in any::<bool>(),
+            next_header: u8,
+        ) {
+            let mut text = words.concat();
+            let body_bytes = text.len() - 2;
+            text[body_bytes..].copy_from_slice(&[pad_length, next_header]);
+            let payload_bytes = body_bytes.checked_sub(usize::from(pad_length));
+            if let (true, Some(start)) = (sequential, payload_bytes) {
+                (1..).zip(&mut text[start..body_bytes]).for_each(|(n, octet)| *octet = n);
+            }
+            let expected = match payload_bytes {
+                None => Err(OpenError::BadPadLength),
+                Some(n) if !text[n..body_bytes].iter().eq(&Vec::from_iter(1..=pad_length)) => {
+                    Err(OpenError::BadPadding)
+                }
+                Some(_) if next_header == 59 => Err(OpenError::Dummy),
+                Some(n) => Ok(text[..n].to_vec()),
+            };
+            let agreed = agreed(true);
+            let outcome = open_one(&agreed.inbound(), &agreed.seal_by_hand(9, [1; 8], &text));
+            prop_assert_eq!(outcome, expected);
+        }
+    }
+}

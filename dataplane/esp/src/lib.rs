@@ -46,3 +46,6 @@ pub use outbound::{
 pub use sequence::{IvPrefix, IvPrefixError, Reserved, SequenceCounter, SequenceError, SequenceNumber};
 pub use window::{ReplayError, WINDOW_DEFAULT, WINDOW_MAX, WINDOW_MIN, Window, WindowSizeError};
 pub use wire::Spi;
+
+#[cfg(test)]
+mod testing;

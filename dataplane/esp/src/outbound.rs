@@ -344,4 +344,288 @@ fn append_trailer(
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests {
+    use super::*;
+    use crate::testing::{Agreed, BEFORE, GRE, ICVS, payload, pool, seal_one, unsealed};
+    use aead::IcvLength;
+    use std::collections::HashSet;
+
+    static_assertions::assert_impl_all!(OutboundSa: Send, Sync);
+    static_assertions::assert_not_impl_any!(OutboundSa: core::fmt::Debug, Clone);
+    static_assertions::assert_not_impl_any!(OutboundParameters: core::fmt::Debug, Clone);
+    static_assertions::assert_not_impl_any!(Salt: core::fmt::Debug, Clone);
+    static_assertions::assert_not_impl_any!(Reservation<'static>: Clone);
+
+    fn agreed() -> Agreed {
+        Agreed::new(1, false, IcvLength::Sixteen)
+    }
+
+    fn numbers(reservations: Reservations<'_>) -> Vec<Result<u64, SealError>> {
+        reservations.iter().map(|one| one.as_ref().map(|r| r.sequence().0).map_err(|e| *e)).collect()
+    }
+
+    fn one(sa: &OutboundSa) -> Reservation<'_> {
+        reserve(&[sa], 0).remove(0).unwrap()
+    }
+
+    #[test]
+    fn a_receiver_built_by_hand_opens_every_length() {
+        let pool = pool();
+        for icv in ICVS {
+            for esn in [false, true] {
+                let agreed = Agreed::new(7, esn, icv);
+                let sa = agreed.outbound();
+                if esn {
+                    sa.sequence().resume_at(SequenceNumber(0x5_ffff_ff00));
+                }
+                for bytes in 0..300 {
+                    let sequence = sa.sequence().position().0;
+                    let payload = payload(bytes);
+                    let esp = seal_one(&pool, &sa, &payload);
+                    assert_eq!(esp.len(), sa.sealed_bytes(bytes));
+                    assert_eq!(esp[8..16], sequence.to_be_bytes(), "the IV is the counter");
+                    let padding: Vec<u8> = (1..=3).take((2 + 4 - bytes % 4) % 4).collect();
+                    let pad_length = u8::try_from(padding.len()).unwrap();
+                    let expected = [&payload[..], &padding, &[pad_length, 47]].concat();
+                    assert_eq!(agreed.open_by_hand(&esp, sequence), Some(expected));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn esn_authenticates_the_high_word_and_does_not_send_it() {
+        let agreed = Agreed::new(2, true, IcvLength::Sixteen);
+        let sa = agreed.outbound();
+        sa.sequence().resume_at(SequenceNumber(0x3_0000_0000));
+        let esp = seal_one(&pool(), &sa, b"payload");
+        assert_eq!(esp[4..8], [0; 4], "a low word of 0 is legal");
+        assert!(agreed.open_by_hand(&esp, 0x3_0000_0000).is_some());
+        assert!(agreed.open_by_hand(&esp, 0x2_0000_0000).is_none());
+        assert!(agreed.open_by_hand(&esp, 0x4_0000_0000).is_none());
+    }
+
+    #[test]
+    fn what_stands_before_the_esp_header_is_left_alone() {
+        let (pool, sa) = (pool(), agreed().outbound());
+        let mut packet = unsealed(&pool, b"payload");
+        let start = packet.data().as_ptr();
+        let mut burst = SealBurst::new();
+        burst.push(&mut packet, BEFORE, one(&sa), GRE).unwrap();
+        burst.seal();
+        assert_eq!(packet.data()[..BEFORE], [0xa5; BEFORE]);
+        assert_eq!(packet.data().as_ptr(), start, "the packet has not moved");
+        assert_eq!(packet.len(), BEFORE + sa.sealed_bytes(7));
+    }
+
+    #[test]
+    fn packets_of_many_sas_share_a_burst() {
+        let pool = pool();
+        let agreed: Vec<Agreed> =
+            (0..7).map(|n| Agreed::new(n, n % 2 == 0, ICVS[usize::from(n) % 3])).collect();
+        let sas: Vec<OutboundSa> = agreed.iter().map(Agreed::outbound).collect();
+        // A fixed shuffle with runs of one and more.
+        let order: Vec<usize> = (0..64).map(|i| (i / 2 * 5 + i % 3) % 7).collect();
+        let payloads: Vec<Vec<u8>> = (0..64).map(|i| payload(i * 13)).collect();
+        let mut packets: Vec<Packet> = payloads.iter().map(|p| unsealed(&pool, p)).collect();
+        let named: Vec<&OutboundSa> = order.iter().map(|&i| &sas[i]).collect();
+        let mut burst = SealBurst::new();
+        for (packet, reservation) in packets.iter_mut().zip(reserve(&named, 0)) {
+            burst.push(packet, BEFORE, reservation.unwrap(), GRE).unwrap();
+        }
+        assert_eq!(burst.len(), 64);
+        burst.seal();
+        let mut next = [1_u64; 7];
+        for ((packet, payload), &i) in packets.iter().zip(&payloads).zip(&order) {
+            let text = agreed[i].open_by_hand(&packet.data()[BEFORE..], next[i]).unwrap();
+            assert_eq!(text[..payload.len()], payload[..]);
+            next[i] += 1;
+        }
+        for (sa, next) in sas.iter().zip(next) {
+            assert_eq!(sa.usage().packets, next - 1);
+        }
+    }
+
+    #[test]
+    fn a_run_of_one_sa_takes_its_numbers_together_and_others_go_on_between() {
+        let (a, b) = (agreed().outbound(), agreed().outbound());
+        let first = numbers(reserve(&[&a, &a, &b, &a, &b, &b], 0));
+        assert_eq!(first, [1, 2, 1, 3, 2, 3].map(Ok));
+        assert_eq!(numbers(reserve(&[&b, &a], 0)), [4, 4].map(Ok));
+        assert!(reserve(&[], 0).is_empty());
+    }
+
+    #[test]
+    fn a_reservation_looks_at_one_burst_at_most() {
+        let sa = agreed().outbound();
+        assert_eq!(reserve(&[&sa; 100], 0).len(), BURST);
+        assert_eq!(sa.sequence().position(), SequenceNumber(65));
+    }
+
+    #[test]
+    fn at_the_limit_the_rest_of_a_burst_is_not_reserved() {
+        let sa = agreed().outbound_with(IvPrefix::EMPTY);
+        assert_eq!(numbers(reserve(&[&sa], 0)), [Err(SealError::NotReserved)]);
+        sa.sequence().raise_limit(SequenceNumber(3));
+        let burst = numbers(reserve(&[&sa; 4], 0));
+        assert_eq!(burst, [Ok(1), Ok(2), Err(SealError::NotReserved), Err(SealError::NotReserved)]);
+        assert_eq!(sa.usage().packets, 2);
+    }
+
+    #[test]
+    fn at_the_end_the_rest_of_a_burst_is_exhausted() {
+        let sa = agreed().outbound();
+        sa.sequence().resume_at(SequenceNumber(0xffff_ffff));
+        assert_eq!(numbers(reserve(&[&sa; 2], 0)), [Ok(0xffff_ffff), Err(SealError::Exhausted)]);
+        assert_eq!(numbers(reserve(&[&sa], 0)), [Err(SealError::Exhausted)]);
+    }
+
+    #[test]
+    fn an_expired_sa_gives_no_number_and_keeps_its_counter() {
+        let hard = [
+            Bounds { deadline_ns: 1000, ..Bounds::NONE },
+            Bounds { packets: 2, ..Bounds::NONE },
+            Bounds { bytes: 24, ..Bounds::NONE },
+        ];
+        for hard in hard {
+            let soft = Bounds { packets: 1, ..Bounds::NONE };
+            let sa = Agreed { lifetime: Lifetime { soft, hard }, ..agreed() }.outbound();
+            assert_eq!(sa.lifetime_state(0), LifetimeState::Live);
+            // Two packets of 12 octets of text each.
+            let _ = seal_one(&pool(), &sa, b"payload");
+            assert_eq!(sa.lifetime_state(999), LifetimeState::SoftReached);
+            let _ = seal_one(&pool(), &sa, b"payload");
+            assert_eq!(sa.lifetime_state(1000), LifetimeState::HardReached);
+            assert_eq!(numbers(reserve(&[&sa; 2], 1000)), [Err(SealError::Expired); 2]);
+            assert_eq!(sa.sequence().position(), SequenceNumber(3));
+        }
+    }
+
+    #[test]
+    fn the_iv_prefix_stands_before_the_counter() {
+        let agreed = Agreed::new(3, true, IcvLength::Sixteen);
+        let sa = agreed.outbound_with(IvPrefix::new(16, 0xabcd).unwrap());
+        sa.sequence().raise_limit(SequenceNumber(u64::MAX));
+        sa.sequence().resume_at(SequenceNumber(0x0000_ffff_ffff_ffff));
+        let esp = seal_one(&pool(), &sa, b"payload");
+        assert_eq!(esp[8..16], 0xabcd_ffff_ffff_ffff_u64.to_be_bytes());
+        assert!(agreed.open_by_hand(&esp, 0x0000_ffff_ffff_ffff).is_some());
+        let beyond = numbers(reserve(&[&sa], 0));
+        assert_eq!(beyond, [Err(SealError::Exhausted)], "the counter never reaches into the prefix");
+    }
+
+    #[test]
+    fn a_packet_without_room_is_refused_and_its_number_not_used_again() {
+        let (pool, sa) = (pool(), agreed().outbound());
+        let mut full = unsealed(&pool, b"");
+        let tailroom = full.tailroom();
+        full.append(tailroom - 17).unwrap();
+        let mut too_short = pool.copy_of(&[0; BEFORE + 15]).unwrap();
+        let (mut beyond, mut absurd) = (unsealed(&pool, b""), unsealed(&pool, b""));
+        let mut good = unsealed(&pool, b"payload");
+        let mut burst = SealBurst::new();
+        assert_eq!(burst.push(&mut full, BEFORE, one(&sa), GRE), Err(SealError::NoRoom));
+        assert_eq!(burst.push(&mut too_short, BEFORE, one(&sa), GRE), Err(SealError::NoRoom));
+        assert_eq!(burst.push(&mut beyond, 10_000, one(&sa), GRE), Err(SealError::NoRoom));
+        assert_eq!(burst.push(&mut absurd, usize::MAX, one(&sa), GRE), Err(SealError::NoRoom));
+        assert!(burst.is_empty());
+        assert_eq!(burst.push(&mut good, BEFORE, one(&sa), GRE), Ok(()));
+        burst.seal();
+        assert!(agreed().open_by_hand(&good.data()[BEFORE..], 5).is_some());
+    }
+
+    #[test]
+    fn sealing_fits_into_the_tailroom_that_every_packet_has() {
+        for icv in ICVS {
+            let worst = (0..4).map(|n| crate::overhead(n, icv) - HEADER_BYTES).max().unwrap();
+            assert!(worst <= pktbuf::SEALING_TAILROOM);
+        }
+    }
+
+    #[test]
+    fn a_full_burst_takes_no_more_and_seals_what_it_has() {
+        let (pool, sa) = (pool(), agreed().outbound());
+        let mut packets: Vec<Packet> = (0..=BURST).map(|_| unsealed(&pool, b"payload")).collect();
+        let mut burst = SealBurst::new();
+        let pushed: Vec<_> =
+            packets.iter_mut().map(|packet| burst.push(packet, BEFORE, one(&sa), GRE)).collect();
+        assert!(pushed[..BURST].iter().all(Result::is_ok));
+        assert_eq!(pushed[BURST], Err(SealError::BurstFull));
+        burst.seal();
+        for (packet, sequence) in packets[..BURST].iter().zip(1..) {
+            assert!(agreed().open_by_hand(&packet.data()[BEFORE..], sequence).is_some());
+        }
+    }
+
+    #[test]
+    fn a_burst_that_is_dropped_leaves_no_packet_in_clear() {
+        let (pool, sa) = (pool(), agreed().outbound());
+        let mut packet = unsealed(&pool, b"payload");
+        let mut burst = SealBurst::new();
+        burst.push(&mut packet, BEFORE, one(&sa), GRE).unwrap();
+        drop(burst);
+        assert!(agreed().open_by_hand(&packet.data()[BEFORE..], 1).is_some());
+        assert_eq!(sa.usage(), Usage { packets: 1, bytes: 12 });
+    }
+
+    #[test]
+    fn bytes_are_counted_for_each_sa_of_a_burst() {
+        let pool = pool();
+        let (a, b) = (agreed().outbound(), agreed().outbound());
+        let mut packets: Vec<Packet> = (0..5).map(|_| unsealed(&pool, &payload(10))).collect();
+        let mut burst = SealBurst::new();
+        for (packet, reservation) in packets.iter_mut().zip(reserve(&[&a, &a, &b, &a, &b], 0)) {
+            burst.push(packet, BEFORE, reservation.unwrap(), GRE).unwrap();
+        }
+        burst.seal();
+        assert_eq!(a.usage(), Usage { packets: 3, bytes: 36 });
+        assert_eq!(b.usage(), Usage { packets: 2, bytes: 24 });
+    }
+
+    #[test]
+    fn payload_room_is_what_sealing_leaves() {
+        for icv in ICVS {
+            let sa = Agreed::new(1, false, icv).outbound();
+            let room = sa.payload_room(1400).unwrap();
+            let esp = seal_one(&pool(), &sa, &payload(room));
+            assert!(esp.len() <= 1400);
+            assert!(seal_one(&pool(), &sa, &payload(room + 1)).len() > 1400);
+        }
+    }
+
+    #[test]
+    fn two_threads_that_share_an_sa_never_use_an_iv_twice() {
+        let sa = Agreed::new(5, true, IcvLength::Sixteen).outbound_with(IvPrefix::new(8, 9).unwrap());
+        let send = || {
+            let pool = pool();
+            let mut ivs = Vec::new();
+            for round in 1..=200 {
+                sa.sequence().raise_limit(SequenceNumber(sa.sequence().position().0 + 40));
+                let mut packets: Vec<Packet> = (0..round % 64).map(|_| unsealed(&pool, b"")).collect();
+                let mut burst = SealBurst::new();
+                let named = [&sa; BURST];
+                let mut sent = 0;
+                // Beyond the limit every later reservation of the run fails too.
+                let granted = reserve(&named[..round % 64], 0).into_iter().map_while(Result::ok);
+                for (packet, reservation) in packets.iter_mut().zip(granted) {
+                    burst.push(packet, BEFORE, reservation, GRE).unwrap();
+                    sent += 1;
+                }
+                burst.seal();
+                let iv = |packet: &Packet| {
+                    u64::from_be_bytes(packet.data()[BEFORE + 8..BEFORE + 16].try_into().unwrap())
+                };
+                ivs.extend(packets[..sent].iter().map(iv));
+            }
+            ivs
+        };
+        let (one, two) = std::thread::scope(|scope| {
+            let (one, two) = (scope.spawn(send), scope.spawn(send));
+            (one.join().unwrap(), two.join().unwrap())
+        });
+        let distinct: HashSet<u64> = one.iter().chain(&two).copied().collect();
+        assert_eq!(distinct.len(), one.len() + two.len());
+        assert_eq!(u64::try_from(distinct.len()).unwrap(), sa.usage().packets);
+        assert!(distinct.iter().all(|iv| iv >> 56 == 9));
+    }
+}
