@@ -242,3 +242,128 @@ pub(crate) fn payload_bytes(header: u64, index: u64) -> Result<usize, Corrupt> {
     }
     Ok(length.into())
 }
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicU64;
+
+    use super::*;
+    use crate::{Consumer, Producer};
+
+    fn fresh(capacity: u32) -> Arc<[AtomicU64]> {
+        let memory: Arc<[AtomicU64]> =
+            (0..bytes_for(capacity).unwrap() / WORD_BYTES).map(|_| AtomicU64::new(!0)).collect();
+        format(&memory, capacity).unwrap();
+        memory
+    }
+
+    fn refusal(memory: &Arc<[AtomicU64]>) -> AttachError {
+        let producer = Producer::attach(memory.clone()).unwrap_err();
+        let consumer = Consumer::attach(memory.clone()).unwrap_err();
+        assert_eq!(producer, consumer);
+        producer
+    }
+
+    #[test]
+    fn the_layout_is_what_version_1_says() {
+        assert_eq!((VERSION, RECORD_BYTES, PAYLOAD_BYTES), (1, 512, 504));
+        assert_eq!(bytes_for(4), Some(384 + 4 * 512));
+        let memory = fresh(4);
+        let byte = |at: usize| memory[at / 8].load(Ordering::Relaxed);
+        assert_eq!([byte(0), byte(8), byte(16), byte(24)], [MAGIC, 1, 4, 512]);
+
+        let mut producer = Producer::attach(memory.clone()).unwrap();
+        producer.push(b"abcdefghij").unwrap();
+        producer.push(b"").unwrap();
+        assert_eq!((byte(128), byte(256)), (2, 0), "tail, head");
+        assert_eq!(byte(384), 0x6772_000a, "index 0, mark, length 10");
+        assert_eq!(byte(384 + 8).to_ne_bytes(), *b"abcdefgh");
+        assert_eq!(byte(384 + 16).to_ne_bytes(), *b"ij\0\0\0\0\0\0");
+        assert_eq!(byte(384 + 512), 0x1_6772_0000, "index 1, mark, length 0");
+
+        let mut consumer = Consumer::attach(memory.clone()).unwrap();
+        consumer.pop(&mut [0; RECORD_BYTES]).unwrap();
+        assert_eq!((byte(128), byte(256)), (2, 1));
+    }
+
+    #[test]
+    fn capacities_are_powers_of_two_within_the_limit() {
+        for capacity in [0, 3, 5, 1000, MAX_CAPACITY + 1, MAX_CAPACITY * 2, u32::MAX] {
+            assert_eq!(bytes_for(capacity), None, "{capacity}");
+        }
+        for capacity in [1, 2, 1024, MAX_CAPACITY] {
+            assert_eq!(bytes_for(capacity), Some(384 + capacity as usize * 512));
+        }
+    }
+
+    #[test]
+    fn memory_of_another_size_cannot_become_a_ring() {
+        for words in [0, 1, 47, 48 + 63, 48 + 65, 48 + 128] {
+            let memory: Arc<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
+            let expected = AttachError::Memory { bytes: words * 8, expected: 384 + 512 };
+            assert_eq!(format(&memory, 1), Err(expected));
+            assert_eq!(format(&memory, 3), Err(AttachError::Capacity(3)));
+        }
+    }
+
+    #[test]
+    fn each_header_word_is_checked_at_attach() {
+        let cases = [
+            (MAGIC_WORD, 7, AttachError::Magic(7)),
+            (VERSION_WORD, 2, AttachError::Version { found: 2 }),
+            (CAPACITY_WORD, 6, AttachError::Capacity(6)),
+            (CAPACITY_WORD, u64::MAX, AttachError::Capacity(u64::MAX)),
+            (CAPACITY_WORD, 1 << 32 | 4, AttachError::Capacity(1 << 32 | 4)),
+            (CAPACITY_WORD, 8, AttachError::Memory { bytes: 384 + 4 * 512, expected: 384 + 8 * 512 }),
+            (CAPACITY_WORD, 2, AttachError::Memory { bytes: 384 + 4 * 512, expected: 384 + 2 * 512 }),
+            (RECORD_BYTES_WORD, 256, AttachError::RecordBytes { found: 256 }),
+        ];
+        for (word, value, expected) in cases {
+            let memory = fresh(4);
+            memory[word].store(value, Ordering::Relaxed);
+            assert_eq!(refusal(&memory), expected);
+        }
+    }
+
+    #[test]
+    fn a_version_mismatch_names_both_versions_and_what_to_do() {
+        let message = AttachError::Version { found: 17 }.to_string();
+        for part in ["version 17", "version 1:", "same release"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_used_ring_is_refused_to_a_second_end() {
+        let memory = fresh(4);
+        let mut producer = Producer::attach(memory.clone()).unwrap();
+        producer.push(b"x").unwrap();
+        assert_eq!(Producer::attach(memory.clone()).unwrap_err(), AttachError::Used);
+        let mut consumer = Consumer::attach(memory.clone()).unwrap();
+        consumer.pop(&mut [0; RECORD_BYTES]).unwrap();
+        assert_eq!(Consumer::attach(memory).unwrap_err(), AttachError::Used);
+    }
+
+    #[test]
+    fn memory_too_short_for_a_header_is_no_ring() {
+        let memory: Arc<[AtomicU64]> = Arc::new([]);
+        assert_eq!(refusal(&memory), AttachError::Magic(0));
+        let memory: Arc<[AtomicU64]> = Arc::new([AtomicU64::new(MAGIC)]);
+        assert_eq!(refusal(&memory), AttachError::Version { found: 0 });
+    }
+
+    #[test]
+    fn only_the_header_of_this_very_record_gives_a_length() {
+        for index in [0, 1, 0xffff_ffff, 0x1_0000_0000, u64::MAX] {
+            for length in [0, 1, 504] {
+                assert_eq!(payload_bytes(record_header(index, length), index), Ok(length.into()));
+            }
+            for header in [0, u64::MAX, record_header(index, 505), record_header(index.wrapping_add(1), 8)] {
+                assert_eq!(payload_bytes(header, index), Err(Corrupt::Record { index, header }));
+            }
+            assert!(payload_bytes(record_header(index, 8) ^ (1 << 16), index).is_err(), "mark");
+        }
+    }
+}
