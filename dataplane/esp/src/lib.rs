@@ -25,7 +25,55 @@
 //! | 4106 | §3–6, §8.1 AES-GCM: IV, nonce, AAD, ICV, salt | [`layout`], [`sequence`] |
 //! | 6054 | sender id in the IV | [`sequence::IvPrefix`] |
 //!
-//! Left out: RFC 4303 §2.7 traffic flow confidentiality padding, Appendix A3 resynchronisation of ESN.
+//! Left out: sending traffic flow confidentiality padding (RFC 4303 §2.7; on receipt it stays in the payload,
+//! behind the inner packet's own length), and the resynchronisation of ESN after a loss of 2^32 packets
+//! (Appendix A3, a SHOULD).
+//!
+//! # Example
+//!
+//! ```
+//! # use greyhound_esp as esp;
+//! use esp::{InboundParameters, InboundSa, OutboundParameters, OutboundSa, Salt, SequenceNumber, Spi};
+//! use wire::IpProtocol;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (spi, engine, icv) = (Spi(0x1001), aead::Engine::best(), aead::IcvLength::Sixteen);
+//! let outbound = OutboundSa::new(OutboundParameters {
+//!     spi,
+//!     key: engine.key(&[7; 16], icv)?,
+//!     salt: Salt::new(*b"salt"),
+//!     esn: true,
+//!     iv_prefix: esp::IvPrefix::EMPTY,
+//!     lifetime: esp::Lifetime::default(),
+//! });
+//! outbound.sequence().raise_limit(SequenceNumber(1000)); // once 1000 is safely on disk
+//!
+//! // 20 octets of delivery header, room for ESP header and IV, and the payload.
+//! let pool = pktbuf::Pool::memory(64, 2048)?;
+//! let mut packet = pool.copy_of(&[&[0; 20 + esp::HEADER_BYTES][..], b"payload"].concat()).ok_or("no packet")?;
+//! let mut burst = esp::SealBurst::new();
+//! for (packet, reservation) in [&mut packet].into_iter().zip(esp::reserve(&[&outbound], 0)) {
+//!     burst.push(packet, 20, reservation?, IpProtocol::GRE)?;
+//! }
+//! burst.seal();
+//!
+//! let inbound = InboundSa::new(InboundParameters {
+//!     spi,
+//!     key: engine.key(&[7; 16], icv)?,
+//!     salt: Salt::new(*b"salt"),
+//!     esn: true,
+//!     window: Some(esp::WINDOW_DEFAULT),
+//!     lifetime: esp::Lifetime::default(),
+//! })?;
+//! let mut burst = esp::OpenBurst::new(0);
+//! burst.push(&mut packet, 20, &inbound)?;
+//! for opened in burst.open() {
+//!     let opened = opened?;
+//!     assert_eq!((&packet.data()[opened.payload], opened.next_header), (&b"payload"[..], IpProtocol::GRE));
+//! }
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod inbound;

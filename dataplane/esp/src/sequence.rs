@@ -49,7 +49,7 @@ pub enum SequenceError {
     Exhausted,
 }
 
-/// The constant high bits of every IV of an SA: empty, or a sender id (RFC 6054 §3.1).
+/// The constant high bits of every IV of an SA: empty, or a sender id (RFC 6054).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IvPrefix {
     value: u32,

@@ -154,11 +154,8 @@ impl Window {
         let edge = self.right_edge().0;
         if sequence.0 > edge {
             self.advance(edge, sequence.0);
-        } else if edge - sequence.0 >= self.size() {
-            return;
-        }
-        if let Some(word) = self.word(sequence.0 / 64) {
-            word.store(word.load(Ordering::Relaxed) | bit(sequence.0), Ordering::Relaxed);
+        } else if edge - sequence.0 < self.size() {
+            self.change(sequence.0 / 64, 0, bit(sequence.0));
         }
     }
 
@@ -170,22 +167,31 @@ impl Window {
         }
     }
 
-    /// Moves the edge from `edge` up to `sequence` and clears the bits of all numbers in between.
+    /// Moves the edge from `edge` up to `sequence`: clears the bits of all numbers in between, marks the last.
     #[inline]
     fn advance(&self, edge: u64, sequence: u64) {
-        if sequence - edge >= self.size() {
+        let (first, last) = ((edge + 1) / 64, sequence / 64);
+        let from = u64::MAX << ((edge + 1) % 64);
+        let to = u64::MAX >> (63 - sequence % 64);
+        if first == last {
+            self.change(last, from & to, bit(sequence));
+        } else if sequence - edge >= self.size() {
             self.clear();
+            self.change(last, 0, bit(sequence));
         } else {
-            let (first, last) = ((edge + 1) / 64, sequence / 64);
-            for number in first..=last {
-                let from = if number == first { u64::MAX << ((edge + 1) % 64) } else { u64::MAX };
-                let to = if number == last { u64::MAX >> (63 - sequence % 64) } else { u64::MAX };
-                if let Some(word) = self.word(number) {
-                    word.store(word.load(Ordering::Relaxed) & !(from & to), Ordering::Relaxed);
-                }
-            }
+            self.change(first, from, 0);
+            (first + 1..last).for_each(|number| self.change(number, u64::MAX, 0));
+            self.change(last, to, bit(sequence));
         }
         self.right_edge.store(sequence, Ordering::Relaxed);
+    }
+
+    /// Clears and then sets bits of the ring's word for the 64 numbers from `64 * number` on.
+    #[inline]
+    fn change(&self, number: u64, cleared: u64, set: u64) {
+        if let Some(word) = self.word(number) {
+            word.store(word.load(Ordering::Relaxed) & !cleared | set, Ordering::Relaxed);
+        }
     }
 
     #[cold]
