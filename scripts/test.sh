@@ -53,13 +53,13 @@ shell_scripts() {
 run_shellcheck() { shell_scripts | xargs -0 -r shellcheck -x; }
 
 run_loom() {
-    RUSTFLAGS="--cfg loom" LOOM_MAX_PREEMPTIONS="${LOOM_MAX_PREEMPTIONS:-3}" \
-        cargo test --release --locked -p greyhound-ring --lib --target-dir "$GREYHOUND_TARGET/loom"
+    RUSTFLAGS="--cfg loom" \
+        cargo test --release --locked -p greyhound-ring --test loom --target-dir "$GREYHOUND_TARGET/loom"
 }
 
 run_miri() {
     MIRIFLAGS="-Zmiri-disable-isolation" \
-        cargo +nightly miri test --locked -p greyhound-ring --lib --target-dir "$GREYHOUND_TARGET/miri"
+        cargo +nightly miri test --locked -p greyhound-ring --lib --test hostile --target-dir "$GREYHOUND_TARGET/miri"
 }
 
 run_scenarios() {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One headend: a greyhound-dataplane and a greyhound-control in a namespace, with their folders, and the CLI.
 
-Only the programs' interface is used: `--config-dir`, `--run-dir`, `--state-dir`, `--instance`, the files
-`<config>/<instance>/{dataplane,config}.toml`, the sockets `<run>/<instance>/{dataplane,control}.sock`, `--json`.
+Only the programs' interface is used: `--config-dir`, `--run-dir`, `--state-dir` (each the instance's own folder),
+`--instance`, the files `<config>/{dataplane,config}.toml`, the sockets `<run>/{dataplane,control}.sock`, `--json`.
 """
 
 import json
@@ -48,7 +48,7 @@ class Headend:
         # A Unix socket's path is limited to 107 octets, so sockets do not live in the test's folder.
         self.run_dir = pathlib.Path(tempfile.mkdtemp(prefix="gh-run-"))
         self._undo = cleanup.register(lambda: shutil.rmtree(self.run_dir), f"folder {self.run_dir}")
-        for folder in (self.config_dir / instance, self.state_dir):
+        for folder in (self.config_dir, self.state_dir):
             folder.mkdir(parents=True, mode=0o700)
         self.write_config("dataplane.toml", dataplane_toml)
         self.write_config("config.toml", config_toml)
@@ -59,7 +59,7 @@ class Headend:
 
     def write_config(self, name, text):
         """Writes (or replaces) a file beside the configuration; returns its path."""
-        path = self.config_dir / self.instance / name
+        path = self.config_dir / name
         path.write_text(text)
         os.chmod(path, 0o600)
         return path
@@ -70,7 +70,7 @@ class Headend:
 
     def socket_path(self, name):
         """`dataplane` or `control`: where that process listens."""
-        return self.run_dir / self.instance / f"{name}.sock"
+        return self.run_dir / f"{name}.sock"
 
     @property
     def flags(self):

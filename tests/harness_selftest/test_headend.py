@@ -24,23 +24,22 @@ name = pathlib.Path(sys.argv[0]).name.removeprefix("greyhound-")
 if name == "greyhound":
     probe = socket.socket(socket.AF_UNIX)
     try:
-        probe.connect(str(args.run_dir / args.instance / "control.sock"))
+        probe.connect(str(args.run_dir / "control.sock"))
     except OSError as error:
         sys.exit(f"control does not answer: {{error}}")
     if args.rest == ["drops"]:
         sys.exit(0)
     print(json.dumps({{"asked": args.rest, "json": args.json, "stdin": sys.stdin.read()}}))
     sys.exit(0)
-state = args.state_dir / args.instance / name
+state = args.state_dir / name
 if args.rest == ["init-state"]:
     state.mkdir(parents=True)
     sys.exit(0)
 if name == "dataplane" and not state.exists():
     sys.exit("no state")
 settings = {{"dataplane": "dataplane.toml", "control": "config.toml"}}[name]
-print("read", (args.config_dir / args.instance / settings).read_text(), flush=True)
-path = args.run_dir / args.instance / f"{{name}}.sock"
-path.parent.mkdir(exist_ok=True)
+print("read", (args.config_dir / settings).read_text(), flush=True)
+path = args.run_dir / f"{{name}}.sock"
 path.unlink(missing_ok=True)
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(str(path))
