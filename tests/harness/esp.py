@@ -141,7 +141,7 @@ def split_trailer(plaintext):
 
 
 def infer_sequence_high(top, window, low):
-    """The upper half of an ESN from the highest sequence number accepted so far (RFC 4303 App. A2.1)."""
+    """The upper half of an ESN from the highest sequence number accepted so far (RFC 4303 App. A2.2)."""
     top_high, top_low = top >> 32, top & 0xFFFFFFFF
     if top_low >= window - 1:
         return top_high if low >= top_low - window + 1 else top_high + 1
