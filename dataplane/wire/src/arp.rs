@@ -160,3 +160,89 @@ impl Repr {
         ethernet::Repr { destination, source: self.sender_hardware, ether_type: EtherType::ARP }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+
+    // Both made with Scapy.
+    const REQUEST: &str = "00010800 06040001 02005e00 5301c000 02010000 00000000 c0000209";
+    const REPLY: &str = "00010800 06040002 02005e00 5302c000 02090200 5e005301 c0000201";
+    const ASKER: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 1]);
+    const ANSWERER: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 2]);
+
+    fn request() -> Repr {
+        Repr::request(ASKER, Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9))
+    }
+
+    #[test]
+    fn known_packets_read_as_what_they_are() {
+        assert_eq!(Repr::parse(&hex(REQUEST)), Ok(request()));
+        let reply = Repr::parse(&hex(REPLY)).unwrap();
+        assert_eq!(reply, request().reply(ANSWERER));
+        assert_eq!(reply.ethernet().destination, ASKER);
+        assert_eq!(request().ethernet().destination, MacAddr::BROADCAST);
+        assert_eq!(request().ethernet().ether_type, EtherType::ARP);
+    }
+
+    #[test]
+    fn a_packet_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let mut buffer = DIRTY;
+        assert_eq!(request().reply(ANSWERER).emit(&mut buffer), Ok(PACKET_BYTES));
+        assert_eq!(buffer[..PACKET_BYTES], hex(REPLY));
+        assert!(buffer[PACKET_BYTES..].iter().all(|byte| *byte == 0xa5));
+        assert_eq!(request().emit(&mut buffer[..27]), Err(EmitError::NoSpace));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(REQUEST), Repr::parse);
+    }
+
+    #[test]
+    fn other_hardware_protocols_lengths_and_operations_are_refused() {
+        for (at, value) in [(1, 6), (2, 0x86), (4, 8), (5, 16), (4, 0), (5, 0), (7, 0), (7, 3), (6, 1)] {
+            let mut bytes = hex(REQUEST);
+            bytes[at] = value;
+            assert_eq!(Repr::parse(&bytes), Err(ParseError::BadValue), "byte {at} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_sender_that_claims_a_group_address_is_not_believed() {
+        for hardware in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]] {
+            let mut bytes = hex(REPLY);
+            bytes[8..14].copy_from_slice(&hardware);
+            assert_eq!(Repr::parse(&bytes), Err(ParseError::BadAddress));
+        }
+    }
+
+    #[test]
+    fn an_announcement_is_told_from_a_question() {
+        assert!(!request().is_announcement());
+        let own = Ipv4Addr::new(192, 0, 2, 1);
+        assert!(Repr::request(ASKER, own, own).is_announcement());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            operation in 1u16..=2, mut sender: [u8; 6], target: [u8; 6],
+            sender_protocol: core::net::Ipv4Addr, target_protocol: core::net::Ipv4Addr,
+        ) {
+            sender[0] = sender[0] & !1 | 2;
+            let repr = Repr {
+                operation: Operation(operation),
+                sender_hardware: MacAddr(sender),
+                sender_protocol,
+                target_hardware: MacAddr(target),
+                target_protocol,
+            };
+            let mut buffer = DIRTY;
+            repr.emit(&mut buffer).unwrap();
+            prop_assert_eq!(Repr::parse(&buffer), Ok(repr));
+        }
+    }
+}

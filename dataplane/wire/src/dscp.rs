@@ -151,3 +151,73 @@ pub fn rewrite(l3: &mut [u8], dscp: Dscp) -> Result<(), ParseError> {
     let tos = tos_of(l3)?;
     rewrite_tos(l3, dscp.tos(Ecn::of_tos(tos)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::hex;
+    use proptest::prelude::*;
+    use std::string::ToString;
+
+    // Both made with Scapy: EF and ECT(1).
+    const IPV4: &str = "45b90023 12344000 3f113ca1 c0000201 c6336407 0fa01388 000f333c 7061796c 6f6164";
+    const IPV6: &str =
+        "6b912345 000f113f 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        0fa01388 000fc3fd 7061796c 6f6164";
+
+    #[test]
+    fn the_byte_is_found_in_either_family() {
+        for packet in [hex(IPV4), hex(IPV6)] {
+            let tos = tos_of(&packet).unwrap();
+            assert_eq!((Dscp::of_tos(tos), Ecn::of_tos(tos)), (Dscp::EF, Ecn::Ect1));
+        }
+    }
+
+    #[test]
+    fn names_and_numbers_mean_the_same() {
+        for value in 0..64 {
+            let dscp = Dscp::new(value).unwrap();
+            assert_eq!(dscp.to_string().parse(), Ok(dscp));
+            assert_eq!(value.to_string().parse(), Ok(dscp));
+        }
+        assert_eq!("ef".parse(), Ok(Dscp::EF));
+        // RFC 2597 §6: AF21 is 010010.
+        assert_eq!("AF21".parse(), Ok(Dscp::new(0b01_0010).unwrap()));
+        assert_eq!(Dscp::new(64), None);
+        for text in ["64", "256", "AF24", ""] {
+            assert_eq!(text.parse::<Dscp>(), Err(UnknownDscp), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_ip_packet_stays_as_it_is() {
+        for bytes in [
+            hex(""),
+            hex("45"),
+            hex("60"),
+            hex("50112233"),
+            hex(IPV4)[..19].to_vec(),
+            hex(IPV6)[..39].to_vec(),
+        ] {
+            let mut changed = bytes.clone();
+            assert!(rewrite_tos(&mut changed, 0xff).is_err());
+            assert!(rewrite(&mut changed, Dscp::EF).is_err());
+            assert_eq!(changed, bytes);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_new_byte_changes_nothing_else_and_keeps_the_checksum_right(tos: u8, dscp in 0u8..64) {
+            let dscp = Dscp::new(dscp).unwrap();
+            for mut packet in [hex(IPV4), hex(IPV6)] {
+                let before = crate::flow::parse(&packet).unwrap();
+                rewrite_tos(&mut packet, tos).unwrap();
+                prop_assert_eq!(tos_of(&packet), Ok(tos));
+                prop_assert_eq!(crate::flow::parse(&packet), Ok(crate::flow::Parsed { tos, ..before }));
+                rewrite(&mut packet, dscp).unwrap();
+                prop_assert_eq!(tos_of(&packet), Ok(dscp.tos(Ecn::of_tos(tos))));
+            }
+        }
+    }
+}

@@ -97,3 +97,72 @@ pub fn rewrite(l3: &mut [u8], ecn: Ecn) -> Result<(), ParseError> {
     let tos = dscp::tos_of(l3)?;
     dscp::rewrite_tos(l3, ecn.in_tos(tos))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::hex;
+    use Ecn::{Ce, Ect0, Ect1, NotEct};
+
+    const ALL: [Ecn; 4] = [NotEct, Ect0, Ect1, Ce];
+
+    #[test]
+    fn the_bits_are_those_of_rfc_3168() {
+        for (bits, ecn) in [(0b00, NotEct), (0b01, Ect1), (0b10, Ect0), (0b11, Ce)] {
+            assert_eq!((Ecn::of_tos(0xb8 | bits), ecn.bits()), (ecn, bits));
+            assert_eq!(ecn.in_tos(0xbb), 0xb8 | bits);
+        }
+    }
+
+    #[test]
+    fn an_ingress_in_normal_mode_copies_and_in_compatibility_mode_clears() {
+        for ecn in ALL {
+            assert_eq!(encapsulate(ecn), ecn);
+            assert_eq!(encapsulate_compatible(ecn), NotEct);
+        }
+    }
+
+    #[test]
+    fn an_egress_follows_figure_4_of_rfc_6040() {
+        let figure = [
+            // inner: what is forwarded for outer Not-ECT, ECT(0), ECT(1), CE
+            (NotEct, [Ok(NotEct), Ok(NotEct), Ok(NotEct), Err(Drop)]),
+            (Ect0, [Ok(Ect0), Ok(Ect0), Ok(Ect1), Ok(Ce)]),
+            (Ect1, [Ok(Ect1), Ok(Ect1), Ok(Ect1), Ok(Ce)]),
+            (Ce, [Ok(Ce), Ok(Ce), Ok(Ce), Ok(Ce)]),
+        ];
+        for (inner, row) in figure {
+            for (outer, forwarded) in ALL.into_iter().zip(row) {
+                assert_eq!(decapsulate(outer, inner), forwarded, "outer {outer:?}, inner {inner:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tunnel_without_congestion_changes_nothing_and_is_not_dangerous() {
+        for inner in ALL {
+            assert_eq!(decapsulate(encapsulate(inner), inner), Ok(inner));
+            assert!(!is_dangerous(encapsulate(inner), inner));
+            assert!(!is_dangerous(encapsulate_compatible(inner), inner));
+        }
+        let dangerous: std::vec::Vec<_> = ALL
+            .into_iter()
+            .flat_map(|inner| ALL.map(|outer| (inner, outer)))
+            .filter(|(inner, outer)| is_dangerous(*outer, *inner))
+            .collect();
+        assert_eq!(dangerous, [(NotEct, Ect0), (NotEct, Ect1), (NotEct, Ce), (Ce, Ect1)]);
+    }
+
+    #[test]
+    fn marking_in_place_keeps_dscp_and_checksum_right() {
+        let mut packet = hex("45b80014 00070000 40110000 c0000201 c6336407");
+        crate::ipv4::Header::split_mut(&mut packet).unwrap().0.fill_checksum();
+        for ecn in ALL {
+            rewrite(&mut packet, ecn).unwrap();
+            let parsed = crate::ipv4::Packet::parse(&packet).unwrap();
+            assert_eq!(parsed.header.tos(), 0xb8 | ecn.bits());
+            assert!(parsed.checksum_is_valid());
+        }
+        assert_eq!(rewrite(&mut [0x20], Ce), Err(ParseError::BadVersion));
+    }
+}

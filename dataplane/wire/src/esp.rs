@@ -209,3 +209,120 @@ impl Trailer {
 fn is_sequential(padding: &[u8]) -> bool {
     PADDING.get(..padding.len()).is_some_and(|expected| expected == padding)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    /// draft-mcgrew-gcm-test-01, case 1: the header with its extended sequence number's low half, and the plaintext.
+    const HEADER: &str = "00004321 00000000";
+    const PLAINTEXT: &str = "45000048 699a0000 80114db7 c0a80102 c0a80101 0a9bf156 38d30100 00010000
+        00000000 045f7369 70045f75 64700373 69700963 79626572 63697479 02646b00 00210001 01020201";
+
+    fn trailer() -> Trailer {
+        Trailer { pad_length: 2, next_header: IpProtocol::ICMP }
+    }
+
+    #[test]
+    fn a_known_header_reads_as_what_it_is() {
+        let repr = Repr { spi: Spi(0x4321), sequence_number: 0 };
+        assert_eq!(Repr::parse(&hex(HEADER)), Ok(repr));
+    }
+
+    #[test]
+    fn a_known_trailer_reads_as_what_it_is() {
+        let plaintext = hex(PLAINTEXT);
+        let (read, payload) = Trailer::parse(&plaintext).unwrap();
+        assert_eq!((read, payload), (trailer(), &plaintext[..68]));
+        assert_eq!(payload.len() + read.bytes(), plaintext.len());
+        assert_eq!(pad_length::<4>(payload.len()), 2);
+    }
+
+    #[test]
+    fn header_and_trailer_overwrite_a_dirty_buffer_and_nothing_behind_it() {
+        let mut buffer = DIRTY;
+        let repr = Repr { spi: Spi(0x4321), sequence_number: 0 };
+        assert_eq!(repr.emit(&mut buffer), Ok(HEADER_BYTES));
+        assert_eq!(buffer[..9], hex("00004321 00000000 a5"));
+        let mut buffer = DIRTY;
+        assert_eq!(trailer().emit(&mut buffer), Ok(4));
+        assert_eq!(buffer[..5], hex("01020201 a5"));
+        assert_eq!(repr.emit(&mut buffer[..7]), Err(EmitError::NoSpace));
+        assert_eq!(trailer().emit(&mut buffer[..3]), Err(EmitError::NoSpace));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(HEADER), Repr::parse);
+        assert_eq!(Trailer::parse(&[]), Err(ParseError::Truncated));
+        assert_eq!(Trailer::parse(&[0]), Err(ParseError::Truncated));
+        assert!(Trailer::parse(&[0, 59]).is_ok());
+        // Nothing but the ICV can tell that a plaintext lost its end; what is left must still add up.
+        let plaintext = hex(PLAINTEXT);
+        for length in 0..plaintext.len() {
+            if let Ok((trailer, payload)) = Trailer::parse(&plaintext[..length]) {
+                assert_eq!(payload.len() + trailer.bytes(), length);
+            }
+        }
+    }
+
+    #[test]
+    fn padding_longer_than_the_payload_is_refused() {
+        for length in 0..=300_usize {
+            let mut plaintext: Vec<u8> = std::vec![0; length];
+            plaintext.extend_from_slice(&[255, 4]);
+            let expected = if length < 255 { ParseError::BadLength } else { ParseError::BadValue };
+            assert_eq!(Trailer::parse(&plaintext), Err(expected));
+        }
+    }
+
+    #[test]
+    fn padding_that_does_not_count_up_is_refused() {
+        let plaintext = hex(PLAINTEXT);
+        for at in 68..70 {
+            let mut changed = plaintext.clone();
+            changed[at] ^= 0x40;
+            assert_eq!(Trailer::parse(&changed), Err(ParseError::BadValue));
+        }
+    }
+
+    #[test]
+    fn reserved_spis_are_known() {
+        assert!(Spi(0).is_reserved() && Spi(255).is_reserved() && !Spi(256).is_reserved());
+        assert_eq!(std::format!("{}", Spi(0x1001)), "0x00001001");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            spi: u32, sequence_number: u32, pad_length: u8, next_header: u8,
+            payload in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let repr = Repr { spi: Spi(spi), sequence_number };
+            let trailer = Trailer { pad_length, next_header: IpProtocol(next_header) };
+            let mut buffer = std::vec![0xa5; HEADER_BYTES];
+            repr.emit(&mut buffer).unwrap();
+            buffer.extend_from_slice(&payload);
+            let end = buffer.len();
+            buffer.resize(end + trailer.bytes(), 0xa5);
+            prop_assert_eq!(trailer.emit(&mut buffer[end..]), Ok(trailer.bytes()));
+            prop_assert_eq!(Repr::parse(&buffer), Ok(repr));
+            prop_assert_eq!(Trailer::parse(&buffer[HEADER_BYTES..]), Ok((trailer, payload.as_slice())));
+        }
+
+        #[test]
+        fn padding_aligns_and_is_the_least_that_does(payload_bytes in 0usize..10_000) {
+            for (pad, alignment) in [
+                (pad_length::<4>(payload_bytes), 4),
+                (pad_length::<16>(payload_bytes), 16),
+                (pad_length::<256>(payload_bytes), 256),
+            ] {
+                prop_assert_eq!((payload_bytes + usize::from(pad) + TRAILER_BYTES) % alignment, 0);
+                prop_assert!(usize::from(pad) < alignment);
+            }
+        }
+    }
+}

@@ -282,3 +282,104 @@ impl Repr {
         put(&self.header(), buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+    use std::string::ToString;
+
+    const HEADER: &str = "02005e005302 02005e005301 86dd";
+
+    fn repr() -> Repr {
+        Repr {
+            destination: MacAddr([2, 0, 0x5e, 0, 0x53, 2]),
+            source: MacAddr([2, 0, 0x5e, 0, 0x53, 1]),
+            ether_type: EtherType::IPV6,
+        }
+    }
+
+    #[test]
+    fn a_known_header_reads_as_what_it_is() {
+        let bytes = hex(&[HEADER, "6000"].concat());
+        let frame = Frame::parse(&bytes).unwrap();
+        assert_eq!(Repr::parse(&frame), repr());
+        assert_eq!(frame.payload, [0x60, 0]);
+    }
+
+    #[test]
+    fn a_header_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let mut buffer = DIRTY;
+        assert_eq!(repr().emit(&mut buffer), Ok(HEADER_BYTES));
+        assert_eq!(buffer[..HEADER_BYTES], hex(HEADER));
+        assert!(buffer[HEADER_BYTES..].iter().all(|byte| *byte == 0xa5));
+        assert_eq!(repr().emit(&mut buffer[..13]), Err(EmitError::NoSpace));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(HEADER), Frame::parse);
+    }
+
+    #[test]
+    fn a_length_in_place_of_the_type_is_refused() {
+        let mut bytes = hex(HEADER);
+        for length in [0_u16, 46, 1500, 0x05ff] {
+            bytes[12..].copy_from_slice(&length.to_be_bytes());
+            assert_eq!(Frame::parse(&bytes).err(), Some(ParseError::BadValue), "{length}");
+        }
+        bytes[12..].copy_from_slice(&[6, 0]);
+        assert!(Frame::parse(&bytes).is_ok());
+    }
+
+    #[test]
+    fn fields_are_set_in_place() {
+        let mut bytes = hex(HEADER);
+        let (header, _) = Header::split_mut(&mut bytes).unwrap();
+        header.set_destination(MacAddr::BROADCAST);
+        header.set_source(MacAddr::ZERO);
+        header.set_ether_type(EtherType::ARP);
+        assert_eq!(bytes, hex("ffffffffffff 000000000000 0806"));
+    }
+
+    #[test]
+    fn mac_addresses_know_what_they_name() {
+        assert!(MacAddr::BROADCAST.is_broadcast() && MacAddr::BROADCAST.is_multicast());
+        assert!(!MacAddr::BROADCAST.is_station() && !MacAddr::ZERO.is_station());
+        assert!(repr().source.is_station());
+        let group = MacAddr::of_ipv6_multicast("ff02::1:ff12:3456".parse().unwrap());
+        assert_eq!(group.to_string(), "33:33:ff:12:34:56");
+        assert!(group.is_multicast() && !group.is_broadcast());
+    }
+
+    #[test]
+    fn text_that_is_not_a_mac_address_is_refused() {
+        for text in [
+            "",
+            "02:00:5e:00:53",
+            "02:00:5e:00:53:01:",
+            "02:00:5e:00:53:1",
+            "02-00-5e-00-53-01",
+            "+2:00:5e:00:53:01",
+        ] {
+            assert_eq!(text.parse::<MacAddr>(), Err(MacAddrError), "{text}");
+        }
+        assert_eq!("02:00:5E:00:53:01".parse(), Ok(repr().source));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(destination: [u8; 6], source: [u8; 6], ether_type in 0x600u16..) {
+            let repr = Repr {
+                destination: MacAddr(destination),
+                source: MacAddr(source),
+                ether_type: EtherType(ether_type),
+            };
+            let mut buffer = DIRTY;
+            repr.emit(&mut buffer).unwrap();
+            prop_assert_eq!(Repr::parse(&Frame::parse(&buffer).unwrap()), repr);
+            prop_assert_eq!(repr.source.to_string().parse(), Ok(repr.source));
+        }
+    }
+}

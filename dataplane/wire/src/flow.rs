@@ -241,3 +241,296 @@ fn ports(
     }
     Ok((0, 0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use core::net::{Ipv4Addr, Ipv6Addr};
+    use proptest::prelude::*;
+
+    // All made with Scapy.
+    const UDP: &str = "45b90023 12344000 3f113ca1 c0000201 c6336407 0fa01388 000f333c 7061796c 6f6164";
+    const UDP_WITH_OPTIONS: &str = "4800002c 00090000 4011ef6c c0000201 c6336407 94040000 01070704 00000000
+        00010002 000c4ed0 61626364";
+    const ICMP: &str =
+        "45000027 00034000 11017d97 c0000201 c6336407 080002fa 12340007 70696e67 20646174 612121";
+    const UDP_OVER_IPV6: &str =
+        "6b912345 000f113f 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        0fa01388 000fc3fd 7061796c 6f6164";
+    const ICMP_OVER_IPV6: &str =
+        "60000000 00133a11 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        80002f31 12340007 70696e67 20646174 612121";
+    const CHAIN: &str =
+        "60000000 00480040 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        3c000104 00000000 2b000104 00000000 2c020001 00000000 20010db8 00000000 00000000 00000009
+        3c000001 deadbeef 11000104 00000000 00070008 0010d36e 31323334 35363738";
+    const LATER_FRAGMENT: &str =
+        "60000000 00182c40 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        110005c9 deadbeef 7a7a7a7a 7a7a7a7a 7a7a7a7a 7a7a7a7a";
+    const LINUX_IP6GRE: &str =
+        "60000000 00203c40 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        32000401 04010100 00010203 04050607 08090a0b 0c0d0e0f 10111213 14151617";
+
+    fn udp() -> Parsed {
+        Parsed {
+            family: Family::Ipv4,
+            protocol: IpProtocol::UDP,
+            header_bytes: 20,
+            total_bytes: 35,
+            source: "192.0.2.1".parse().unwrap(),
+            destination: "198.51.100.7".parse().unwrap(),
+            source_port: 4000,
+            destination_port: 5000,
+            tos: 0xb9,
+            ttl: 63,
+            fragment: Fragment::None,
+            has_options: false,
+            dont_fragment: true,
+        }
+    }
+
+    fn udp_over_ipv6() -> Parsed {
+        Parsed {
+            family: Family::Ipv6,
+            header_bytes: 40,
+            total_bytes: 55,
+            source: "2001:db8::1".parse().unwrap(),
+            destination: "2001:db8:1::7".parse().unwrap(),
+            ..udp()
+        }
+    }
+
+    #[test]
+    fn known_packets_parse_as_what_they_are() {
+        assert_eq!(parse(&hex(UDP)), Ok(udp()));
+        assert_eq!(parse(&hex(UDP_OVER_IPV6)), Ok(udp_over_ipv6()));
+        assert_eq!(
+            parse(&hex(UDP_WITH_OPTIONS)),
+            Ok(Parsed {
+                header_bytes: 32,
+                total_bytes: 44,
+                source_port: 1,
+                destination_port: 2,
+                tos: 0,
+                ttl: 64,
+                has_options: true,
+                dont_fragment: false,
+                ..udp()
+            })
+        );
+        assert_eq!(
+            parse(&hex(CHAIN)),
+            Ok(Parsed {
+                header_bytes: 96,
+                total_bytes: 112,
+                source_port: 7,
+                destination_port: 8,
+                tos: 0,
+                ttl: 64,
+                fragment: Fragment::First,
+                has_options: true,
+                ..udp_over_ipv6()
+            })
+        );
+    }
+
+    #[test]
+    fn icmp_has_type_and_code_in_both_ports() {
+        let v4 = parse(&hex(ICMP)).unwrap();
+        assert_eq!((v4.source_port, v4.destination_port), (0x0800, 0x0800));
+        let v6 = parse(&hex(ICMP_OVER_IPV6)).unwrap();
+        assert_eq!((v6.source_port, v6.destination_port), (0x8000, 0x8000));
+    }
+
+    #[test]
+    fn esp_behind_destination_options_is_found() {
+        let bytes = hex(LINUX_IP6GRE);
+        let parsed = parse(&bytes).unwrap();
+        assert_eq!((parsed.protocol, parsed.header_bytes, parsed.has_options), (IpProtocol::ESP, 48, false));
+        assert_eq!((parsed.source_port, parsed.destination_port), (0, 0));
+        assert_eq!(parsed.upper_layer(&bytes), &bytes[48..]);
+    }
+
+    #[test]
+    fn later_fragments_have_no_ports() {
+        let parsed = parse(&hex(LATER_FRAGMENT)).unwrap();
+        assert_eq!((parsed.fragment, parsed.source_port, parsed.destination_port), (Fragment::Later, 0, 0));
+        let mut bytes = hex(UDP);
+        for (offset, more, expected) in
+            [(0, true, Fragment::First), (1, true, Fragment::Later), (1, false, Fragment::Later)]
+        {
+            let repr = ipv4::Repr::parse(&ipv4::Packet::parse(&bytes).unwrap()).unwrap();
+            let repr = ipv4::Repr { fragment_offset: offset, more_fragments: more, ..repr };
+            repr.emit(&mut bytes).unwrap();
+            let parsed = parse(&bytes).unwrap();
+            assert_eq!((parsed.fragment, parsed.is_fragment()), (expected, true));
+            assert_eq!(parsed.source_port, if expected == Fragment::First { 4000 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn an_atomic_fragment_is_no_fragment() {
+        let mut bytes = hex(CHAIN);
+        bytes[83] = 0;
+        let parsed = parse(&bytes).unwrap();
+        assert_eq!((parsed.fragment, parsed.header_bytes), (Fragment::None, 96));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        for text in
+            [UDP, UDP_WITH_OPTIONS, ICMP, UDP_OVER_IPV6, ICMP_OVER_IPV6, CHAIN, LATER_FRAGMENT, LINUX_IP6GRE]
+        {
+            refuses_every_truncation(&hex(text), parse);
+        }
+    }
+
+    #[test]
+    fn a_packet_that_ends_before_its_ports_is_refused() {
+        for (text, needed) in [(UDP, 4), (ICMP, 2)] {
+            for payload in 0..8 {
+                let mut bytes = hex(text);
+                let (header, _) = ipv4::Header::split_mut(&mut bytes).unwrap();
+                header.rewrite_total_length(20 + payload);
+                assert_eq!(parse(&bytes).is_ok(), payload >= needed, "{payload} bytes");
+            }
+        }
+        for (text, needed) in [(UDP_OVER_IPV6, 4), (ICMP_OVER_IPV6, 2)] {
+            for payload in 0..8 {
+                let mut bytes = hex(text);
+                ipv6::Header::split_mut(&mut bytes).unwrap().0.set_payload_length(payload);
+                assert_eq!(parse(&bytes).is_ok(), payload >= needed, "{payload} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_ip_packet_is_refused() {
+        assert_eq!(parse(&[]), Err(ParseError::Truncated));
+        for version in (0..16).filter(|version| !matches!(version, 4 | 6)) {
+            assert_eq!(parse(&[version << 4 | 5; 64]), Err(ParseError::BadVersion));
+        }
+    }
+
+    #[test]
+    fn the_header_checksum_is_verified_unless_a_nic_did() {
+        for text in [UDP, UDP_WITH_OPTIONS] {
+            let mut bytes = hex(text);
+            let parsed = parse(&bytes);
+            bytes[10] ^= 1;
+            assert_eq!(parse(&bytes), Err(ParseError::BadChecksum));
+            assert_eq!(parse_with(&bytes, HeaderChecksum::Verified), parsed);
+        }
+    }
+
+    #[test]
+    fn a_fragment_beyond_the_longest_packet_is_refused() {
+        let mut bytes = hex(UDP);
+        let repr = ipv4::Repr::parse(&ipv4::Packet::parse(&bytes).unwrap()).unwrap();
+        // 8,190 × 8 + 15 = 65,535.
+        ipv4::Repr { fragment_offset: 8190, ..repr }.emit(&mut bytes).unwrap();
+        assert!(parse(&bytes).is_ok());
+        ipv4::Repr { fragment_offset: 8191, ..repr }.emit(&mut bytes).unwrap();
+        assert_eq!(parse(&bytes), Err(ParseError::BadLength));
+    }
+
+    #[test]
+    fn ipv4_mapped_addresses_do_not_come_from_a_wire() {
+        for at in [8, 24] {
+            let mut bytes = hex(UDP_OVER_IPV6);
+            bytes[at..at + 12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+            assert_eq!(parse(&bytes), Err(ParseError::BadAddress));
+        }
+    }
+
+    #[test]
+    fn padding_is_not_part_of_packet_or_upper_layer() {
+        let mut bytes = hex(UDP);
+        bytes.resize(46, 0xee);
+        let parsed = parse(&bytes).unwrap();
+        assert_eq!(parsed, udp());
+        assert_eq!(parsed.packet(&bytes), hex(UDP));
+        assert_eq!(parsed.upper_layer(&bytes), &hex(UDP)[20..]);
+        assert_eq!(parsed.upper_layer_mut(&mut bytes), &hex(UDP)[20..]);
+        // Bytes that were not parsed give nothing, and no panic.
+        assert_eq!(parsed.packet(&bytes[..34]), []);
+        assert_eq!(parsed.upper_layer(&bytes[..34]), []);
+    }
+
+    #[test]
+    fn the_five_tuple_is_the_flow_s_own() {
+        let tuple = udp().five_tuple();
+        assert_eq!((tuple.source, tuple.destination), (udp().source, udp().destination));
+        assert_eq!(
+            (tuple.source_port, tuple.destination_port, tuple.protocol),
+            (4000, 5000, IpProtocol::UDP)
+        );
+        assert_ne!(tuple, udp_over_ipv6().five_tuple());
+    }
+
+    fn any_ipv6() -> impl Strategy<Value = Ipv6Addr> {
+        any::<Ipv6Addr>().prop_filter("not from a wire", |address| !is_ipv4_mapped(address))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_parses_back(
+            v4: (Ipv4Addr, Ipv4Addr), v6 in (any_ipv6(), any_ipv6()),
+            ports: (u16, u16), tos: u8, ttl: u8, dont_fragment: bool,
+            protocol in prop_oneof![Just(IpProtocol::TCP), Just(IpProtocol::UDP), Just(IpProtocol::SCTP)],
+            payload_bytes in 4u16..1000,
+        ) {
+            let upper = [ports.0.to_be_bytes(), ports.1.to_be_bytes()].concat();
+            let expected = Parsed {
+                protocol, tos, ttl, dont_fragment,
+                source: v4.0.into(),
+                destination: v4.1.into(),
+                total_bytes: 20 + payload_bytes,
+                source_port: ports.0,
+                destination_port: ports.1,
+                ..udp()
+            };
+            let mut buffer = DIRTY;
+            let repr = ipv4::Repr { tos, ttl, dont_fragment, payload_bytes, ..ipv4::Repr::new(v4.0, v4.1, protocol) };
+            repr.emit(&mut buffer).unwrap();
+            buffer[20..24].copy_from_slice(&upper);
+            prop_assert_eq!(parse(&buffer), Ok(expected));
+
+            let expected = Parsed {
+                family: Family::Ipv6,
+                header_bytes: 40,
+                total_bytes: 40 + payload_bytes,
+                source: v6.0.into(),
+                destination: v6.1.into(),
+                dont_fragment: true,
+                ..expected
+            };
+            let repr = ipv6::Repr {
+                traffic_class: tos, hop_limit: ttl, payload_bytes, ..ipv6::Repr::new(v6.0, v6.1, protocol)
+            };
+            repr.emit(&mut buffer).unwrap();
+            buffer[40..44].copy_from_slice(&upper);
+            prop_assert_eq!(parse(&buffer), Ok(expected));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_do_not_panic_and_what_parses_lies_inside(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..120), version in prop_oneof![Just(0x45u8), Just(0x46), Just(0x60), any::<u8>()],
+        ) {
+            if let Some(first) = bytes.first_mut() {
+                *first = version;
+            }
+            if bytes.len() > 40 {
+                let length = u16::try_from(bytes.len()).unwrap();
+                let (at, length) = if version >> 4 == 4 { (2, length) } else { (4, length - 40) };
+                bytes[at..at + 2].copy_from_slice(&length.to_be_bytes());
+            }
+            if let Ok(parsed) = parse_with(&bytes, HeaderChecksum::Verified) {
+                prop_assert!(parsed.header_bytes <= parsed.total_bytes);
+                prop_assert!(usize::from(parsed.total_bytes) <= bytes.len());
+                prop_assert_eq!(parsed.packet(&bytes).len(), usize::from(parsed.total_bytes));
+            }
+        }
+    }
+}

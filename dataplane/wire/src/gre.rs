@@ -278,3 +278,141 @@ pub fn set_sequence_number(packet: &mut [u8], sequence_number: u32) -> Result<()
     put(&U32::new(sequence_number), packet.get_mut(offset..).ok_or(EmitError::NoSpace)?)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, dirty, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+
+    // Both made with Scapy.
+    const PLAIN: &str = "00000800 45000021 00070000 401166bf 0a010002 0a020002 00010002 000dfe36 67726521 21";
+    const FULL: &str = "b0000800 be5c0000 deadbeef 0000002a 45000021 00070000 401166bf 0a010002 0a020002
+        00010002 000dfe36 67726521 21";
+
+    fn full() -> Repr {
+        Repr {
+            protocol_type: EtherType::IPV4,
+            checksum_present: true,
+            key: Some(0xdead_beef),
+            sequence_number: Some(42),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Repr, ParseError> {
+        Packet::parse(bytes).map(|packet| Repr::parse(&packet))
+    }
+
+    #[test]
+    fn known_packets_read_as_what_they_are() {
+        let (plain, with_all) = (hex(PLAIN), hex(FULL));
+        assert_eq!(read(&plain), Ok(Repr::new(EtherType::IPV4)));
+        assert_eq!(Packet::parse(&plain).unwrap().payload, &plain[4..]);
+        assert_eq!(read(&with_all), Ok(full()));
+        assert_eq!(Packet::parse(&with_all).unwrap().payload, &plain[4..]);
+    }
+
+    #[test]
+    fn a_header_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let bytes = hex(FULL);
+        let mut buffer = DIRTY;
+        buffer[16..bytes.len()].copy_from_slice(&bytes[16..]);
+        assert_eq!(full().emit(&mut buffer[..bytes.len()]), Ok(16));
+        assert_eq!(buffer[..bytes.len()], bytes);
+        assert!(buffer[bytes.len()..].iter().all(|byte| *byte == 0xa5));
+        for length in 0..16 {
+            assert_eq!(full().emit(&mut dirty()[..length]), Err(EmitError::NoSpace));
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_a_header_is_refused() {
+        let bytes = hex(FULL);
+        for length in 0..bytes.len() {
+            assert!(read(&bytes[..length]).is_err(), "{length}: short, or a checksum that misses bytes");
+        }
+        let mut header = [0; 12];
+        Repr { checksum_present: false, ..full() }.emit(&mut header).unwrap();
+        refuses_every_truncation(&header, Packet::parse);
+    }
+
+    #[test]
+    fn reserved_bits_and_other_versions_are_discarded_and_bits_6_to_12_ignored() {
+        for bit in 0..16_u8 {
+            let mut bytes = hex(PLAIN);
+            bytes[usize::from(bit / 8)] |= 0x80 >> (bit % 8);
+            let expected = match bit {
+                // RFC 1701 routing, and two bits of no RFC.
+                1 | 4 | 5 => Err(ParseError::ReservedBits),
+                6..=12 => Ok(()),
+                13..=15 => Err(ParseError::BadVersion),
+                // C, K and S move the payload; here C finds no checksum that is right.
+                0 => Err(ParseError::BadChecksum),
+                _ => Ok(()),
+            };
+            assert_eq!(read(&bytes).map(|_| ()), expected, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_version_1_header_is_a_version_error_whatever_else_it_has() {
+        // PPTP (RFC 2637): K, S, A and version 1.
+        assert_eq!(read(&hex("3081880b 00040001 00000000 00000000")), Err(ParseError::BadVersion));
+    }
+
+    #[test]
+    fn every_flipped_bit_under_a_checksum_is_noticed() {
+        let bytes = hex(FULL);
+        for bit in 0..bytes.len() * 8 {
+            // Without C there is no checksum to notice anything.
+            if bit == 7 {
+                continue;
+            }
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_template_takes_a_new_sequence_number_and_checksum() {
+        let mut bytes = hex(FULL);
+        assert_eq!(set_sequence_number(&mut bytes, 43), Ok(()));
+        assert_eq!(read(&bytes), Err(ParseError::BadChecksum));
+        assert_eq!(fill_checksum(&mut bytes), Ok(()));
+        assert_eq!(read(&bytes), Ok(Repr { sequence_number: Some(43), ..full() }));
+        let mut plain = hex(PLAIN);
+        assert_eq!(set_sequence_number(&mut plain, 1), Err(EmitError::NotAllowed));
+        assert_eq!(fill_checksum(&mut plain), Err(EmitError::NotAllowed));
+        assert_eq!(plain, hex(PLAIN));
+        assert_eq!(set_sequence_number(&mut bytes[..15], 1), Err(EmitError::NoSpace));
+        assert_eq!(set_sequence_number(&mut bytes[..3], 1), Err(EmitError::NoSpace));
+        assert_eq!(fill_checksum(&mut bytes[..7]), Err(EmitError::NoSpace));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            protocol_type: u16, checksum_present: bool, key: Option<u32>, sequence_number: Option<u32>,
+            payload in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let repr = Repr { protocol_type: EtherType(protocol_type), checksum_present, key, sequence_number };
+            let mut buffer = std::vec![0xa5; repr.header_bytes()];
+            buffer.extend_from_slice(&payload);
+            prop_assert_eq!(repr.emit(&mut buffer), Ok(repr.header_bytes()));
+            let packet = Packet::parse(&buffer).unwrap();
+            prop_assert_eq!(Repr::parse(&packet), repr);
+            prop_assert_eq!(packet.payload, payload);
+        }
+
+        #[test]
+        fn bytes_of_any_kind_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(packet) = Packet::parse(&bytes) {
+                let repr = Repr::parse(&packet);
+                prop_assert_eq!(repr.key.is_some(), packet.header.key_present());
+                prop_assert_eq!(repr.sequence_number.is_some(), packet.header.sequence_number_present());
+                prop_assert_eq!(repr.header_bytes() + packet.payload.len(), bytes.len());
+            }
+        }
+    }
+}

@@ -369,3 +369,247 @@ fn check_echo(packet: &[u8]) -> Result<(), ParseError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, dirty, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    // All made with Scapy.
+    const ECHO: &str =
+        "45000027 00034000 11017d97 c0000201 c6336407 080002fa 12340007 70696e67 20646174 612121";
+    const FRAGMENTATION_NEEDED: &str = "45c00044 55aa0000 4001264c cb007101 c0000201 0304e3e5 00000578
+        45000028 004d4000 01118d3c c0000201 c6336407 00010002 00146ade 71717171 71717171 71717171";
+    const TIME_EXCEEDED: &str = "45c00044 55aa0000 4001264c cb007101 c0000201 0b00e161 00000000
+        45000028 004d4000 01118d3c c0000201 c6336407 00010002 00146ade 71717171 71717171 71717171";
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+
+    fn original() -> Vec<u8> {
+        hex(TIME_EXCEEDED)[28..].to_vec()
+    }
+
+    fn change(packet: &[u8], change: impl FnOnce(&mut ipv4::Repr)) -> Vec<u8> {
+        let mut repr = ipv4::Repr::parse(&ipv4::Packet::parse(packet).unwrap()).unwrap();
+        change(&mut repr);
+        let mut packet = packet.to_vec();
+        repr.emit(&mut packet).unwrap();
+        packet
+    }
+
+    #[test]
+    fn known_messages_read_as_what_they_are() {
+        let echo = hex(ECHO);
+        let repr = Repr::Echo { identifier: 0x1234, sequence_number: 7, data: b"ping data!!" };
+        assert_eq!(Repr::parse(&echo[20..]), Ok(repr));
+        let (message, original) = (hex(FRAGMENTATION_NEEDED), original());
+        assert_eq!(
+            Repr::parse(&message[20..]),
+            Ok(Repr::DestinationUnreachable { code: 4, next_hop_mtu: 1400, original: &original })
+        );
+        let message = hex(TIME_EXCEEDED);
+        assert_eq!(Repr::parse(&message[20..]), Ok(Repr::TimeExceeded { code: 0, original: &original }));
+    }
+
+    #[test]
+    fn a_message_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let bytes = &hex(ECHO)[20..];
+        let repr = Repr::parse(bytes).unwrap();
+        let mut buffer = DIRTY;
+        assert_eq!(repr.emit(&mut buffer), Ok(bytes.len()));
+        assert_eq!(buffer[..bytes.len()], *bytes);
+        assert!(buffer[bytes.len()..].iter().all(|byte| *byte == 0xa5));
+        for length in 0..bytes.len() {
+            assert_eq!(repr.emit(&mut dirty()[..length]), Err(EmitError::NoSpace));
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(ECHO)[20..], Repr::parse);
+        let packet = hex(ECHO);
+        for length in 0..packet.len() {
+            let mut cut = packet[..length].to_vec();
+            assert!(reply_to_echo(&mut cut, 64, 0).is_err());
+            assert_eq!(cut, packet[..length]);
+        }
+    }
+
+    #[test]
+    fn other_types_and_bad_checksums_are_refused() {
+        let mut message = hex(ECHO)[20..].to_vec();
+        message[8] ^= 1;
+        assert_eq!(Repr::parse(&message), Err(ParseError::BadChecksum));
+        // Timestamp, with the checksum of the echo made its own.
+        let mut message = hex(ECHO)[20..].to_vec();
+        message[0] = 13;
+        let sum = checksum::update_u16(0x02fa, 0x0800, 0x0d00);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        assert_eq!(Repr::parse(&message), Err(ParseError::BadValue));
+    }
+
+    #[test]
+    fn errors_are_what_scapy_writes() {
+        for (error, expected) in [
+            (Error::FragmentationNeeded { next_hop_mtu: 1400 }, FRAGMENTATION_NEEDED),
+            (Error::TimeExceeded, TIME_EXCEEDED),
+        ] {
+            let mut padded = original();
+            padded.resize(46, 0);
+            let mut buffer = DIRTY;
+            let length = emit_error(&padded, error, ROUTER, 64, 0x55aa, &mut buffer).unwrap();
+            assert_eq!(buffer[..length], hex(expected));
+            assert!(buffer[length..].iter().all(|byte| *byte == 0xa5));
+            for short in 0..length {
+                let emitted = emit_error(&padded, error, ROUTER, 64, 0x55aa, &mut dirty()[..short]);
+                assert_eq!(emitted, Err(EmitError::NoSpace));
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_quotes_no_more_than_576_bytes_allow() {
+        let mut original = original();
+        original.resize(1500, 0x71);
+        let original = change(&original, |_| {});
+        let original = {
+            let mut original = original;
+            ipv4::Header::split_mut(&mut original).unwrap().0.rewrite_total_length(1500);
+            original
+        };
+        let mut buffer = DIRTY;
+        let error = Error::DestinationUnreachable { code: unreachable::HOST };
+        let length = emit_error(&original, error, ROUTER, 64, 1, &mut buffer).unwrap();
+        assert_eq!(length, MAX_ERROR_BYTES);
+        let packet = ipv4::Packet::parse(&buffer[..length]).unwrap();
+        assert!(packet.checksum_is_valid());
+        assert_eq!(
+            Repr::parse(packet.payload),
+            Ok(Repr::DestinationUnreachable { code: 1, next_hop_mtu: 0, original: &original[..548] })
+        );
+    }
+
+    #[test]
+    fn no_error_is_sent_about_what_rfc_1812_exempts() {
+        let original = original();
+        assert!(may_send_error(&original));
+        let refused = |packet: &[u8]| {
+            assert!(!may_send_error(packet));
+            let emitted = emit_error(packet, Error::TimeExceeded, ROUTER, 64, 0, &mut dirty());
+            assert_eq!(emitted, Err(EmitError::NotAllowed));
+        };
+        for address in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 5], [240, 0, 0, 1], [255; 4]] {
+            refused(&change(&original, |repr| repr.source = address.into()));
+            refused(&change(&original, |repr| repr.destination = address.into()));
+        }
+        refused(&change(&original, |repr| repr.fragment_offset = 1));
+        assert!(may_send_error(&change(&original, |repr| repr.more_fragments = true)));
+        refused(&original[..39]);
+        refused(&[]);
+    }
+
+    #[test]
+    fn no_error_is_sent_about_an_error_or_an_unknown_type() {
+        let mut packet = hex(ECHO);
+        for kind in 0..=255_u8 {
+            packet[20] = kind;
+            let is_query = matches!(kind, 0 | 8 | 9 | 10 | 13..=18 | 42 | 43);
+            assert_eq!(may_send_error(&packet), is_query, "type {kind}");
+        }
+        assert!(!may_send_error(&hex(TIME_EXCEEDED)));
+        // Without even a type it may be anything.
+        let empty = change(&hex(ECHO), |repr| repr.payload_bytes = 0);
+        assert!(!may_send_error(&empty[..20]));
+    }
+
+    #[test]
+    fn an_echo_request_becomes_its_reply() {
+        let mut packet = hex(ECHO);
+        let (request, expected) = (
+            ipv4::Repr::parse(&ipv4::Packet::parse(&packet).unwrap()).unwrap(),
+            Repr::EchoReply { identifier: 0x1234, sequence_number: 7, data: b"ping data!!" },
+        );
+        assert_eq!(reply_to_echo(&mut packet, 64, 0x7777), Ok(()));
+        let reply = ipv4::Packet::parse(&packet).unwrap();
+        assert_eq!(
+            ipv4::Repr::parse(&reply),
+            Ok(ipv4::Repr {
+                source: request.destination,
+                destination: request.source,
+                ttl: 64,
+                identification: 0x7777,
+                dont_fragment: false,
+                ..request
+            })
+        );
+        assert_eq!(Repr::parse(reply.payload), Ok(expected));
+    }
+
+    #[test]
+    fn only_a_whole_and_intact_echo_request_is_answered() {
+        let echo = hex(ECHO);
+        let refused = |mut packet: Vec<u8>, error| {
+            let before = packet.clone();
+            assert_eq!(reply_to_echo(&mut packet, 64, 0), Err(error));
+            assert_eq!(packet, before);
+        };
+        refused(change(&echo, |repr| repr.more_fragments = true), ParseError::BadValue);
+        refused(change(&echo, |repr| repr.fragment_offset = 1), ParseError::BadValue);
+        refused(change(&echo, |repr| repr.protocol = IpProtocol::UDP), ParseError::BadValue);
+        refused(change(&echo, |repr| repr.source = Ipv4Addr::UNSPECIFIED), ParseError::BadAddress);
+        refused(change(&echo, |repr| repr.destination = Ipv4Addr::BROADCAST), ParseError::BadAddress);
+        refused(hex(TIME_EXCEEDED), ParseError::BadValue);
+        for at in [8, 30] {
+            let mut damaged = echo.clone();
+            damaged[at] ^= 1;
+            refused(damaged, ParseError::BadChecksum);
+        }
+        let mut reply = echo.clone();
+        reply_to_echo(&mut reply, 64, 0).unwrap();
+        refused(reply, ParseError::BadValue);
+        // Options: three words in front of the message, the header's sum made right.
+        let mut with_options = echo[..20].to_vec();
+        with_options.extend_from_slice(&hex("94040000"));
+        with_options.extend_from_slice(&echo[20..]);
+        with_options[0] = 0x46;
+        let (header, _) = ipv4::Header::split_mut(&mut with_options).unwrap();
+        header.rewrite_total_length(43);
+        refused(with_options, ParseError::BadOption);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            kind in 0..5, code: u8, a: u16, b: u16, data in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let data = data.as_slice();
+            let repr = match kind {
+                0 => Repr::Echo { identifier: a, sequence_number: b, data },
+                1 => Repr::EchoReply { identifier: a, sequence_number: b, data },
+                2 => Repr::DestinationUnreachable {
+                    code,
+                    next_hop_mtu: if code == unreachable::FRAGMENTATION_NEEDED { a } else { 0 },
+                    original: data,
+                },
+                3 => Repr::TimeExceeded { code, original: data },
+                _ => Repr::ParameterProblem { pointer: code, original: data },
+            };
+            let mut buffer = DIRTY;
+            let length = repr.emit(&mut buffer).unwrap();
+            prop_assert_eq!(length, repr.message_bytes());
+            prop_assert_eq!(Repr::parse(&buffer[..length]), Ok(repr));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            if let Some(first) = bytes.first_mut() {
+                *first = 0x40 | *first & 7;
+            }
+            let mut buffer = DIRTY;
+            let emitted = emit_error(&bytes, Error::TimeExceeded, ROUTER, 64, 0, &mut buffer);
+            prop_assert_eq!(emitted.is_ok(), may_send_error(&bytes));
+            let _ = reply_to_echo(&mut bytes, 64, 0);
+        }
+    }
+}

@@ -431,3 +431,262 @@ fn check_echo(packet: &[u8]) -> Result<(), ParseError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, dirty, hex};
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    // All made with Scapy.
+    const ECHO: &str =
+        "60000000 00133a11 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        80002f31 12340007 70696e67 20646174 612121";
+    const TOO_BIG: &str =
+        "60000000 00443a40 20010db8 00ff0000 00000000 00000001 20010db8 00000000 00000000 00000001
+        02002aa6 00000578 60000000 00141101 20010db8 00000000 00000000 00000001
+        20010db8 00010000 00000000 00000007 00010002 0014fb9f 71717171 71717171 71717171";
+    const TIME_EXCEEDED: &str =
+        "60000000 00443a40 20010db8 00ff0000 00000000 00000001 20010db8 00000000 00000000 00000001
+        03002f1e 00000000 60000000 00141101 20010db8 00000000 00000000 00000001
+        20010db8 00010000 00000000 00000007 00010002 0014fb9f 71717171 71717171 71717171";
+    const ROUTER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xff, 0, 0, 0, 0, 1);
+    const ALL: [Error; 4] = [
+        Error::PacketTooBig { mtu: 1400 },
+        Error::TimeExceeded,
+        Error::DestinationUnreachable { code: unreachable::NO_ROUTE },
+        Error::ParameterProblem { code: problem::OPTION, pointer: 48 },
+    ];
+
+    fn original() -> Vec<u8> {
+        hex(TIME_EXCEEDED)[48..].to_vec()
+    }
+
+    fn addresses(packet: &[u8]) -> (Ipv6Addr, Ipv6Addr) {
+        let (header, _) = ipv6::Header::split(packet).unwrap();
+        (header.source(), header.destination())
+    }
+
+    fn read(packet: &[u8]) -> Result<Repr<'_>, ParseError> {
+        let (source, destination) = addresses(packet);
+        Repr::parse(&packet[40..], source, destination)
+    }
+
+    fn with_addresses(packet: &[u8], source: &str, destination: &str) -> Vec<u8> {
+        let mut packet = packet.to_vec();
+        let (header, _) = ipv6::Header::split_mut(&mut packet).unwrap();
+        header.set_addresses(source.parse().unwrap(), destination.parse().unwrap());
+        packet
+    }
+
+    /// `packet` with the extension header `header` of type `kind` put behind its IPv6 header.
+    fn behind(packet: &[u8], kind: u8, header: &[u8]) -> Vec<u8> {
+        let mut bytes = packet[..40].to_vec();
+        bytes.extend_from_slice(header);
+        bytes[40] = packet[6];
+        bytes[6] = kind;
+        bytes.extend_from_slice(&packet[40..]);
+        let payload = u16::try_from(bytes.len() - 40).unwrap();
+        bytes[4..6].copy_from_slice(&payload.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn known_messages_read_as_what_they_are() {
+        let echo = Repr::EchoRequest { identifier: 0x1234, sequence_number: 7, data: b"ping data!!" };
+        assert_eq!(read(&hex(ECHO)), Ok(echo));
+        let original = original();
+        assert_eq!(read(&hex(TOO_BIG)), Ok(Repr::PacketTooBig { mtu: 1400, original: &original }));
+        assert_eq!(read(&hex(TIME_EXCEEDED)), Ok(Repr::TimeExceeded { code: 0, original: &original }));
+    }
+
+    #[test]
+    fn a_message_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let packet = hex(ECHO);
+        let (source, destination) = addresses(&packet);
+        let repr = read(&packet).unwrap();
+        let mut buffer = DIRTY;
+        assert_eq!(repr.emit(&mut buffer, source, destination), Ok(19));
+        assert_eq!(buffer[..19], packet[40..]);
+        assert!(buffer[19..].iter().all(|byte| *byte == 0xa5));
+        for length in 0..19 {
+            let emitted = repr.emit(&mut dirty()[..length], source, destination);
+            assert_eq!(emitted, Err(EmitError::NoSpace));
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let packet = hex(ECHO);
+        for length in 40..packet.len() {
+            assert!(read(&packet[..length]).is_err());
+        }
+        for length in 0..packet.len() {
+            let mut cut = packet[..length].to_vec();
+            assert!(reply_to_echo(&mut cut, 64).is_err());
+            assert_eq!(cut, packet[..length]);
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed_and_so_are_other_addresses() {
+        let packet = hex(ECHO);
+        for bit in 0..19 * 8 {
+            let mut flipped = packet.clone();
+            flipped[40 + bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(read(&flipped), Err(ParseError::BadChecksum), "bit {bit}");
+        }
+        let moved = with_addresses(&packet, "2001:db8::1", "2001:db8:1::8");
+        assert_eq!(read(&moved), Err(ParseError::BadChecksum));
+    }
+
+    #[test]
+    fn errors_are_what_scapy_writes() {
+        for (error, expected) in [(ALL[0], TOO_BIG), (ALL[1], TIME_EXCEEDED)] {
+            let mut padded = original();
+            padded.push(0);
+            let mut buffer = DIRTY;
+            let length = emit_error(&padded, error, ROUTER, 64, &mut buffer).unwrap();
+            assert_eq!(buffer[..length], hex(expected));
+            assert!(buffer[length..].iter().all(|byte| *byte == 0xa5));
+            for short in 0..length {
+                let emitted = emit_error(&padded, error, ROUTER, 64, &mut dirty()[..short]);
+                assert_eq!(emitted, Err(EmitError::NoSpace));
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_quotes_no_more_than_1280_bytes_allow() {
+        let mut original = original();
+        original.resize(1500, 0x71);
+        ipv6::Header::split_mut(&mut original).unwrap().0.set_payload_length(1460);
+        let mut buffer = DIRTY;
+        let length = emit_error(&original, ALL[0], ROUTER, 64, &mut buffer).unwrap();
+        assert_eq!(length, MAX_ERROR_BYTES);
+        assert_eq!(
+            read(&buffer[..length]),
+            Ok(Repr::PacketTooBig { mtu: 1400, original: &original[..1232] })
+        );
+    }
+
+    #[test]
+    fn no_error_is_sent_to_a_source_that_is_not_one_node() {
+        let original = original();
+        for error in ALL {
+            assert!(may_send_error(&original, error));
+            for source in ["::", "::1", "ff02::1", "::ffff:192.0.2.1"] {
+                let packet = with_addresses(&original, source, "2001:db8:1::7");
+                assert!(!may_send_error(&packet, error), "{source}");
+                let emitted = emit_error(&packet, error, ROUTER, 64, &mut dirty());
+                assert_eq!(emitted, Err(EmitError::NotAllowed));
+            }
+            assert!(!may_send_error(&with_addresses(&original, "2001:db8::1", "::"), error));
+            assert!(!may_send_error(&original[..59], error));
+            assert!(!may_send_error(&[], error));
+        }
+    }
+
+    #[test]
+    fn multicast_may_be_too_big_or_have_unknown_options_and_no_more() {
+        let packet = with_addresses(&original(), "2001:db8::1", "ff0e::1");
+        assert_eq!(ALL.map(|error| may_send_error(&packet, error)), [true, false, false, true]);
+        let header_field = Error::ParameterProblem { code: problem::HEADER_FIELD, pointer: 0 };
+        assert!(!may_send_error(&packet, header_field));
+    }
+
+    #[test]
+    fn no_error_is_sent_about_errors_and_redirects_wherever_they_hide() {
+        let mut packet = hex(ECHO);
+        for kind in 0..=255_u8 {
+            packet[40] = kind;
+            let may = kind >= 128 && kind != 137;
+            let authentication = [0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            for hidden in [packet.clone(), behind(&packet, 60, &[0; 8]), behind(&packet, 51, &authentication)]
+            {
+                assert_eq!(may_send_error(&hidden, Error::TimeExceeded), may, "type {kind}");
+            }
+        }
+        packet.truncate(40);
+        packet[5] = 0;
+        assert!(!may_send_error(&packet, Error::TimeExceeded), "without a type it may be anything");
+        packet[6] = 60;
+        assert!(!may_send_error(&packet, Error::TimeExceeded), "and so it may without its next header");
+    }
+
+    #[test]
+    fn of_a_later_fragment_only_its_size_is_told() {
+        let later = behind(&original(), 44, &[0, 0, 0, 8, 0, 0, 0, 1]);
+        assert_eq!(ALL.map(|error| may_send_error(&later, error)), [true, false, false, false]);
+        let first = behind(&original(), 44, &[0, 0, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(ALL.map(|error| may_send_error(&first, error)), [true; 4]);
+    }
+
+    #[test]
+    fn an_echo_request_becomes_its_reply() {
+        let mut packet = hex(ECHO);
+        let (source, destination) = addresses(&packet);
+        assert_eq!(reply_to_echo(&mut packet, 64), Ok(()));
+        assert_eq!(addresses(&packet), (destination, source));
+        assert_eq!(ipv6::Header::split(&packet).unwrap().0.hop_limit(), 64);
+        let reply = Repr::EchoReply { identifier: 0x1234, sequence_number: 7, data: b"ping data!!" };
+        assert_eq!(read(&packet), Ok(reply));
+    }
+
+    #[test]
+    fn only_an_intact_echo_request_is_answered() {
+        let refused = |mut packet: Vec<u8>, error| {
+            let before = packet.clone();
+            assert_eq!(reply_to_echo(&mut packet, 64), Err(error));
+            assert_eq!(packet, before);
+        };
+        let echo = hex(ECHO);
+        refused(hex(TOO_BIG), ParseError::BadValue);
+        refused(behind(&echo, 60, &[0; 8]), ParseError::BadValue);
+        refused(with_addresses(&echo, "ff02::1", "2001:db8:1::7"), ParseError::BadAddress);
+        refused(with_addresses(&echo, "2001:db8::1", "ff02::1"), ParseError::BadAddress);
+        let mut damaged = echo.clone();
+        damaged[58] ^= 1;
+        refused(damaged, ParseError::BadChecksum);
+        let mut code = echo.clone();
+        code[41] = 1;
+        refused(code, ParseError::BadValue);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            kind in 0..6, code: u8, a: u16, word: u32, source: Ipv6Addr, destination: Ipv6Addr,
+            data in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let data = data.as_slice();
+            let repr = match kind {
+                0 => Repr::EchoRequest { identifier: a, sequence_number: !a, data },
+                1 => Repr::EchoReply { identifier: a, sequence_number: !a, data },
+                2 => Repr::DestinationUnreachable { code, original: data },
+                3 => Repr::PacketTooBig { mtu: word, original: data },
+                4 => Repr::TimeExceeded { code, original: data },
+                _ => Repr::ParameterProblem { code, pointer: word, original: data },
+            };
+            let mut buffer = DIRTY;
+            let length = repr.emit(&mut buffer, source, destination).unwrap();
+            prop_assert_eq!(length, repr.message_bytes());
+            prop_assert_eq!(Repr::parse(&buffer[..length], source, destination), Ok(repr));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..100), kind in 0usize..4) {
+            if bytes.len() >= 40 {
+                let payload = u16::try_from(bytes.len() - 40).unwrap();
+                bytes[4..6].copy_from_slice(&payload.to_be_bytes());
+                bytes[0] = 0x60;
+                bytes[6] = [0, 43, 44, 51, 58, 60][usize::from(bytes[6]) % 6];
+            }
+            let mut buffer = DIRTY;
+            let emitted = emit_error(&bytes, ALL[kind], ROUTER, 64, &mut buffer);
+            prop_assert_eq!(emitted.is_ok(), may_send_error(&bytes, ALL[kind]));
+            let _ = reply_to_echo(&mut bytes, 64);
+        }
+    }
+}

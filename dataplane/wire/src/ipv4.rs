@@ -426,3 +426,190 @@ impl Repr {
         put(&self.header()?, buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    // Both made with Scapy.
+    const PACKET: &str = "45b90023 12344000 3f113ca1 c0000201 c6336407 0fa01388 000f333c 7061796c 6f6164";
+    const WITH_OPTIONS: &str = "4800002c 00090000 4011ef6c c0000201 c6336407 94040000 01070704 00000000
+        00010002 000c4ed0 61626364";
+
+    fn repr() -> Repr {
+        Repr {
+            tos: 0xb9,
+            identification: 0x1234,
+            dont_fragment: true,
+            ttl: 63,
+            payload_bytes: 15,
+            ..Repr::new(Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(198, 51, 100, 7), IpProtocol::UDP)
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Repr, ParseError> {
+        Repr::parse(&Packet::parse(bytes)?)
+    }
+
+    #[test]
+    fn a_known_packet_reads_as_what_it_is() {
+        let bytes = hex(PACKET);
+        assert_eq!(read(&bytes), Ok(repr()));
+        let packet = Packet::parse(&bytes).unwrap();
+        assert!(packet.header.is_without_options() && packet.options.is_empty());
+        assert_eq!(packet.payload, &bytes[20..]);
+    }
+
+    #[test]
+    fn options_are_between_header_and_payload_and_in_the_checksum() {
+        let mut bytes = hex(WITH_OPTIONS);
+        let packet = Packet::parse(&bytes).unwrap();
+        assert_eq!((packet.options, packet.payload), (&bytes[20..32], &bytes[32..]));
+        assert!(packet.checksum_is_valid() && !packet.header.is_without_options());
+        bytes[25] ^= 1;
+        assert_eq!(read(&bytes), Err(ParseError::BadChecksum));
+    }
+
+    #[test]
+    fn padding_behind_the_total_length_is_cut_off() {
+        let mut bytes = hex(PACKET);
+        bytes.resize(46, 0);
+        assert_eq!(read(&bytes), Ok(repr()));
+        assert_eq!(Packet::parse(&bytes).unwrap().payload.len(), 15);
+    }
+
+    #[test]
+    fn a_header_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let mut buffer = DIRTY;
+        assert_eq!(repr().emit(&mut buffer), Ok(HEADER_BYTES));
+        assert_eq!(buffer[..HEADER_BYTES], hex(PACKET)[..HEADER_BYTES]);
+        assert!(buffer[HEADER_BYTES..].iter().all(|byte| *byte == 0xa5));
+        assert_eq!(repr().emit(&mut buffer[..19]), Err(EmitError::NoSpace));
+    }
+
+    #[test]
+    fn what_does_not_fit_its_field_is_not_written() {
+        assert_eq!(Repr { payload_bytes: 65516, ..repr() }.header(), Err(EmitError::TooLong));
+        assert!(Repr { payload_bytes: 65515, ..repr() }.header().is_ok());
+        assert_eq!(Repr { fragment_offset: 8192, ..repr() }.header(), Err(EmitError::TooLong));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(PACKET), Packet::parse);
+        refuses_every_truncation(&hex(WITH_OPTIONS), Packet::parse);
+    }
+
+    #[test]
+    fn impossible_versions_and_lengths_are_refused() {
+        let with = |at: usize, value: u8| {
+            let mut bytes = hex(PACKET);
+            bytes[at] = value;
+            Packet::parse(&bytes).map(|packet| packet.payload.len())
+        };
+        for version in (0..16).filter(|version| *version != 4) {
+            assert_eq!(with(0, version << 4 | 5), Err(ParseError::BadVersion));
+        }
+        for ihl in 0..5 {
+            assert_eq!(with(0, 0x40 | ihl), Err(ParseError::BadHeaderLength));
+        }
+        assert_eq!(with(0, 0x4f), Err(ParseError::BadLength));
+        for total in 0..20 {
+            assert_eq!(with(3, total), Err(ParseError::BadLength));
+        }
+        assert_eq!(with(3, 20), Ok(0));
+        assert_eq!(with(3, 36), Err(ParseError::Truncated));
+        assert_eq!(with(2, 0xff), Err(ParseError::Truncated));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_header_is_noticed() {
+        let bytes = hex(PACKET);
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&flipped).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn the_last_hop_is_not_taken_off() {
+        for (ttl, expected) in [(0, Err(TimeExceeded)), (1, Err(TimeExceeded)), (2, Ok(())), (255, Ok(()))] {
+            let mut header = Repr { ttl, ..repr() }.header().unwrap();
+            let before = header;
+            assert_eq!(header.decrement_ttl(), expected);
+            match expected {
+                Ok(()) => assert_eq!(header, Repr { ttl: ttl - 1, ..repr() }.header().unwrap()),
+                Err(TimeExceeded) => assert_eq!(header, before),
+            }
+        }
+    }
+
+    prop_compose! {
+        fn any_repr()(
+            addresses: (Ipv4Addr, Ipv4Addr), protocol: u8, tos: u8, identification: u16,
+            flags: (bool, bool), fragment_offset in 0u16..8192, ttl: u8, payload_bytes in 0u16..200,
+        ) -> Repr {
+            Repr {
+                tos, identification, ttl, payload_bytes, fragment_offset,
+                dont_fragment: flags.0,
+                more_fragments: flags.1,
+                ..Repr::new(addresses.0, addresses.1, IpProtocol(protocol))
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(repr in any_repr()) {
+            let mut buffer = DIRTY;
+            repr.emit(&mut buffer).unwrap();
+            prop_assert_eq!(read(&buffer), Ok(repr));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Ok(packet) = Packet::parse(&bytes) {
+                let _ = Repr::parse(&packet);
+                let options: Vec<_> = options::Options::new(packet.options).collect();
+                prop_assert!(options.len() <= options::MAX_BYTES);
+            }
+        }
+
+        /// Each rewrite gives the header that is written from the changed `Repr`.
+        #[test]
+        fn rewriting_in_place_is_writing_anew(old in any_repr(), new in any_repr()) {
+            let mut header = old.header().unwrap();
+            let mut expected = old;
+            header.rewrite_tos(new.tos);
+            expected.tos = new.tos;
+            prop_assert_eq!(header, expected.header().unwrap());
+            header.rewrite_total_length(new.payload_bytes + 20);
+            expected.payload_bytes = new.payload_bytes;
+            prop_assert_eq!(header, expected.header().unwrap());
+            header.rewrite_identification(new.identification);
+            expected.identification = new.identification;
+            prop_assert_eq!(header, expected.header().unwrap());
+            header.rewrite_dont_fragment(new.dont_fragment);
+            expected.dont_fragment = new.dont_fragment;
+            prop_assert_eq!(header, expected.header().unwrap());
+            header.rewrite_ttl(new.ttl);
+            expected.ttl = new.ttl;
+            prop_assert_eq!(header, expected.header().unwrap());
+            header.rewrite_protocol(new.protocol);
+            expected.protocol = new.protocol;
+            prop_assert_eq!(header, expected.header().unwrap());
+            header.rewrite_addresses(new.source, new.destination);
+            (expected.source, expected.destination) = (new.source, new.destination);
+            prop_assert_eq!(header, expected.header().unwrap());
+            if new.ttl > 1 {
+                prop_assert_eq!(header.decrement_ttl(), Ok(()));
+                expected.ttl -= 1;
+                prop_assert_eq!(header, expected.header().unwrap());
+            }
+        }
+    }
+}

@@ -265,3 +265,111 @@ impl Repr {
         put(&self.header()?, buffer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+
+    /// Made with Scapy.
+    const PACKET: &str = "6b912345 000f113f 20010db8 00000000 00000000 00000001
+        20010db8 00010000 00000000 00000007 0fa01388 000fc3fd 7061796c 6f6164";
+
+    fn repr() -> Repr {
+        let (source, destination) = ("2001:db8::1".parse().unwrap(), "2001:db8:1::7".parse().unwrap());
+        Repr {
+            traffic_class: 0xb9,
+            flow_label: 0x12345,
+            hop_limit: 63,
+            payload_bytes: 15,
+            ..Repr::new(source, destination, IpProtocol::UDP)
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Repr, ParseError> {
+        Packet::parse(bytes).map(|packet| Repr::parse(&packet))
+    }
+
+    #[test]
+    fn a_known_packet_reads_as_what_it_is() {
+        let mut bytes = hex(PACKET);
+        assert_eq!(read(&bytes), Ok(repr()));
+        bytes.resize(60, 0);
+        assert_eq!(read(&bytes), Ok(repr()));
+        assert_eq!(Packet::parse(&bytes).unwrap().payload, &bytes[40..55]);
+    }
+
+    #[test]
+    fn a_header_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let mut buffer = DIRTY;
+        assert_eq!(repr().emit(&mut buffer), Ok(HEADER_BYTES));
+        assert_eq!(buffer[..HEADER_BYTES], hex(PACKET)[..HEADER_BYTES]);
+        assert!(buffer[HEADER_BYTES..].iter().all(|byte| *byte == 0xa5));
+        assert_eq!(repr().emit(&mut buffer[..39]), Err(EmitError::NoSpace));
+        assert_eq!(Repr { flow_label: 1 << 20, ..repr() }.header(), Err(EmitError::TooLong));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(PACKET), Packet::parse);
+    }
+
+    #[test]
+    fn impossible_versions_and_lengths_are_refused() {
+        let mut bytes = hex(PACKET);
+        for version in (0..16).filter(|version| *version != 6) {
+            bytes[0] = version << 4 | 0xb;
+            assert_eq!(read(&bytes), Err(ParseError::BadVersion));
+        }
+        bytes = hex(PACKET);
+        bytes[5] = 16;
+        assert_eq!(read(&bytes), Err(ParseError::Truncated));
+        bytes[4] = 0xff;
+        assert_eq!(read(&bytes), Err(ParseError::Truncated));
+    }
+
+    #[test]
+    fn the_last_hop_is_not_taken_off() {
+        for (hop_limit, expected) in
+            [(0, Err(TimeExceeded)), (1, Err(TimeExceeded)), (2, Ok(())), (255, Ok(()))]
+        {
+            let mut header = Repr { hop_limit, ..repr() }.header().unwrap();
+            assert_eq!(header.decrement_hop_limit(), expected);
+            assert_eq!(header.hop_limit(), if expected.is_ok() { hop_limit - 1 } else { hop_limit });
+        }
+    }
+
+    prop_compose! {
+        fn any_repr()(
+            source: Ipv6Addr, destination: Ipv6Addr, next_header: u8, traffic_class: u8,
+            flow_label in 0u32..1 << 20, hop_limit: u8, payload_bytes in 0u16..2000,
+        ) -> Repr {
+            Repr {
+                source, destination, traffic_class, flow_label, hop_limit, payload_bytes,
+                next_header: IpProtocol(next_header),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(repr in any_repr()) {
+            let mut buffer = DIRTY;
+            repr.emit(&mut buffer).unwrap();
+            prop_assert_eq!(read(&buffer), Ok(repr));
+        }
+
+        #[test]
+        fn setting_in_place_is_writing_anew(old in any_repr(), new in any_repr()) {
+            let mut header = old.header().unwrap();
+            header.set_traffic_class(new.traffic_class);
+            prop_assert_eq!(header, Repr { traffic_class: new.traffic_class, ..old }.header().unwrap());
+            header.set_payload_length(new.payload_bytes);
+            header.set_next_header(new.next_header);
+            header.set_hop_limit(new.hop_limit);
+            header.set_addresses(new.source, new.destination);
+            prop_assert_eq!(header, Repr { flow_label: old.flow_label, ..new }.header().unwrap());
+        }
+    }
+}

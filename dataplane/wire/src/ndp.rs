@@ -284,3 +284,176 @@ fn link_layer_address(options: &[u8], kind: u8) -> Result<Option<MacAddr>, Parse
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, dirty, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    // All made with Scapy.
+    const SOLICITATION: &str =
+        "60000000 00203aff 20010db8 00000000 00000000 00000001 ff020000 00000000 00000001 ff000009
+        87006b18 00000000 20010db8 00000000 00000000 00000009 01010200 5e005301";
+    const ADVERTISEMENT: &str =
+        "60000000 00203aff 20010db8 00000000 00000000 00000009 20010db8 00000000 00000000 00000001
+        88005962 e0000000 20010db8 00000000 00000000 00000009 02010200 5e005302";
+    const DUPLICATE_CHECK: &str =
+        "60000000 00183aff 00000000 00000000 00000000 00000000 ff020000 00000000 00000001 ff000009
+        87004cdd 00000000 20010db8 00000000 00000000 00000009";
+    const ASKER: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 1]);
+    const ANSWERER: MacAddr = MacAddr([2, 0, 0x5e, 0, 0x53, 2]);
+
+    fn solicitation() -> Message {
+        Message::solicit("2001:db8::1".parse().unwrap(), ASKER, "2001:db8::9".parse().unwrap())
+    }
+
+    /// `text` with `change` made and the checksum right again.
+    fn changed(text: &str, change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = hex(text);
+        change(&mut bytes);
+        let payload = u16::try_from(bytes.len() - 40).unwrap();
+        bytes[4..6].copy_from_slice(&payload.to_be_bytes());
+        let (header, _) = ipv6::Header::split(&bytes).unwrap();
+        let (source, destination) = (header.source(), header.destination());
+        icmpv6::fill_checksum(&mut bytes[40..], source, destination).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn known_messages_read_as_what_they_are() {
+        assert_eq!(Message::parse(&hex(SOLICITATION)), Ok(solicitation()));
+        assert_eq!(Message::parse(&hex(ADVERTISEMENT)), Ok(solicitation().answer(ANSWERER).unwrap()));
+        assert_eq!(solicitation().answer(ANSWERER).unwrap().answer(ASKER), None);
+    }
+
+    #[test]
+    fn a_check_for_duplicates_is_answered_to_all_nodes() {
+        let check = Message::parse(&hex(DUPLICATE_CHECK)).unwrap();
+        assert!(check.source.is_unspecified());
+        let answer = check.answer(ANSWERER).unwrap();
+        assert_eq!(answer.destination, ALL_NODES);
+        assert!(matches!(answer.repr, Repr::NeighborAdvertisement { solicited: false, overrides: true, .. }));
+    }
+
+    #[test]
+    fn messages_overwrite_a_dirty_buffer_and_nothing_behind_it() {
+        let without_option = Message {
+            source: Ipv6Addr::UNSPECIFIED,
+            repr: Repr::NeighborSolicitation {
+                target: "2001:db8::9".parse().unwrap(),
+                source_link_layer: None,
+            },
+            ..solicitation()
+        };
+        for (message, text) in [
+            (solicitation(), SOLICITATION),
+            (solicitation().answer(ANSWERER).unwrap(), ADVERTISEMENT),
+            (without_option, DUPLICATE_CHECK),
+        ] {
+            let mut buffer = DIRTY;
+            let length = message.emit(&mut buffer).unwrap();
+            assert_eq!(buffer[..length], hex(text));
+            assert!(buffer[length..].iter().all(|byte| *byte == 0xa5) && length <= MAX_PACKET_BYTES);
+            for short in 0..length {
+                assert_eq!(message.emit(&mut dirty()[..short]), Err(EmitError::NoSpace));
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        for text in [SOLICITATION, ADVERTISEMENT] {
+            refuses_every_truncation(&hex(text), Message::parse);
+        }
+        // With a length that says so, and a right checksum. At 64 the option is cut off whole, which is allowed.
+        for length in 48..72 {
+            let cut = changed(SOLICITATION, |bytes| bytes.truncate(length));
+            assert_eq!(Message::parse(&cut).is_ok(), length == 64, "{length}");
+        }
+    }
+
+    #[test]
+    fn what_section_7_1_forbids_is_refused() {
+        let refused = |text, error, at: usize, value: u8| {
+            let bytes = changed(text, |bytes| bytes[at] = value);
+            assert_eq!(Message::parse(&bytes), Err(error), "byte {at} = {value}");
+        };
+        for text in [SOLICITATION, ADVERTISEMENT] {
+            refused(text, ParseError::BadValue, 7, 254);
+            refused(text, ParseError::BadValue, 41, 1);
+            refused(text, ParseError::BadValue, 40, 137);
+            refused(text, ParseError::BadAddress, 48, 0xff);
+            refused(text, ParseError::BadAddress, 8, 0xff);
+            refused(text, ParseError::BadOption, 65, 0);
+            refused(text, ParseError::BadOption, 65, 2);
+            refused(text, ParseError::BadAddress, 66, 3);
+            let mut damaged = hex(text);
+            damaged[70] ^= 1;
+            assert_eq!(Message::parse(&damaged), Err(ParseError::BadChecksum));
+        }
+        // A solicited advertisement to a group.
+        refused(ADVERTISEMENT, ParseError::BadValue, 24, 0xff);
+        // From nobody: to another group than the target's; with a link-layer address.
+        refused(DUPLICATE_CHECK, ParseError::BadAddress, 39, 8);
+        let bytes = changed(SOLICITATION, |bytes| bytes[8..24].fill(0));
+        assert_eq!(Message::parse(&bytes), Err(ParseError::BadOption));
+        let bytes = changed(ADVERTISEMENT, |bytes| bytes[8..24].fill(0));
+        assert_eq!(Message::parse(&bytes), Err(ParseError::BadAddress));
+    }
+
+    #[test]
+    fn unknown_options_are_passed_and_the_first_of_its_kind_counts() {
+        let bytes = changed(SOLICITATION, |bytes| {
+            let option = bytes.split_off(64);
+            bytes.extend_from_slice(&hex("fd020000 00000000 00000000 00000000"));
+            bytes.extend_from_slice(&option);
+            bytes.extend_from_slice(&hex("01010200 00000099"));
+        });
+        assert_eq!(Message::parse(&bytes), Ok(solicitation()));
+        let bytes = changed(SOLICITATION, |bytes| bytes.extend_from_slice(&hex("fd00")));
+        assert_eq!(Message::parse(&bytes), Err(ParseError::BadOption));
+        assert_eq!(Options::new(&[]).count(), 0);
+        assert_eq!(Options::new(&[1]).next(), Some(Err(ParseError::BadOption)));
+    }
+
+    fn any_host() -> impl Strategy<Value = Ipv6Addr> {
+        any::<[u8; 16]>().prop_map(|mut octets| {
+            octets[0] = 0x20;
+            Ipv6Addr::from(octets)
+        })
+    }
+
+    fn any_station() -> impl Strategy<Value = MacAddr> {
+        any::<[u8; 6]>().prop_map(|mut octets| {
+            octets[0] = octets[0] & !1 | 2;
+            MacAddr(octets)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            source in any_host(), destination in any_host(), target in any_host(),
+            flags: (bool, bool, bool), address in prop::option::of(any_station()), asks: bool,
+        ) {
+            let repr = if asks {
+                Repr::NeighborSolicitation { target, source_link_layer: address }
+            } else {
+                Repr::NeighborAdvertisement {
+                    router: flags.0, solicited: flags.1, overrides: flags.2, target, target_link_layer: address,
+                }
+            };
+            let message = Message { source, destination, repr };
+            let mut buffer = DIRTY;
+            let length = message.emit(&mut buffer).unwrap();
+            prop_assert_eq!(Message::parse(&buffer[..length]), Ok(message));
+        }
+
+        #[test]
+        fn options_of_any_kind_end(options in prop::collection::vec(any::<u8>(), 0..100)) {
+            prop_assert!(Options::new(&options).count() <= options.len());
+        }
+    }
+}

@@ -368,3 +368,210 @@ impl Repr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, dirty, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    // All made with Scapy, between the addresses below: MSS 1460 behind a no-operation (its value at an odd offset);
+    // MSS 1440 behind a window scale (odd, too); MSS 1460 alone, with one byte of data.
+    const SYN: &str =
+        "9c4001bb 11223344 00000000 a0c2faf0 cc610000 01020405 b4040208 0a000000 01000000 00030307";
+    const SYN_ACK_OVER_IPV6: &str = "9c4001bb 00000001 00000005 70122000 c8430000 03030702 0405a000";
+    const SYN_ACK: &str = "9c4001bb 11223344 55667788 60120200 82880000 020405b4 78";
+
+    fn ipv4() -> (IpAddr, IpAddr) {
+        ("192.0.2.1".parse().unwrap(), "198.51.100.7".parse().unwrap())
+    }
+
+    fn ipv6() -> (IpAddr, IpAddr) {
+        ("2001:db8::1".parse().unwrap(), "2001:db8:1::7".parse().unwrap())
+    }
+
+    fn syn_ack() -> Repr {
+        Repr {
+            source_port: 40000,
+            destination_port: 443,
+            sequence_number: 0x1122_3344,
+            acknowledgment_number: 0x5566_7788,
+            flags: Flags::SYN | Flags::ACK,
+            window: 512,
+            urgent_pointer: 0,
+            mss: Some(1460),
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Result<Repr, ParseError> {
+        Repr::parse(&Packet::parse(bytes)?)
+    }
+
+    #[test]
+    fn known_segments_read_as_what_they_are() {
+        let bytes = hex(SYN_ACK);
+        assert_eq!(read(&bytes), Ok(syn_ack()));
+        assert_eq!(Packet::parse(&bytes).unwrap().payload, b"x");
+        let syn = read(&hex(SYN)).unwrap();
+        assert_eq!((syn.flags, syn.mss), (Flags::SYN | Flags::ECE | Flags::CWR, Some(1460)));
+        assert_eq!(find_mss(&hex(SYN_ACK_OVER_IPV6)), Ok(Some(Mss { offset: 25, value: 1440 })));
+        for (text, (source, destination)) in [(SYN, ipv4()), (SYN_ACK, ipv4()), (SYN_ACK_OVER_IPV6, ipv6())] {
+            assert!(Packet::parse(&hex(text)).unwrap().checksum_is_valid(source, destination));
+        }
+    }
+
+    #[test]
+    fn a_header_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let (source, destination) = ipv4();
+        let mut buffer = DIRTY;
+        buffer[24] = b'x';
+        assert_eq!(syn_ack().emit(&mut buffer[..25], source, destination), Ok(24));
+        assert_eq!(buffer[..25], hex(SYN_ACK));
+        assert!(buffer[25..].iter().all(|byte| *byte == 0xa5));
+        for length in 0..24 {
+            let emitted = syn_ack().emit(&mut dirty()[..length], source, destination);
+            assert_eq!(emitted, Err(EmitError::NoSpace));
+        }
+    }
+
+    #[test]
+    fn every_truncation_of_a_header_is_refused() {
+        refuses_every_truncation(&hex(SYN), Packet::parse);
+        refuses_every_truncation(&hex(SYN), find_mss);
+        for length in 0..40 {
+            let mut cut = hex(SYN)[..length].to_vec();
+            assert!(clamp_mss(&mut cut, 1).is_err());
+            assert_eq!(cut, hex(SYN)[..length]);
+        }
+    }
+
+    #[test]
+    fn impossible_header_lengths_are_refused() {
+        let mut bytes = hex(SYN_ACK);
+        for offset in 0..5 {
+            bytes[12] = offset << 4;
+            assert_eq!(Packet::parse(&bytes).err(), Some(ParseError::BadHeaderLength));
+        }
+        bytes[12] = 0xf0;
+        assert_eq!(Packet::parse(&bytes).err(), Some(ParseError::Truncated));
+    }
+
+    #[test]
+    fn impossible_option_lengths_are_refused_and_leave_the_segment_alone() {
+        for options in
+            ["02000000", "02010000", "02030500", "02050000", "01010102", "00020300", "08ff0000", "01010103"]
+        {
+            let mut bytes = hex(SYN_ACK);
+            bytes[20..24].copy_from_slice(&hex(options));
+            let before = bytes.clone();
+            let expected = if options.starts_with("00") { Ok(None) } else { Err(ParseError::BadOption) };
+            assert_eq!(clamp_mss(&mut bytes, 1000), expected, "{options}");
+            assert_eq!(bytes, before);
+        }
+    }
+
+    #[test]
+    fn the_mss_is_lowered_wherever_it_stands_and_the_checksum_stays_right() {
+        for (text, old, (source, destination)) in
+            [(SYN, 1460, ipv4()), (SYN_ACK, 1460, ipv4()), (SYN_ACK_OVER_IPV6, 1440, ipv6())]
+        {
+            let mut bytes = hex(text);
+            assert_eq!(clamp_mss(&mut bytes, 1360), Ok(Some(old)));
+            assert_eq!(read(&bytes).unwrap(), Repr { mss: Some(1360), ..read(&hex(text)).unwrap() });
+            assert!(Packet::parse(&bytes).unwrap().checksum_is_valid(source, destination));
+        }
+    }
+
+    #[test]
+    fn a_smaller_mss_no_syn_and_no_option_are_left_alone() {
+        for limit in [1460, 1461, u16::MAX] {
+            let mut bytes = hex(SYN_ACK);
+            assert_eq!(clamp_mss(&mut bytes, limit), Ok(None));
+            assert_eq!(bytes, hex(SYN_ACK));
+        }
+        let mut no_syn = hex(SYN_ACK);
+        no_syn[13] = 0x10;
+        let before = no_syn.clone();
+        assert_eq!(clamp_mss(&mut no_syn, 536), Ok(None));
+        assert_eq!(no_syn, before);
+        let mut no_option = [0; 20];
+        Repr { mss: None, ..syn_ack() }.emit(&mut no_option, ipv4().0, ipv4().1).unwrap();
+        assert_eq!(clamp_mss(&mut no_option, 536), Ok(None));
+    }
+
+    #[test]
+    fn the_header_of_a_first_fragment_is_enough() {
+        let mut bytes = hex(SYN_ACK);
+        assert_eq!(clamp_mss(&mut bytes[..24], 536), Ok(Some(1460)));
+        assert!(Packet::parse(&bytes).unwrap().checksum_is_valid(ipv4().0, ipv4().1));
+    }
+
+    prop_compose! {
+        fn any_repr()(
+            ports: (u16, u16), numbers: (u32, u32), flags: u8, window: u16, urgent_pointer: u16, mss: Option<u16>,
+        ) -> Repr {
+            Repr {
+                source_port: ports.0,
+                destination_port: ports.1,
+                sequence_number: numbers.0,
+                acknowledgment_number: numbers.1,
+                flags: Flags::from_bits_retain(flags),
+                window, urgent_pointer, mss,
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(repr in any_repr(), data in prop::collection::vec(any::<u8>(), 0..60)) {
+            let (source, destination) = ipv6();
+            let mut buffer = std::vec![0xa5; repr.header_bytes()];
+            buffer.extend_from_slice(&data);
+            prop_assert_eq!(repr.emit(&mut buffer, source, destination), Ok(repr.header_bytes()));
+            let packet = Packet::parse(&buffer).unwrap();
+            prop_assert_eq!(Repr::parse(&packet), Ok(repr));
+            prop_assert_eq!(packet.payload, data);
+            prop_assert!(packet.checksum_is_valid(source, destination));
+        }
+
+        #[test]
+        fn clamping_keeps_the_checksum_right(
+            repr in any_repr(), old: u16, limit: u16, before in 0usize..12, data in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            // `before` no-operations shift the option to any alignment.
+            let (source, destination) = ipv4();
+            let repr = Repr { flags: repr.flags | Flags::SYN, mss: None, ..repr };
+            let mut options = std::vec![NO_OPERATION; before];
+            options.extend_from_slice(&[MAXIMUM_SEGMENT_SIZE, 4]);
+            options.extend_from_slice(&old.to_be_bytes());
+            options.resize(options.len().next_multiple_of(4), 0);
+            let mut header = repr.header();
+            header.data_offset += u8::try_from(options.len() / 4).unwrap() << 4;
+            let mut bytes = zerocopy::IntoBytes::as_bytes(&header).to_vec();
+            bytes.extend_from_slice(&options);
+            bytes.extend_from_slice(&data);
+            let length = u32::try_from(bytes.len()).unwrap();
+            let sum = Sum::pseudo_header(source, destination, IpProtocol::TCP, length).add_bytes(&bytes);
+            bytes[16..18].copy_from_slice(&sum.finish().to_be_bytes());
+
+            let clamped = clamp_mss(&mut bytes, limit);
+            prop_assert_eq!(clamped, Ok(if old > limit { Some(old) } else { None }));
+            let packet = Packet::parse(&bytes).unwrap();
+            prop_assert!(packet.checksum_is_valid(source, destination));
+            prop_assert_eq!(find_mss(&bytes).unwrap().unwrap().value, old.min(limit));
+        }
+
+        #[test]
+        fn bytes_of_any_kind_do_not_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            if let Some(offset) = bytes.get_mut(12) {
+                *offset |= 0x50;
+            }
+            if let Ok(packet) = Packet::parse(&bytes) {
+                let walked: Vec<_> = Options::new(packet.options).collect();
+                prop_assert!(walked.len() <= 20);
+            }
+            let _ = clamp_mss(&mut bytes, 536);
+        }
+    }
+}

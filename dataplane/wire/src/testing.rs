@@ -15,7 +15,7 @@ pub(crate) fn hex(text: &str) -> Vec<u8> {
 }
 
 /// Calls `parse` on every proper prefix of `bytes`; each must be refused.
-pub(crate) fn refuses_every_truncation<T, E>(bytes: &[u8], parse: impl Fn(&[u8]) -> Result<T, E>) {
+pub(crate) fn refuses_every_truncation<'a, T, E>(bytes: &'a [u8], parse: impl Fn(&'a [u8]) -> Result<T, E>) {
     assert!(parse(bytes).is_ok(), "the whole must parse");
     for length in 0..bytes.len() {
         assert!(parse(&bytes[..length]).is_err(), "{length} bytes of {} pass", bytes.len());
@@ -24,3 +24,8 @@ pub(crate) fn refuses_every_truncation<T, E>(bytes: &[u8], parse: impl Fn(&[u8])
 
 /// A buffer that nothing legitimate fills by chance.
 pub(crate) const DIRTY: [u8; 2048] = [0xa5; 2048];
+
+/// Such a buffer for one use.
+pub(crate) fn dirty() -> [u8; 2048] {
+    DIRTY
+}

@@ -149,3 +149,107 @@ impl Repr {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+
+    // Both made with Scapy, between the addresses below.
+    const OVER_IPV4: &str = "0fa01388 000f333c 7061796c 6f6164";
+    const OVER_IPV6: &str = "0fa01388 000fc3fd 7061796c 6f6164";
+
+    fn ipv4() -> (IpAddr, IpAddr) {
+        ("192.0.2.1".parse().unwrap(), "198.51.100.7".parse().unwrap())
+    }
+
+    fn ipv6() -> (IpAddr, IpAddr) {
+        ("2001:db8::1".parse().unwrap(), "2001:db8:1::7".parse().unwrap())
+    }
+
+    const REPR: Repr = Repr { source_port: 4000, destination_port: 5000 };
+
+    #[test]
+    fn known_datagrams_read_as_what_they_are() {
+        for (text, (source, destination)) in [(OVER_IPV4, ipv4()), (OVER_IPV6, ipv6())] {
+            let mut bytes = hex(text);
+            bytes.push(0);
+            let packet = Packet::parse(&bytes).unwrap();
+            assert_eq!((Repr::parse(&packet), packet.payload), (REPR, b"payload".as_slice()));
+            assert!(packet.checksum_is_valid(source, destination));
+            bytes[10] ^= 1;
+            assert!(!Packet::parse(&bytes).unwrap().checksum_is_valid(source, destination));
+        }
+    }
+
+    #[test]
+    fn no_checksum_is_valid_over_ipv4_only() {
+        let mut bytes = hex(OVER_IPV4);
+        bytes[6..8].fill(0);
+        let packet = Packet::parse(&bytes).unwrap();
+        assert!(packet.checksum_is_valid(ipv4().0, ipv4().1));
+        assert!(!packet.checksum_is_valid(ipv6().0, ipv6().1));
+    }
+
+    #[test]
+    fn a_header_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        for (text, (source, destination)) in [(OVER_IPV4, ipv4()), (OVER_IPV6, ipv6())] {
+            let mut buffer = DIRTY;
+            buffer[8..15].copy_from_slice(b"payload");
+            assert_eq!(REPR.emit(&mut buffer[..15], source, destination), Ok(HEADER_BYTES));
+            assert_eq!(buffer[..15], hex(text));
+            assert!(buffer[15..].iter().all(|byte| *byte == 0xa5));
+            assert_eq!(REPR.emit(&mut buffer[..7], source, destination), Err(EmitError::NoSpace));
+        }
+    }
+
+    #[test]
+    fn a_sum_of_zero_is_not_sent_as_no_checksum() {
+        let (source, destination) = ipv4();
+        let mut datagram = [0; 10];
+        // The last word is chosen so that the checksum comes out as 0.
+        REPR.emit(&mut datagram, source, destination).unwrap();
+        let checksum = [datagram[6], datagram[7]];
+        datagram[8..].copy_from_slice(&checksum);
+        REPR.emit(&mut datagram, source, destination).unwrap();
+        assert_eq!(datagram[6..8], [0xff, 0xff]);
+        assert!(Packet::parse(&datagram).unwrap().checksum_is_valid(source, destination));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(OVER_IPV4), Packet::parse);
+    }
+
+    #[test]
+    fn impossible_lengths_are_refused() {
+        let mut bytes = hex(OVER_IPV4);
+        for length in 0..8 {
+            bytes[5] = length;
+            assert_eq!(Packet::parse(&bytes).err(), Some(ParseError::BadLength));
+        }
+        bytes[5] = 16;
+        assert_eq!(Packet::parse(&bytes).err(), Some(ParseError::Truncated));
+        let mut huge = std::vec![0; 65536];
+        assert_eq!(REPR.emit(&mut huge, ipv4().0, ipv4().1), Err(EmitError::TooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(
+            source_port: u16, destination_port: u16, payload in prop::collection::vec(any::<u8>(), 0..100),
+            v4: (std::net::Ipv4Addr, std::net::Ipv4Addr), v6: (std::net::Ipv6Addr, std::net::Ipv6Addr),
+        ) {
+            let repr = Repr { source_port, destination_port };
+            for (source, destination) in [(IpAddr::V4(v4.0), IpAddr::V4(v4.1)), (IpAddr::V6(v6.0), IpAddr::V6(v6.1))] {
+                let mut buffer = std::vec![0xa5; HEADER_BYTES];
+                buffer.extend_from_slice(&payload);
+                repr.emit(&mut buffer, source, destination).unwrap();
+                let packet = Packet::parse(&buffer).unwrap();
+                prop_assert_eq!((Repr::parse(&packet), packet.payload), (repr, payload.as_slice()));
+                prop_assert!(packet.checksum_is_valid(source, destination));
+            }
+        }
+    }
+}

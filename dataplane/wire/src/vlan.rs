@@ -172,3 +172,88 @@ pub fn parse_link(frame: &[u8]) -> Result<Link, ParseError> {
     let tag = Repr::parse(payload)?;
     Ok(Link { vlan: tag.vlan, ether_type: tag.ether_type, header_bytes: 18, ..untagged })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{DIRTY, hex, refuses_every_truncation};
+    use proptest::prelude::*;
+
+    /// Made with Scapy: Ether / Dot1Q(vlan=291, prio=5, id=1) / IP.
+    const FRAME: &str = "02005e00 53020200 5e005301 8100b123 0800";
+
+    fn repr() -> Repr {
+        Repr {
+            priority: 5,
+            drop_eligible: true,
+            vlan: VlanId::new(291).unwrap(),
+            ether_type: EtherType::IPV4,
+        }
+    }
+
+    #[test]
+    fn a_known_tag_reads_as_what_it_is() {
+        let bytes = hex(FRAME);
+        assert_eq!(Repr::parse(&bytes[14..]), Ok(repr()));
+        let link = parse_link(&bytes).unwrap();
+        assert_eq!((link.vlan, link.ether_type, link.header_bytes), (repr().vlan, EtherType::IPV4, 18));
+        assert_eq!(link.source, MacAddr([2, 0, 0x5e, 0, 0x53, 1]));
+        assert_eq!(link.destination, MacAddr([2, 0, 0x5e, 0, 0x53, 2]));
+    }
+
+    #[test]
+    fn a_tag_overwrites_a_dirty_buffer_and_nothing_behind_it() {
+        let mut buffer = DIRTY;
+        assert_eq!(repr().emit(&mut buffer), Ok(HEADER_BYTES));
+        assert_eq!(buffer[..HEADER_BYTES], hex(FRAME)[14..]);
+        assert!(buffer[HEADER_BYTES..].iter().all(|byte| *byte == 0xa5));
+        assert_eq!(repr().emit(&mut buffer[..3]), Err(EmitError::NoSpace));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        refuses_every_truncation(&hex(FRAME), parse_link);
+        refuses_every_truncation(&hex(FRAME)[14..], Repr::parse);
+    }
+
+    #[test]
+    fn impossible_ids_and_lengths_are_refused() {
+        assert_eq!(VlanId::new(4095), None);
+        assert_eq!(VlanId::new(u16::MAX), None);
+        assert_eq!(Repr::parse(&hex("0fff 0800")), Err(ParseError::BadValue));
+        assert_eq!(Repr::parse(&hex("0001 05dc")), Err(ParseError::BadValue));
+    }
+
+    #[test]
+    fn untagged_and_priority_tagged_frames_have_no_vlan() {
+        let untagged = parse_link(&hex("02005e005302 02005e005301 0806")).unwrap();
+        assert_eq!(
+            (untagged.vlan, untagged.ether_type, untagged.header_bytes),
+            (VlanId::NONE, EtherType::ARP, 14)
+        );
+        let priority = parse_link(&hex("02005e005302 02005e005301 8100 e000 86dd")).unwrap();
+        assert_eq!(
+            (priority.vlan, priority.ether_type, priority.header_bytes),
+            (VlanId::NONE, EtherType::IPV6, 18)
+        );
+    }
+
+    #[test]
+    fn of_stacked_tags_the_second_is_left_to_the_caller() {
+        let link = parse_link(&hex("02005e005302 02005e005301 8100 0064 8100 00c8 0800")).unwrap();
+        assert_eq!((link.vlan.get(), link.ether_type), (100, EtherType::VLAN));
+        let link = parse_link(&hex("02005e005302 02005e005301 88a8 0064 8100 00c8 0800")).unwrap();
+        assert_eq!((link.vlan, link.ether_type), (VlanId::NONE, EtherType::SERVICE_VLAN));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(priority in 0u8..8, drop_eligible: bool, id in 0u16..4095, ether_type in 0x600u16..) {
+            let vlan = VlanId::new(id).unwrap();
+            let repr = Repr { priority, drop_eligible, vlan, ether_type: EtherType(ether_type) };
+            let mut buffer = DIRTY;
+            repr.emit(&mut buffer).unwrap();
+            prop_assert_eq!(Repr::parse(&buffer), Ok(repr));
+        }
+    }
+}

@@ -89,3 +89,60 @@ pub fn copy_for_fragment(options: &[u8], buffer: &mut [u8; MAX_BYTES]) -> Result
     buffer.get_mut(end..padded).ok_or(EmitError::NoSpace)?.fill(END_OF_LIST);
     Ok(padded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::hex;
+    use std::vec::Vec;
+
+    /// Made with Scapy: router alert (copied), a no-operation, an empty record route (not copied).
+    const OPTIONS: &str = "94040000 01070704 00000000";
+
+    #[test]
+    fn known_options_are_walked_in_order() {
+        let options = hex(OPTIONS);
+        let walked: Vec<_> = Options::new(&options).map(Result::unwrap).collect();
+        assert_eq!(walked.len(), 2);
+        assert_eq!((walked[0].kind, walked[0].bytes, walked[0].is_copied()), (0x94, &options[..4], true));
+        assert_eq!((walked[1].kind, walked[1].bytes, walked[1].is_copied()), (7, &options[5..12], false));
+    }
+
+    #[test]
+    fn the_end_of_the_list_ends_it_and_padding_is_not_an_option() {
+        assert_eq!(Options::new(&[]).count(), 0);
+        assert_eq!(Options::new(&hex("01010101")).count(), 0);
+        assert_eq!(Options::new(&hex("01000404")).count(), 0);
+    }
+
+    #[test]
+    fn impossible_lengths_end_the_walk_with_an_error() {
+        for options in ["07", "0700", "0701", "0703", "0101 94ff 0000", "94040000 44"] {
+            let walked: Vec<_> =
+                Options::new(&hex(options)).map(|option| option.map(|option| option.kind)).collect();
+            assert_eq!(walked.last(), Some(&Err(ParseError::BadOption)), "{options}");
+            assert_eq!(walked.iter().filter(|option| option.is_err()).count(), 1);
+            assert_eq!(copy_for_fragment(&hex(options), &mut [0; MAX_BYTES]), Err(EmitError::NotAllowed));
+        }
+    }
+
+    #[test]
+    fn later_fragments_carry_the_copied_options_padded_to_words() {
+        let mut buffer = [0xa5; MAX_BYTES];
+        assert_eq!(copy_for_fragment(&hex(OPTIONS), &mut buffer), Ok(4));
+        assert_eq!(buffer[..5], hex("94040000 a5"));
+        let mut buffer = [0xa5; MAX_BYTES];
+        assert_eq!(copy_for_fragment(&hex("01 8303aa 440400bb"), &mut buffer), Ok(4));
+        assert_eq!(buffer[..5], hex("8303aa00 a5"));
+        assert_eq!(copy_for_fragment(&[], &mut buffer), Ok(0));
+    }
+
+    #[test]
+    fn the_longest_list_of_copied_options_fits() {
+        let mut options = [0xcc; MAX_BYTES];
+        (options[0], options[1]) = (0x83, 40);
+        let mut buffer = [0xa5; MAX_BYTES];
+        assert_eq!(copy_for_fragment(&options, &mut buffer), Ok(MAX_BYTES));
+        assert_eq!(buffer, options);
+    }
+}

@@ -191,3 +191,167 @@ fn fragment_header(rest: &[u8]) -> Result<FragmentHeader, ParseError> {
     let word = header.offset_flags.get();
     Ok(FragmentHeader { offset: word >> 3, more: word & 1 != 0, identification: header.identification.get() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{hex, refuses_every_truncation};
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    // All made with Scapy. The first has the encapsulation limit option that Linux' ip6gre writes (RFC 2473 §4.1.1).
+    const LINUX_IP6GRE: &str =
+        "60000000 00203c40 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        32000401 04010100 00010203 04050607 08090a0b 0c0d0e0f 10111213 14151617";
+    const CHAIN: &str =
+        "60000000 00480040 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        3c000104 00000000 2b000104 00000000 2c020001 00000000 20010db8 00000000 00000000 00000009
+        3c000001 deadbeef 11000104 00000000 00070008 0010d36e 31323334 35363738";
+    const LATER: &str =
+        "60000000 00182c40 20010db8 00000000 00000000 00000001 20010db8 00010000 00000000 00000007
+        110005c9 deadbeef 7a7a7a7a 7a7a7a7a 7a7a7a7a 7a7a7a7a";
+
+    /// A packet whose next headers are `chain`, each extension header 8 bytes long, with `rest` behind them.
+    fn packet(chain: &[u8], rest: &[u8]) -> Vec<u8> {
+        let mut bytes = hex(LATER)[..40].to_vec();
+        bytes[6] = chain[0];
+        for next in &chain[1..] {
+            bytes.extend_from_slice(&[*next, 0, 0, 0, 0, 0, 0, 0]);
+        }
+        bytes.extend_from_slice(rest);
+        let payload = u16::try_from(bytes.len() - 40).unwrap();
+        bytes[4..6].copy_from_slice(&payload.to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn destination_options_before_esp_are_passed() {
+        let upper = upper_layer(&hex(LINUX_IP6GRE)).unwrap();
+        assert_eq!((upper.protocol, upper.offset, upper.extension_headers), (IpProtocol::ESP, 48, 1));
+        assert!(upper.fragment.is_none() && !upper.has_hop_by_hop);
+    }
+
+    #[test]
+    fn a_long_chain_is_walked_to_its_end() {
+        let upper = upper_layer(&hex(CHAIN)).unwrap();
+        assert_eq!(
+            upper,
+            UpperLayer {
+                protocol: IpProtocol::UDP,
+                offset: 40 + 8 + 8 + 24 + 8 + 8,
+                fragment: Some(FragmentHeader { offset: 0, more: true, identification: 0xdead_beef }),
+                extension_headers: 5,
+                has_hop_by_hop: true,
+                segments_left: 1,
+            }
+        );
+    }
+
+    #[test]
+    fn a_later_fragment_ends_the_walk() {
+        let mut bytes = hex(LATER);
+        let upper = upper_layer(&bytes).unwrap();
+        let fragment = FragmentHeader { offset: 185, more: true, identification: 0xdead_beef };
+        assert_eq!((upper.protocol, upper.offset, upper.fragment), (IpProtocol::UDP, 48, Some(fragment)));
+        // What looks like a next header is in the middle of something.
+        bytes[40] = IpProtocol::DESTINATION_OPTIONS.0;
+        let upper = upper_layer(&bytes).unwrap();
+        assert_eq!((upper.protocol, upper.offset), (IpProtocol::DESTINATION_OPTIONS, 48));
+    }
+
+    #[test]
+    fn an_atomic_fragment_is_whole() {
+        let bytes = packet(&[44, 17], &[0; 8]);
+        let upper = upper_layer(&bytes).unwrap();
+        assert_eq!((upper.protocol, upper.offset), (IpProtocol::UDP, 48));
+        assert!(upper.fragment.unwrap().is_atomic());
+    }
+
+    #[test]
+    fn ah_is_an_upper_layer_for_selectors_and_passed_for_the_transport() {
+        // AH of 24 bytes: a length of 4.
+        let mut authentication = [0; 24 + 8];
+        (authentication[0], authentication[1]) = (6, 4);
+        let bytes = packet(&[60, 51], &authentication);
+        let upper = upper_layer(&bytes).unwrap();
+        assert_eq!((upper.protocol, upper.offset), (IpProtocol::AH, 48));
+        let transport_layer = transport(&bytes).unwrap();
+        assert_eq!((transport_layer.protocol, transport_layer.offset), (IpProtocol::TCP, 72));
+        authentication[1] = 0;
+        assert_eq!(transport(&packet(&[51], &authentication)), Err(ParseError::BadHeaderLength));
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        for text in [LINUX_IP6GRE, CHAIN, LATER] {
+            let bytes = hex(text);
+            refuses_every_truncation(&bytes, upper_layer);
+            // Cut before the upper layer, with a length that says so: the chain ends too early.
+            let upper = usize::from(upper_layer(&bytes).unwrap().offset);
+            for length in 40..upper {
+                let mut cut = bytes[..length].to_vec();
+                cut[4..6].copy_from_slice(&u16::try_from(length - 40).unwrap().to_be_bytes());
+                assert_eq!(upper_layer(&cut), Err(ParseError::Truncated), "{length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_beyond_the_packet_is_refused() {
+        let mut bytes = hex(LINUX_IP6GRE);
+        bytes[41] = 3;
+        assert_eq!(upper_layer(&bytes).unwrap().offset, 72);
+        bytes[41] = 4;
+        assert_eq!(upper_layer(&bytes), Err(ParseError::Truncated));
+        bytes[41] = 255;
+        assert_eq!(upper_layer(&bytes), Err(ParseError::Truncated));
+    }
+
+    #[test]
+    fn the_number_of_headers_is_bounded() {
+        let mut chain = [60; 9];
+        chain[8] = 17;
+        let upper = upper_layer(&packet(&chain, &[0; 8])).unwrap();
+        assert_eq!((upper.extension_headers, upper.offset), (MAX_EXTENSION_HEADERS, 40 + 64));
+        let mut chain = [60; 10];
+        chain[9] = 17;
+        assert_eq!(upper_layer(&packet(&chain, &[0; 8])), Err(ParseError::TooManyExtensionHeaders));
+    }
+
+    #[test]
+    fn misplaced_headers_are_refused() {
+        assert!(upper_layer(&packet(&[0, 60, 59], &[])).is_ok());
+        assert_eq!(upper_layer(&packet(&[60, 0, 59], &[])), Err(ParseError::MisplacedExtensionHeader));
+        assert_eq!(upper_layer(&packet(&[0, 0, 59], &[])), Err(ParseError::MisplacedExtensionHeader));
+        assert_eq!(upper_layer(&packet(&[44, 44, 59], &[])), Err(ParseError::MisplacedExtensionHeader));
+    }
+
+    #[test]
+    fn no_next_header_is_an_end() {
+        let upper = upper_layer(&packet(&[60, 59], &[])).unwrap();
+        assert_eq!((upper.protocol, upper.offset), (IpProtocol::NO_NEXT_HEADER, 48));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_of_any_kind_do_not_panic_and_no_walk_leaves_the_packet(
+            chain in prop::collection::vec(prop_oneof![Just(0u8), Just(43), Just(44), Just(51), Just(60), any::<u8>()], 1..12),
+            mut noise in prop::collection::vec(any::<u8>(), 0..120),
+        ) {
+            let mut bytes = packet(&chain, &[]);
+            let upto = noise.len().min(bytes.len() - 40);
+            // Lengths and flags at random, the next headers mostly kept.
+            for (at, byte) in noise.drain(..upto).enumerate() {
+                if at % 8 != 0 {
+                    bytes[40 + at] = byte & 3;
+                }
+            }
+            for walk in [upper_layer, transport] {
+                if let Ok(upper) = walk(&bytes) {
+                    prop_assert!(usize::from(upper.offset) <= bytes.len());
+                    prop_assert!(upper.extension_headers <= MAX_EXTENSION_HEADERS);
+                }
+            }
+        }
+    }
+}
