@@ -1,2 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0
-//! SPD, routes, neighbours, classifier, tunnels: builders and lookups; generation switch.
+//! What the packet path consults: addresses, routes, tunnels, protections, SPD, SAs, neighbours; and how the wanted
+//! state becomes those tables.
+//!
+//! ```text
+//! messages ── put, delete ──▶ Shadow ── compile ──▶ Generation ── Arc ──▶ every worker, between two bursts
+//!                                                        ╲ next hops
+//!                                                         ▶ Neighbors: shared, changed by packets
+//! ```
+//!
+//! A [`Generation`] never changes. What is equal in two of them is shared ([`chunked`], [`paged`]), so that a change of
+//! a few SAs does not copy 60,000 tunnels. What changes with packets lives apart from generations and is made of
+//! atomics: [`Neighbors`] and [`TunnelRuntime`].
+//!
+//! Lookups are short, bounded, and neither allocate nor lock nor panic. Not here: keys and sequence numbers (`esp`),
+//! clocks, packets, the order in which tables are asked (`pipeline`), and the handing over of a generation to the
+//! workers (`dataplane`).
+#![forbid(unsafe_code)]
+
+mod addresses;
+mod check;
+mod chunked;
+mod compile;
+mod encapsulation;
+mod generation;
+mod hash;
+mod limits;
+mod neighbors;
+mod paged;
+mod ports;
+mod protections;
+mod routes;
+mod runtime;
+mod sas;
+mod shadow;
+mod spd;
+mod template;
+mod tunnels;
+
+pub use addresses::{Addresses, LocalAddress};
+pub use encapsulation::{Egress, Encapsulation, Verdict};
+pub use generation::Generation;
+pub use limits::{Limits, PortLimits};
+pub use neighbors::{Ask, Full, Link, NeighborIndex, Neighbors};
+pub use ports::{PortEntry, Ports};
+pub use protections::{ProtectionEntry, Protections};
+pub use routes::{NextHop, NextStep, Routes};
+pub use runtime::{SequenceOrder, TunnelCounters, TunnelRuntime};
+pub use sas::{SaConfig, Sas};
+pub use shadow::Shadow;
+pub use spd::{POLICIES_PER_PORT_MAX, PacketSelectors, SpdVerdict, Spds};
+pub use template::{HeaderPatch, Template};
+pub use tunnels::{MssLimits, NoTunnel, Tunnel, Tunnels};

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What can be said of an object without looking at any other: ranges of single fields.
+
+use core::net::IpAddr;
+
+use messages::{
+    Address, Field, IpPrefix, LifetimeLimits, MssClamp, Object, ObjectId, Policy, PortRange, PortSettings,
+    Protection, Refusal, Route, RouteTarget, Sa, StaticNeighbor, TosPolicy, Tunnel,
+};
+use wire::address::{is_host, is_ipv4_mapped};
+use wire::{Dscp, IpProtocol, Spi, ipv4};
+
+use crate::Limits;
+use crate::addresses::{address_bits, broadcasts, family_bits, host_mask};
+
+/// Port MTUs: what every IPv4 host takes (RFC 791 §3.1), up to jumbo frames.
+const PORT_MTU: core::ops::RangeInclusive<u16> = 576..=9216;
+/// What `greyhound.toml` documents for a fixed MSS.
+const MSS: core::ops::RangeInclusive<u16> = 216..=9176;
+
+/// Checks one object.
+pub(crate) fn object(object: &Object, limits: &Limits) -> Result<(), Refusal> {
+    let check = Check { id: object.id() };
+    match object {
+        Object::Port(x) => check.port(x, limits),
+        Object::Address(x) => check.address(x),
+        Object::Neighbor(x) => check.neighbor(x),
+        Object::Route(x) => check.route(x),
+        Object::Tunnel(x) => check.tunnel(x, limits),
+        Object::Protection(x) => check.protection(x, limits),
+        Object::Policy(x) => check.policy(x),
+        Object::Sa(x) => check.sa(x, limits),
+    }
+}
+
+struct Check {
+    id: ObjectId,
+}
+
+impl Check {
+    fn that(&self, holds: bool, field: Field) -> Result<(), Refusal> {
+        if holds { Ok(()) } else { Err(Refusal::OutOfRange(self.id, field)) }
+    }
+
+    fn within(&self, index: u32, limit: u32) -> Result<(), Refusal> {
+        if index < limit { Ok(()) } else { Err(Refusal::BeyondLimit(self.id, limit)) }
+    }
+
+    fn port(&self, settings: &PortSettings, limits: &Limits) -> Result<(), Refusal> {
+        let count = u32::try_from(limits.ports.len()).unwrap_or(u32::MAX);
+        self.within(settings.port.0.into(), count)?;
+        let mtu_max = limits.ports.get(settings.port.index()).map_or(0, |port| port.mtu_max);
+        self.that(PORT_MTU.contains(&settings.mtu) && settings.mtu <= mtu_max, Field::Mtu)
+    }
+
+    fn address(&self, own: &Address) -> Result<(), Refusal> {
+        self.host(&own.address)?;
+        self.that((1..=family_bits(&own.address)).contains(&own.length), Field::Prefix)?;
+        let is_broadcast =
+            broadcasts(&own.address, own.length).any(|address| IpAddr::V4(address) == own.address);
+        self.that(own.port.is_none() || !is_broadcast, Field::Address)
+    }
+
+    fn neighbor(&self, neighbor: &StaticNeighbor) -> Result<(), Refusal> {
+        self.host(&neighbor.address)?;
+        let is_group = neighbor.mac[0] & 1 != 0;
+        self.that(!is_group && neighbor.mac != [0; 6], Field::Mac)
+    }
+
+    fn route(&self, route: &Route) -> Result<(), Refusal> {
+        self.prefix(&route.prefix)?;
+        let is_link_local = matches!(route.prefix.address, IpAddr::V6(a) if a.is_unicast_link_local());
+        self.that(!is_link_local, Field::Prefix)?;
+        match route.target {
+            RouteTarget::Port { next_hop: Some(next_hop), .. } => {
+                self.host(&next_hop)?;
+                self.that(next_hop.is_ipv4() == route.prefix.address.is_ipv4(), Field::Address)
+            }
+            RouteTarget::Port { next_hop: None, .. } | RouteTarget::Tunnel(_) | RouteTarget::Discard => {
+                Ok(())
+            }
+        }
+    }
+
+    fn tunnel(&self, tunnel: &Tunnel, limits: &Limits) -> Result<(), Refusal> {
+        self.within(tunnel.tunnel.0, limits.tunnels_max)?;
+        self.ends(&tunnel.source, &tunnel.destination)?;
+        self.header(tunnel.tos, tunnel.ttl)?;
+        self.that(tunnel.mtu.is_none_or(|mtu| mtu >= ipv4::MIN_MTU), Field::Mtu)?;
+        self.that(!matches!(tunnel.mss, MssClamp::Fixed(mss) if !MSS.contains(&mss)), Field::Mss)
+    }
+
+    fn protection(&self, protection: &Protection, limits: &Limits) -> Result<(), Refusal> {
+        self.within(protection.protection.0, limits.protections_max())?;
+        self.ends(&protection.local, &protection.remote)?;
+        self.header(protection.tos, protection.ttl)
+    }
+
+    fn policy(&self, policy: &Policy) -> Result<(), Refusal> {
+        let selector = &policy.selector;
+        selector.local.iter().chain(&selector.remote).try_for_each(|prefix| self.prefix(prefix))?;
+        if let (Some(local), Some(remote)) = (selector.local, selector.remote) {
+            self.that(local.address.is_ipv4() == remote.address.is_ipv4(), Field::Address)?;
+        }
+        let carries_ports = selector.protocol.is_none_or(|protocol| {
+            matches!(IpProtocol(protocol), IpProtocol::TCP | IpProtocol::UDP | IpProtocol::SCTP)
+        });
+        let in_order = |range: &PortRange| range.first <= range.last;
+        let mut ranges = selector.local_ports.iter().chain(&selector.remote_ports);
+        self.that(ranges.all(|range| carries_ports && in_order(range)), Field::PortRange)
+    }
+
+    fn sa(&self, sa: &Sa, limits: &Limits) -> Result<(), Refusal> {
+        self.within(sa.sa.0, limits.sas_max)?;
+        self.that(!Spi(sa.spi).is_reserved(), Field::Spi)?;
+        self.that(matches!(sa.key.icv_bytes, 8 | 12 | 16), Field::IcvBytes)?;
+        let window = sa.replay_window;
+        let is_window = window == 0 || window.is_power_of_two() && (64..=8192).contains(&window);
+        self.that(is_window, Field::ReplayWindow)?;
+        let prefix = sa.iv_prefix;
+        let fits = prefix.bits <= 32 && u64::from(prefix.value) < 1 << prefix.bits;
+        self.that(fits, Field::IvPrefix)?;
+        self.that(sa.class_group == 0, Field::ClassGroup)?;
+        self.that(sa.owner.is_none_or(|owner| owner.0 < limits.workers), Field::Owner)?;
+        self.that(is_ordered(&sa.lifetime), Field::Lifetime)
+    }
+
+    fn host(&self, address: &IpAddr) -> Result<(), Refusal> {
+        self.that(is_host(*address), Field::Address)
+    }
+
+    /// Two different hosts of one family.
+    fn ends(&self, ours: &IpAddr, theirs: &IpAddr) -> Result<(), Refusal> {
+        self.host(ours)?;
+        self.host(theirs)?;
+        self.that(ours.is_ipv4() == theirs.is_ipv4() && ours != theirs, Field::Address)
+    }
+
+    fn header(&self, tos: TosPolicy, ttl: u8) -> Result<(), Refusal> {
+        self.that(!matches!(tos, TosPolicy::Dscp(dscp) if Dscp::new(dscp).is_none()), Field::Dscp)?;
+        self.that(ttl >= 1, Field::Ttl)
+    }
+
+    fn prefix(&self, prefix: &IpPrefix) -> Result<(), Refusal> {
+        let is_mapped = matches!(prefix.address, IpAddr::V6(address) if is_ipv4_mapped(&address));
+        let fits = prefix.length <= family_bits(&prefix.address) && !is_mapped;
+        let host_bits = address_bits(&prefix.address) & host_mask(&prefix.address, prefix.length);
+        self.that(fits && host_bits == 0, Field::Prefix)
+    }
+}
+
+/// Soft limits come no later than hard ones; zero is no limit.
+fn is_ordered(lifetime: &LifetimeLimits) -> bool {
+    let ordered = |soft: u64, hard: u64| soft == 0 || hard == 0 || soft <= hard;
+    ordered(lifetime.soft_bytes, lifetime.hard_bytes)
+        && ordered(lifetime.soft_packets, lifetime.hard_packets)
+        && ordered(lifetime.soft_seconds.into(), lifetime.hard_seconds.into())
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The ways of packets into tunnels and protections: template, verdict, egress.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use messages::{DropReason, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, Refusal};
+use wire::{IpProtocol, ipv4};
+
+use super::frame::Frame;
+use crate::encapsulation::ICV_BYTES_DEFAULT;
+use crate::neighbors::Pin;
+use crate::template::{EspHeader, IpHeader, Parts};
+use crate::{
+    Egress, Encapsulation, MssLimits, Neighbors, NextHop, NextStep, PacketSelectors, ProtectionEntry,
+    Protections, Sas, SpdVerdict, Tunnel, TunnelRuntime, Tunnels, Verdict,
+};
+
+/// IP and TCP headers without options, in bytes.
+const TCP_OVER_IPV4: u16 = 40;
+const TCP_OVER_IPV6: u16 = 60;
+
+pub(super) struct Ways<'a> {
+    pub(super) frame: &'a Frame,
+    pub(super) sas: &'a Sas,
+    pub(super) neighbors: &'a Neighbors,
+    pub(super) workers: u16,
+}
+
+type Exit = Option<(Egress, Option<Pin>)>;
+
+impl Ways<'_> {
+    /// A protection as packets without GRE use it.
+    pub(super) fn protection(&self, config: &Protection) -> Result<ProtectionEntry, Refusal> {
+        let id = ObjectId::Protection(config.protection);
+        self.check_ends(id, &config.local, &config.remote)?;
+        let esp = self.esp(config.protection, (config.mode == EspMode::Tunnel).then(|| outer_header(config)));
+        let sa = self.sas.outbound(config.protection).map(|sa| sa.sa);
+        let verdict = Verdict::Protect { protection: config.protection, sa };
+        let parts = Parts { delivery: None, esp: Some(esp) };
+        let (encapsulation, pin) = self.encapsulation(id, &parts, verdict, &config.remote, None)?;
+        Ok(ProtectionEntry {
+            encapsulation,
+            protection: config.protection,
+            outbound: sa,
+            mode: config.mode,
+            local: config.local,
+            remote: config.remote,
+            header: outer_header(config),
+            _pin: pin,
+        })
+    }
+
+    /// A tunnel; counters and sequence numbers go on if `before` has it with the same addresses.
+    pub(super) fn tunnel(
+        &self,
+        config: &messages::Tunnel,
+        protections: &Protections,
+        before: &Tunnels,
+    ) -> Result<Tunnel, Refusal> {
+        let id = ObjectId::Tunnel(config.tunnel);
+        self.check_ends(id, &config.source, &config.destination)?;
+        let verdict = self.verdict(id, config)?;
+        let (verdict, protection) = match verdict {
+            SpdVerdict::Protect(protection) => {
+                let missing = Refusal::Dangling(id, ObjectId::Protection(protection));
+                let entry = protections.get(protection).ok_or(missing)?;
+                check_transport(id, config, entry)?;
+                (Verdict::Protect { protection, sa: entry.outbound }, Some(entry))
+            }
+            SpdVerdict::Bypass => (Verdict::Clear, None),
+            SpdVerdict::Discard => (Verdict::Drop(DropReason::PolicyDiscard), None),
+            SpdVerdict::NoMatch => (Verdict::Drop(DropReason::PolicyNone), None),
+        };
+        let tunnel_mode = protection.filter(|entry| entry.mode == EspMode::Tunnel);
+        let esp = protection.map(|entry| self.esp(entry.protection, tunnel_mode.map(|entry| entry.header)));
+        let parts = Parts { delivery: Some((delivery_header(config), config.gre)), esp };
+        let outermost = tunnel_mode.map_or(config.destination, |entry| entry.remote);
+        let (encapsulation, pin) = self.encapsulation(id, &parts, verdict, &outermost, config.mtu)?;
+        let goes_on = before
+            .get(config.tunnel)
+            .filter(|old| old.source == config.source && old.destination == config.destination);
+        Ok(Tunnel {
+            encapsulation,
+            state: match goes_on {
+                Some(old) => Arc::clone(&old.state),
+                None => Arc::new(TunnelRuntime::new(self.workers)),
+            },
+            tunnel: config.tunnel,
+            mss: mss(config.mss, encapsulation.mtu),
+            strict_source: config.strict_source,
+            protection: protection.map(|entry| entry.protection),
+            gre: config.gre,
+            source: config.source,
+            destination: config.destination,
+            _pin: pin,
+        })
+    }
+
+    /// The near end is ours, the far end is not, and is a host.
+    fn check_ends(&self, id: ObjectId, ours: &IpAddr, theirs: &IpAddr) -> Result<(), Refusal> {
+        let addresses = &self.frame.addresses;
+        if !addresses.is_local(ours) {
+            return Err(Refusal::Dangling(id, ObjectId::Address(*ours)));
+        }
+        if addresses.is_local(theirs) {
+            return Err(Refusal::Conflict(id, ObjectId::Address(*theirs)));
+        }
+        if addresses.is_broadcast(theirs) {
+            return Err(Refusal::OutOfRange(id, Field::Address));
+        }
+        Ok(())
+    }
+
+    /// What is to become of a tunnel's packets: tunnel protection is a precompiled SPD entry; without it, the SPD of the
+    /// port where the delivery packet would leave decides about GRE between the two ends. Without such a port it does
+    /// not matter.
+    fn verdict(&self, id: ObjectId, config: &messages::Tunnel) -> Result<SpdVerdict, Refusal> {
+        if let Some(protection) = config.protection {
+            return Ok(SpdVerdict::Protect(protection));
+        }
+        let Some((egress, _)) = self.exit(id, &config.destination)? else { return Ok(SpdVerdict::NoMatch) };
+        let packet = PacketSelectors {
+            local: config.source,
+            remote: config.destination,
+            protocol: IpProtocol::GRE.0,
+            ports: None,
+        };
+        Ok(self.frame.spds.lookup(egress.port, &packet))
+    }
+
+    /// ESP by the protection's outbound SA; without one, with room for what it may be.
+    fn esp(&self, protection: ProtectionIndex, tunnel_mode: Option<IpHeader>) -> EspHeader {
+        match self.sas.outbound(protection) {
+            Some(sa) => EspHeader { tunnel_mode, spi: sa.spi, icv_bytes: sa.icv_bytes },
+            None => EspHeader { tunnel_mode, spi: 0, icv_bytes: ICV_BYTES_DEFAULT },
+        }
+    }
+
+    fn encapsulation(
+        &self,
+        id: ObjectId,
+        parts: &Parts,
+        verdict: Verdict,
+        outermost: &IpAddr,
+        mtu: Option<u16>,
+    ) -> Result<(Encapsulation, Option<Pin>), Refusal> {
+        let template = parts.template().map_err(|_| Refusal::OutOfRange(id, Field::Address))?;
+        let exit = self.exit(id, outermost)?;
+        let encapsulation =
+            Encapsulation::new(template, verdict, exit.as_ref().map(|(egress, _)| *egress), mtu);
+        if encapsulation.mtu < ipv4::MIN_MTU {
+            return Err(Refusal::NoRoom(id));
+        }
+        Ok((encapsulation, exit.and_then(|(_, pin)| pin)))
+    }
+
+    /// Where packets for `destination` leave. One that is routed into a tunnel, discarded or not routed at all has no
+    /// exit: what is encapsulated is not routed a second time.
+    fn exit(&self, id: ObjectId, destination: &IpAddr) -> Result<Exit, Refusal> {
+        let Some(NextStep::Port { port, neighbor }) = self.frame.routes.lookup(destination) else {
+            return Ok(None);
+        };
+        let Some(entry) = self.frame.ports.get(port) else { return Ok(None) };
+        let (neighbor, pin) = match neighbor {
+            NextHop::Slot(_) => (neighbor, None),
+            NextHop::Connected => {
+                let slot = self.neighbors.pin(port, destination).map_err(|_| Refusal::OutOfMemory(id))?;
+                (NextHop::Slot(slot.0), Some(slot.1))
+            }
+        };
+        Ok(Some((Egress { port, neighbor, port_mtu: entry.mtu }, pin)))
+    }
+}
+
+/// Transport mode leaves the delivery header outside, so that it has to go between the ESP endpoints.
+fn check_transport(id: ObjectId, config: &messages::Tunnel, entry: &ProtectionEntry) -> Result<(), Refusal> {
+    let same_ends = (config.source, config.destination) == (entry.local, entry.remote);
+    if entry.mode == EspMode::Transport && !same_ends {
+        return Err(Refusal::Conflict(id, ObjectId::Protection(entry.protection)));
+    }
+    Ok(())
+}
+
+fn delivery_header(config: &messages::Tunnel) -> IpHeader {
+    IpHeader {
+        source: config.source,
+        destination: config.destination,
+        ttl: config.ttl,
+        tos: config.tos,
+        df: config.df,
+    }
+}
+
+fn outer_header(config: &Protection) -> IpHeader {
+    IpHeader {
+        source: config.local,
+        destination: config.remote,
+        ttl: config.ttl,
+        tos: config.tos,
+        df: config.df,
+    }
+}
+
+fn mss(clamp: MssClamp, mtu: u16) -> Option<MssLimits> {
+    match clamp {
+        MssClamp::Off => None,
+        MssClamp::Automatic => {
+            Some(MssLimits { v4: mtu.saturating_sub(TCP_OVER_IPV4), v6: mtu.saturating_sub(TCP_OVER_IPV6) })
+        }
+        MssClamp::Fixed(mss) => Some(MssLimits { v4: mss, v6: mss }),
+    }
+}

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Pairs of ESP endpoints, each with its outbound SA.
+
+use core::net::IpAddr;
+
+use messages::{EspMode, ProtectionIndex, SaIndex};
+
+use crate::chunked::Chunked;
+use crate::encapsulation::Encapsulation;
+use crate::neighbors::Pin;
+use crate::template::IpHeader;
+
+/// A protection.
+#[derive(Clone)]
+#[repr(C)]
+pub struct ProtectionEntry {
+    /// For packets that the SPD protects without GRE. In transport mode the template is ESP and IV alone, to be put
+    /// behind the packet's own header; the caller makes sure that the packet goes between the two endpoints.
+    pub encapsulation: Encapsulation,
+    /// Which protection.
+    pub protection: ProtectionIndex,
+    /// The outbound SA of class group 0.
+    pub outbound: Option<SaIndex>,
+    /// Transport or tunnel mode.
+    pub mode: EspMode,
+    /// Our ESP endpoint.
+    pub local: IpAddr,
+    /// The peer's ESP endpoint.
+    pub remote: IpAddr,
+    /// The header that tunnel mode puts in front.
+    pub(crate) header: IpHeader,
+    /// Keeps the egress neighbour's slot.
+    pub(crate) _pin: Option<Pin>,
+}
+
+/// The protections.
+#[derive(Clone, Default)]
+pub struct Protections {
+    pub(crate) entries: Chunked<ProtectionEntry>,
+}
+
+impl Protections {
+    /// A protection.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, protection: ProtectionIndex) -> Option<&ProtectionEntry> {
+        self.entries.get(protection.index())
+    }
+
+    /// All protections by index.
+    pub fn iter(&self) -> impl Iterator<Item = &ProtectionEntry> {
+        self.entries.iter().map(|(_, entry)| entry)
+    }
+}
+
+impl core::fmt::Debug for ProtectionEntry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ProtectionEntry")
+            .field("protection", &self.protection)
+            .field("mode", &self.mode)
+            .field("local", &self.local)
+            .field("remote", &self.remote)
+            .field("outbound", &self.outbound)
+            .field("encapsulation", &self.encapsulation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl core::fmt::Debug for Protections {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}

@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+//! GRE tunnels: by index on the way out, by delivery addresses and key on the way in.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use messages::{GreOptions, ProtectionIndex, TunnelIndex};
+use static_assertions::const_assert_eq;
+
+use crate::addresses::address_words;
+use crate::chunked::Chunked;
+use crate::encapsulation::Encapsulation;
+use crate::neighbors::Pin;
+use crate::paged::PagedMap;
+use crate::runtime::TunnelRuntime;
+
+/// The largest MSS that a tunnel's MTU leaves, or the one configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MssLimits {
+    /// For TCP over IPv4, in bytes.
+    pub v4: u16,
+    /// For TCP over IPv6, in bytes.
+    pub v6: u16,
+}
+
+/// A tunnel.
+#[derive(Clone)]
+#[repr(C)]
+pub struct Tunnel {
+    /// How payload packets get to the wire.
+    pub encapsulation: Encapsulation,
+    /// Counters and sequence numbers.
+    pub state: Arc<TunnelRuntime>,
+    /// Which tunnel.
+    pub tunnel: TunnelIndex,
+    /// What clamps TCP's MSS; nothing if clamping is off.
+    pub mss: Option<MssLimits>,
+    /// Drop payload packets whose source is not routed to this tunnel.
+    pub strict_source: bool,
+    /// What its packets must come under: the configured protection, or the one that the egress port's SPD demands for
+    /// GRE between its endpoints. `None`: they come in clear, if the SPD allows it.
+    pub protection: Option<ProtectionIndex>,
+    /// GRE header options.
+    pub gre: GreOptions,
+    /// Our delivery address.
+    pub source: IpAddr,
+    /// The peer's delivery address.
+    pub destination: IpAddr,
+    /// Keeps the egress neighbour's slot.
+    pub(crate) _pin: Option<Pin>,
+}
+
+const_assert_eq!(size_of::<Tunnel>(), 320);
+
+/// Why no tunnel takes a GRE packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoTunnel {
+    /// No tunnel has these delivery addresses.
+    Addresses,
+    /// One has them, but not this key.
+    Key,
+}
+
+/// Both addresses and a word for family and key.
+type DeliveryKey = [u64; 5];
+
+/// The tunnels.
+#[derive(Clone, Default)]
+pub struct Tunnels {
+    entries: Chunked<Tunnel>,
+    by_delivery: PagedMap<DeliveryKey, TunnelIndex>,
+    /// How many tunnels have a pair of addresses.
+    pairs: PagedMap<DeliveryKey, u32>,
+    /// Which tunnels need a protection.
+    by_protection: Chunked<Vec<TunnelIndex>>,
+}
+
+impl Tunnels {
+    /// A tunnel.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, tunnel: TunnelIndex) -> Option<&Tunnel> {
+        self.entries.get(tunnel.index())
+    }
+
+    /// The tunnel of a GRE packet for `local` from `remote` with this key, or without one.
+    ///
+    /// # Errors
+    /// [`NoTunnel`].
+    #[inline]
+    pub fn by_delivery(
+        &self,
+        local: &IpAddr,
+        remote: &IpAddr,
+        key: Option<u32>,
+    ) -> Result<TunnelIndex, NoTunnel> {
+        let pair = pair_words(local, remote);
+        match self.by_delivery.get(&with_key(pair, key)) {
+            Some(tunnel) => Ok(*tunnel),
+            None if self.pairs.get(&pair).is_some() => Err(NoTunnel::Key),
+            None => Err(NoTunnel::Addresses),
+        }
+    }
+
+    /// All tunnels by index.
+    pub fn iter(&self) -> impl Iterator<Item = &Tunnel> {
+        self.entries.iter().map(|(_, tunnel)| tunnel)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tunnels that need a protection.
+    pub(crate) fn of_protection(&self, protection: ProtectionIndex) -> &[TunnelIndex] {
+        self.by_protection.get(protection.index()).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn remove(&mut self, index: TunnelIndex) -> Option<Tunnel> {
+        let tunnel = self.entries.set(index.index(), None)?;
+        let pair = pair_words(&tunnel.source, &tunnel.destination);
+        self.by_delivery.remove(&with_key(pair, tunnel.gre.key));
+        match self.pairs.get_mut(&pair) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(self.pairs.remove(&pair)),
+        }
+        if let Some(protection) = tunnel.protection {
+            self.forget_user(protection, index);
+        }
+        Some(tunnel)
+    }
+
+    /// Adds a tunnel whose index is free.
+    ///
+    /// # Errors
+    /// The tunnel that has these addresses and this key already.
+    pub(crate) fn insert(&mut self, tunnel: Tunnel) -> Result<(), TunnelIndex> {
+        let pair = pair_words(&tunnel.source, &tunnel.destination);
+        self.by_delivery.insert(with_key(pair, tunnel.gre.key), tunnel.tunnel)?;
+        if self.pairs.insert(pair, 1).is_err()
+            && let Some(count) = self.pairs.get_mut(&pair)
+        {
+            *count += 1;
+        }
+        if let Some(protection) = tunnel.protection {
+            match self.by_protection.get_mut(protection.index()) {
+                Some(users) => users.push(tunnel.tunnel),
+                None => drop(self.by_protection.set(protection.index(), Some(vec![tunnel.tunnel]))),
+            }
+        }
+        self.entries.set(tunnel.tunnel.index(), Some(tunnel));
+        Ok(())
+    }
+
+    /// Replaces a tunnel whose addresses, key and protection stay.
+    pub(crate) fn replace(&mut self, tunnel: Tunnel) {
+        self.entries.set(tunnel.tunnel.index(), Some(tunnel));
+    }
+
+    fn forget_user(&mut self, protection: ProtectionIndex, tunnel: TunnelIndex) {
+        let Some(users) = self.by_protection.get_mut(protection.index()) else { return };
+        users.retain(|user| *user != tunnel);
+        if users.is_empty() {
+            self.by_protection.set(protection.index(), None);
+        }
+    }
+}
+
+impl core::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("tunnel", &self.tunnel)
+            .field("source", &self.source)
+            .field("destination", &self.destination)
+            .field("gre", &self.gre)
+            .field("protection", &self.protection)
+            .field("mss", &self.mss)
+            .field("strict_source", &self.strict_source)
+            .field("encapsulation", &self.encapsulation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl core::fmt::Debug for Tunnels {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+/// Families in the last word: addresses of two of them match no tunnel.
+#[inline]
+fn pair_words(local: &IpAddr, remote: &IpAddr) -> DeliveryKey {
+    let [a, b, local_family] = address_words(local);
+    let [c, d, remote_family] = address_words(remote);
+    [a, b, c, d, local_family << 8 | remote_family]
+}
+
+/// No key is another key than 0.
+#[inline]
+fn with_key(pair: DeliveryKey, key: Option<u32>) -> DeliveryKey {
+    let [a, b, c, d, families] = pair;
+    let key = key.map_or(0, |key| 1 << 31 | u64::from(key) << 32);
+    [a, b, c, d, families | key]
+}
