@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! DPDK's environment abstraction layer (EAL): started once for each process, always `--in-memory`, so that no file
-//! outlives the process with packet bytes in it.
+//! DPDK's environment abstraction layer (EAL): started once for each process and always such that no file outlives the
+//! process with packet bytes in it: `--in-memory` with huge pages, `--no-huge --no-shconf` without.
 //!
 //! Workers are threads of ours, not EAL's: they pin themselves, then call [`register_worker_thread`].
 
@@ -180,7 +180,6 @@ fn arguments(config: &EalConfig) -> Result<Vec<String>, EalError> {
     }
     let mut arguments = vec![
         "greyhound".to_owned(),
-        "--in-memory".to_owned(),
         format!("--file-prefix={}", config.instance),
         format!("--log-level={}", config.log_level.name()),
         "-m".to_owned(),
@@ -188,7 +187,10 @@ fn arguments(config: &EalConfig) -> Result<Vec<String>, EalError> {
     ];
     arguments.push(format!("--lcores=0@{}", config.main_cpu.unwrap_or_else(first_cpu)));
     let mut switch = |on: bool, name: &str| arguments.extend(on.then(|| name.to_owned()));
+    // EAL does not know the two together. What it shares between processes is then the only thing in files.
+    switch(config.huge_pages, "--in-memory");
     switch(!config.huge_pages, "--no-huge");
+    switch(!config.huge_pages, "--no-shconf");
     switch(!config.telemetry, "--no-telemetry");
     // Without an allow list EAL would take every device that is bound to vfio.
     switch(config.devices.iter().all(|device| is_virtual(device)), "--no-pci");
@@ -258,10 +260,12 @@ mod tests {
 
     #[test]
     fn memory_is_never_in_a_file_and_no_socket_is_opened_unasked() {
-        let quiet = arguments(&config(&[])).unwrap();
-        assert!(quiet.contains(&"--in-memory".to_owned()) && quiet.contains(&"--no-telemetry".to_owned()));
-        let asked = arguments(&EalConfig { telemetry: true, ..config(&[]) }).unwrap();
-        assert!(asked.contains(&"--in-memory".to_owned()) && !asked.contains(&"--no-telemetry".to_owned()));
+        let with =
+            |huge_pages, telemetry| arguments(&EalConfig { huge_pages, telemetry, ..config(&[]) }).unwrap();
+        let has = |arguments: &[String], name: &str| arguments.iter().any(|argument| argument == name);
+        assert!(has(&with(true, false), "--in-memory") && !has(&with(true, false), "--no-huge"));
+        assert!(has(&with(false, false), "--no-shconf") && has(&with(false, false), "--no-huge"));
+        assert!(has(&with(true, false), "--no-telemetry") && !has(&with(true, true), "--no-telemetry"));
     }
 
     #[test]

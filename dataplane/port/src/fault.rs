@@ -160,3 +160,117 @@ impl SplitMix64 {
         (wide >> 32) as u32
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FaultCounts, Faults, Faulty, SplitMix64};
+    use pktbuf::{Packet, Pool};
+    use proptest::prelude::*;
+
+    const FRAMES: u16 = 2000;
+
+    /// What comes out of `FRAMES` numbered frames, and what was counted.
+    fn run(faults: Faults, seed: u64, pool: &Pool) -> (Vec<Vec<u8>>, FaultCounts) {
+        let mut faulty = Faulty::new(faults, seed, pool);
+        let mut out = Vec::new();
+        let mut take = |packet: Packet| out.push(packet.data().to_vec());
+        for n in 0..FRAMES {
+            let frame = pool.copy_of(&[&n.to_be_bytes()[..], &[0; 58]].concat()).unwrap();
+            faulty.pass(frame, &mut take);
+        }
+        faulty.flush(&mut take);
+        let counts = faulty.counts();
+        (out, counts)
+    }
+
+    fn number(frame: &[u8]) -> u16 {
+        u16::from_be_bytes([frame[0], frame[1]])
+    }
+
+    #[test]
+    fn without_faults_everything_passes_unchanged() {
+        let pool = Pool::memory(64, 100).unwrap();
+        let (out, counts) = run(Faults::default(), 1, &pool);
+        assert!(out.iter().map(|frame| number(frame)).eq(0..FRAMES));
+        let all = u64::from(FRAMES);
+        assert_eq!(counts, FaultCounts { received: all, passed: all, ..FaultCounts::default() });
+    }
+
+    #[test]
+    fn the_generator_is_the_published_one() {
+        let mut random = SplitMix64(1_234_567);
+        let first = [random.next(), random.next(), random.next()];
+        assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    #[test]
+    fn a_held_frame_is_overtaken_by_at_most_the_depth() {
+        let pool = Pool::memory(64, 100).unwrap();
+        let faults = Faults { reorder_ppm: 100_000, reorder_depth: 5, ..Faults::default() };
+        let (out, counts) = run(faults, 7, &pool);
+        assert!(counts.reordered > 50);
+        let numbers: Vec<_> = out.iter().map(|frame| number(frame)).collect();
+        assert!(!numbers.is_sorted());
+        for (place, n) in numbers.iter().enumerate() {
+            let overtaken_by = numbers[..place].iter().filter(|before| *before > n).count();
+            // Frames that were held at the same time may come out between.
+            assert!(overtaken_by <= 5 + 4, "{n} was overtaken by {overtaken_by}");
+        }
+        let mut sorted = numbers;
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..FRAMES));
+    }
+
+    #[test]
+    fn damage_is_one_bit() {
+        let pool = Pool::memory(64, 100).unwrap();
+        let (out, counts) = run(Faults { corrupt_ppm: 500_000, ..Faults::default() }, 3, &pool);
+        let flipped = out.iter().enumerate().map(|(n, frame)| {
+            let mut expected = (n as u16).to_be_bytes().to_vec();
+            expected.resize(60, 0);
+            frame.iter().zip(expected).map(|(a, b)| u64::from((a ^ b).count_ones())).sum::<u64>()
+        });
+        let flipped: Vec<_> = flipped.collect();
+        assert!(flipped.iter().all(|&bits| bits <= 1));
+        assert_eq!(flipped.iter().sum::<u64>(), counts.corrupted);
+        assert!((800..1200).contains(&counts.corrupted));
+    }
+
+    #[test]
+    fn a_pool_without_packets_makes_no_duplicates_and_says_so() {
+        let pool = Pool::memory(1, 100).unwrap();
+        let (out, counts) = run(Faults { duplicate_ppm: 1_000_000, ..Faults::default() }, 3, &pool);
+        assert_eq!(out.len(), usize::from(FRAMES));
+        assert_eq!((counts.duplicated, counts.not_duplicated), (0, u64::from(FRAMES)));
+    }
+
+    #[test]
+    fn an_empty_frame_survives_damage() {
+        let pool = Pool::memory(1, 100).unwrap();
+        let mut faulty = Faulty::new(Faults { corrupt_ppm: 1_000_000, ..Faults::default() }, 3, &pool);
+        let mut passed = 0;
+        faulty.pass(pool.alloc().unwrap(), |_| passed += 1);
+        assert_eq!((passed, faulty.counts().corrupted), (1, 0));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn frames_are_conserved_and_a_seed_repeats(
+            seed: u64,
+            loss_ppm in 0..200_000u32,
+            duplicate_ppm in 0..200_000u32,
+            reorder_ppm in 0..200_000u32,
+            reorder_depth in 0..40u32,
+            corrupt_ppm in 0..200_000u32,
+        ) {
+            let pool = Pool::memory(256, 100).unwrap();
+            let faults = Faults { loss_ppm, duplicate_ppm, reorder_ppm, reorder_depth, corrupt_ppm };
+            let (out, counts) = run(faults, seed, &pool);
+            prop_assert_eq!(counts.received + counts.duplicated, counts.passed + counts.lost);
+            prop_assert_eq!(counts.passed, out.len() as u64);
+            prop_assert_eq!(pool.available(), 256);
+            prop_assert_eq!((out, counts), run(faults, seed, &pool));
+        }
+    }
+}

@@ -117,3 +117,77 @@ impl fmt::Debug for Link {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Direction, Link};
+    use crate::fault::Faults;
+    use crate::memory::PairConfig;
+    use pktbuf::{Batch, Pool};
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn frames_wait_at_the_port_until_carried_and_are_traced() {
+        let pool = Pool::memory(10, 100).unwrap();
+        let (a, b, mut link) = Link::new(&PairConfig::new(2, 4), 1, &pool);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let trace = seen.clone();
+        link.set_trace(Box::new(move |direction, frame| {
+            trace.lock().unwrap().push((direction, frame.to_vec()))
+        }));
+        let mut batch = Batch::from_iter([pool.copy_of(b"there").unwrap()]);
+        a.queue(1).unwrap().transmit(&mut batch);
+        assert_eq!(b.queue(1).unwrap().receive(&mut batch), 0);
+        assert_eq!(link.carry(), 1);
+        assert_eq!(b.queue(1).unwrap().receive(&mut batch), 1);
+        b.queue(0).unwrap().transmit(&mut batch);
+        assert_eq!((link.carry(), link.carry()), (1, 0));
+        assert_eq!(a.queue(0).unwrap().receive(&mut batch), 1);
+        let expected = [Direction::AToB, Direction::BToA].map(|direction| (direction, b"there".to_vec()));
+        assert_eq!(*seen.lock().unwrap(), expected);
+        assert_ne!(a.mac(), b.mac());
+    }
+
+    #[test]
+    fn the_directions_have_faults_of_their_own() {
+        let pool = Pool::memory(10, 100).unwrap();
+        let (a, b, mut link) = Link::new(&PairConfig::new(1, 4), 1, &pool);
+        link.set_faults(Direction::AToB, Faults { loss_ppm: 1_000_000, ..Faults::default() });
+        for port in [&a, &b] {
+            let mut batch = Batch::from_iter([pool.copy_of(b"frame").unwrap()]);
+            port.queue(0).unwrap().transmit(&mut batch);
+        }
+        link.carry();
+        let [got_a, got_b] = [&a, &b].map(|port| port.queue(0).unwrap().receive(&mut Batch::new()));
+        assert_eq!((got_a, got_b), (1, 0));
+        assert_eq!((link.counts(Direction::AToB).lost, link.counts(Direction::BToA).passed), (1, 1));
+    }
+
+    #[test]
+    fn a_port_that_does_not_receive_loses_frames_and_that_is_counted() {
+        let pool = Pool::memory(10, 100).unwrap();
+        let (a, _b, mut link) = Link::new(&PairConfig::new(1, 2), 1, &pool);
+        for _ in 0..2 {
+            let mut batch: Batch = (0..2).map(|_| pool.copy_of(b"frame").unwrap()).collect();
+            a.queue(0).unwrap().transmit(&mut batch);
+            link.carry();
+        }
+        assert_eq!((link.overrun(Direction::AToB), pool.available()), (2, 8));
+    }
+
+    #[test]
+    fn what_is_held_back_comes_with_a_flush_and_unplugging_stops_all() {
+        let pool = Pool::memory(10, 100).unwrap();
+        let (a, b, mut link) = Link::new(&PairConfig::new(1, 2), 1, &pool);
+        link.set_faults(Direction::AToB, Faults { reorder_ppm: 1_000_000, ..Faults::default() });
+        let mut batch = Batch::from_iter([pool.copy_of(b"frame").unwrap()]);
+        link.set_link(false);
+        assert_eq!(a.queue(0).unwrap().transmit(&mut batch), 0);
+        link.set_link(true);
+        assert_eq!(a.queue(0).unwrap().transmit(&mut batch), 1);
+        link.carry();
+        assert_eq!(b.queue(0).unwrap().receive(&mut batch), 0);
+        link.flush();
+        assert_eq!(b.queue(0).unwrap().receive(&mut batch), 1);
+    }
+}

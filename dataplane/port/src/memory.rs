@@ -307,3 +307,183 @@ impl fmt::Debug for Wire {
         f.debug_struct("Wire").field("queues", &self.end.queues()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PairConfig, Spread, pair, pair_with, wire};
+    use crate::{Port, Statistics};
+    use pktbuf::{Batch, Packet, Pool};
+
+    fn numbered(pool: &Pool, numbers: impl IntoIterator<Item = u8>) -> Batch {
+        numbers.into_iter().map(|n| pool.copy_of(&[n; 60]).unwrap()).collect()
+    }
+
+    fn numbers<'a>(packets: impl IntoIterator<Item = &'a Packet>) -> Vec<u8> {
+        packets.into_iter().map(|packet| packet.data()[0]).collect()
+    }
+
+    fn received(port: &Port, queue: u16) -> Vec<u8> {
+        let mut batch = Batch::new();
+        port.queue(queue).unwrap().receive(&mut batch);
+        numbers(&batch)
+    }
+
+    #[test]
+    fn what_one_end_transmits_the_other_receives_in_order_both_ways() {
+        let pool = Pool::memory(100, 100).unwrap();
+        let (a, b) = pair(1, 64);
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let mut batch = numbered(&pool, 0..50);
+            assert_eq!(from.queue(0).unwrap().transmit(&mut batch), 50);
+            assert!(batch.is_empty());
+            assert_eq!(received(to, 0), Vec::from_iter(0..50));
+        }
+        let counted = Statistics {
+            rx_packets: 50,
+            rx_bytes: 3000,
+            tx_packets: 50,
+            tx_bytes: 3000,
+            ..Statistics::default()
+        };
+        assert_eq!([a.statistics(), b.statistics()], [counted; 2]);
+        assert_eq!(pool.available(), 100);
+    }
+
+    #[test]
+    fn what_does_not_fit_stays_in_the_batch_in_order() {
+        let pool = Pool::memory(100, 100).unwrap();
+        let (a, b) = pair(1, 10);
+        let mut queue = a.queue(0).unwrap();
+        let mut batch = numbered(&pool, 0..25);
+        for round in 0..3u8 {
+            let expected = if round < 2 { 10 } else { 5 };
+            assert_eq!(queue.transmit(&mut batch), usize::from(expected));
+            assert_eq!(numbers(&batch), Vec::from_iter(round * 10 + expected..25));
+            assert_eq!(received(&b, 0), Vec::from_iter(round * 10..round * 10 + expected));
+        }
+        assert_eq!(a.statistics().tx_packets, 25);
+    }
+
+    #[test]
+    fn receiving_adds_to_a_batch_as_far_as_it_has_room() {
+        let pool = Pool::memory(100, 100).unwrap();
+        let (a, b) = pair(1, 64);
+        a.queue(0).unwrap().transmit(&mut numbered(&pool, 0..10));
+        let mut batch = numbered(&pool, 100..160);
+        let mut queue = b.queue(0).unwrap();
+        assert_eq!((queue.receive(&mut batch), queue.receive(&mut batch)), (4, 0));
+        assert_eq!(numbers(&batch), Vec::from_iter((100..160).chain(0..4)));
+    }
+
+    #[test]
+    fn packets_stay_in_the_queue_they_were_sent_from() {
+        let pool = Pool::memory(100, 100).unwrap();
+        let (a, b) = pair(3, 64);
+        for queue in 0..3 {
+            a.queue(queue).unwrap().transmit(&mut numbered(&pool, [queue as u8]));
+        }
+        assert_eq!([0, 1, 2].map(|queue| received(&b, queue)), [[0], [1], [2]]);
+    }
+
+    #[test]
+    fn more_senders_than_receivers_share_the_receivers_queues() {
+        let pool = Pool::memory(100, 100).unwrap();
+        let (a, b) = pair_with(&PairConfig { queues: [3, 2], ..PairConfig::new(1, 64) });
+        for queue in 0..3 {
+            a.queue(queue).unwrap().transmit(&mut numbered(&pool, [queue as u8]));
+        }
+        assert_eq!([received(&b, 0), received(&b, 1)], [vec![0, 2], vec![1]]);
+    }
+
+    #[test]
+    fn a_hash_spreads_flows_and_travels_with_the_packet() {
+        let pool = Pool::memory(100, 100).unwrap();
+        let spread = Spread::Hash(|frame| u32::from(frame[0]) + 4);
+        let (a, b) = pair_with(&PairConfig { spread, ..PairConfig::new(2, 64) });
+        a.queue(1).unwrap().transmit(&mut numbered(&pool, 0..6));
+        let mut batch = Batch::new();
+        b.queue(0).unwrap().receive(&mut batch);
+        assert_eq!(numbers(&batch), [0, 2, 4]);
+        assert_eq!(batch[1].flow_hash(), Some(6));
+        assert!(b.capabilities().spreads_flows);
+        assert_eq!(received(&b, 1), [1, 3, 5]);
+    }
+
+    #[test]
+    fn a_stale_hash_does_not_cross_the_wire() {
+        let pool = Pool::memory(1, 100).unwrap();
+        let (a, b) = pair(1, 1);
+        let mut batch = numbered(&pool, [1]);
+        batch[0].set_flow_hash(Some(9));
+        a.queue(0).unwrap().transmit(&mut batch);
+        b.queue(0).unwrap().receive(&mut batch);
+        assert_eq!(batch[0].flow_hash(), None);
+    }
+
+    #[test]
+    fn a_queue_is_out_once_and_comes_back_when_dropped() {
+        let (a, _b) = pair(2, 1);
+        let queue = a.queue(1).unwrap();
+        assert!(a.queue(1).is_none() && a.queue(2).is_none() && a.queue(0).is_some());
+        assert_eq!((queue.index(), a.queues()), (1, 2));
+        drop(queue);
+        assert!(a.queue(1).is_some());
+    }
+
+    #[test]
+    fn a_wire_injects_collects_and_can_be_unplugged() {
+        let pool = Pool::memory(10, 100).unwrap();
+        let (port, wire) = wire(2, 2);
+        let one = || pool.copy_of(&[7; 60]).unwrap();
+        assert!(wire.inject(1, one()).is_ok() && wire.inject(1, one()).is_ok());
+        assert!(wire.inject(1, one()).is_err(), "full");
+        assert_eq!(received(&port, 1), [7, 7]);
+        let mut queue = port.queue(1).unwrap();
+        wire.set_link(false);
+        let mut batch = numbered(&pool, [1, 2]);
+        assert_eq!((port.link_up(), queue.transmit(&mut batch)), (false, 0));
+        wire.set_link(true);
+        assert_eq!((port.link_up(), queue.transmit(&mut batch)), (true, 2));
+        assert!(wire.collect_from(0).is_none());
+        assert_eq!(
+            [wire.collect_from(1), wire.collect(), wire.collect()].map(|p| p.map(|p| p.data()[0])),
+            [Some(1), Some(2), None]
+        );
+    }
+
+    #[test]
+    fn ports_on_two_threads_lose_nothing() {
+        let pool = Pool::memory(300, 100).unwrap();
+        let (a, b) = pair(1, 128);
+        let (mut send, mut receive) = (a.queue(0).unwrap(), b.queue(0).unwrap());
+        let from = pool.clone();
+        let sender = std::thread::spawn(move || {
+            let mut sent = 0u32;
+            let mut batch = Batch::new();
+            while sent < 20_000 {
+                while batch.len() < 32
+                    && let Some(packet) = from.copy_of(&(sent + batch.len() as u32).to_be_bytes())
+                {
+                    batch.push(packet);
+                }
+                sent += send.transmit(&mut batch) as u32;
+                std::thread::yield_now();
+            }
+            sent
+        });
+        let mut next = 0u32;
+        while next < 20_000 {
+            let mut batch = Batch::new();
+            if receive.receive(&mut batch) == 0 {
+                std::thread::yield_now();
+            }
+            for packet in &batch {
+                assert_eq!(packet.data(), next.to_be_bytes());
+                next += 1;
+            }
+        }
+        assert!(sender.join().unwrap() >= 20_000);
+        drop((a, b, receive));
+        assert_eq!(pool.available(), 300);
+    }
+}

@@ -104,3 +104,57 @@ fn take_word(rest: &mut &[u8]) -> Option<u32> {
     *rest = after;
     Some(u32::from_ne_bytes(*word))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Frame, Writer, read};
+
+    fn file() -> Vec<u8> {
+        let mut writer = Writer::new(Vec::new()).unwrap();
+        writer.write(1_000_000_007, &[1, 2, 3]).unwrap();
+        writer.write(2, &[]).unwrap();
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let frames =
+            [Frame { time_ns: 1_000_000_007, bytes: vec![1, 2, 3] }, Frame { time_ns: 2, bytes: vec![] }];
+        assert_eq!(read(&file()[..]).unwrap(), frames);
+    }
+
+    #[test]
+    fn the_file_header_is_that_of_the_format() {
+        let header = [
+            0xa1b2_3c4d_u32.to_ne_bytes(),
+            [2u16.to_ne_bytes(), 4u16.to_ne_bytes()].concat().try_into().unwrap(),
+        ];
+        assert_eq!(file()[..8], header.concat());
+        assert_eq!(file()[20..24], 1u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn microseconds_are_understood() {
+        let mut file = file();
+        file[..4].copy_from_slice(&0xa1b2_c3d4_u32.to_ne_bytes());
+        assert_eq!(read(&file[..]).unwrap()[0].time_ns, 1_000_007_000);
+    }
+
+    #[test]
+    fn a_cut_off_or_foreign_file_is_an_error() {
+        let whole = file();
+        let frame_ends = [24, 43, whole.len()];
+        for len in (0..whole.len()).filter(|len| !frame_ends.contains(len)) {
+            assert!(read(&whole[..len]).is_err(), "{len} bytes");
+        }
+        assert!(read(&[0; 24][..]).is_err());
+        let mut wifi = whole;
+        wifi[20] = 105;
+        assert!(read(&wifi[..]).is_err());
+    }
+
+    #[test]
+    fn a_time_after_2106_is_an_error() {
+        assert!(Writer::new(Vec::new()).unwrap().write(u64::MAX, &[]).is_err());
+    }
+}

@@ -82,6 +82,9 @@ fn reason(status: c_int) -> String {
     unsafe { CStr::from_ptr(sys::gh_strerror(-status)) }.to_string_lossy().into_owned()
 }
 
+/// Held while devices come and go: a bus has one list of them.
+static BUS: Mutex<()> = Mutex::new(());
+
 /// Ports that some `Device` has. A device is closed while its port is still in here.
 static IN_USE: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
@@ -89,7 +92,9 @@ struct InUse(u16);
 
 impl InUse {
     fn claim(port: u16) -> Option<InUse> {
-        IN_USE.lock().unwrap_or_else(PoisonError::into_inner).insert(port).then_some(InUse(port))
+        let new = IN_USE.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+        // Lazily: one that is made and dropped would release the other device's claim.
+        new.then(|| InUse(port))
     }
 }
 
@@ -208,6 +213,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        let _bus = BUS.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: by invariant 2 no queue of the port is in use any more. Failures leave the device as it is,
         // and nobody will use it.
         unsafe {
@@ -235,6 +241,7 @@ impl Setup<'_> {
             CString::new(self.device).map_err(|_| self.refuse("a NUL in the device string".to_owned()))?;
         let name = self.device.split(',').next().unwrap_or_default();
         let name = CString::new(name).map_err(|_| self.refuse("a NUL in the device string".to_owned()))?;
+        let _bus = BUS.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: EAL runs (checked by the caller), and both are C strings.
         let find = || u16::try_from(unsafe { sys::gh_port_find(name.as_ptr()) }).ok();
         if let Some(port) = find() {
