@@ -8,7 +8,7 @@ use crate::memory::{Memory, Word};
 /// Version of the layout. Both ends must have the same.
 pub const VERSION: u64 = 1;
 /// Bytes of a slot, whole cache lines. (The loom model has smaller ones: it tries every order of every word.)
-pub const RECORD_BYTES: usize = if cfg!(loom) { 16 } else { 512 };
+pub const RECORD_BYTES: usize = if cfg!(loom) { 24 } else { 512 };
 /// Largest payload of a record in bytes.
 pub const PAYLOAD_BYTES: usize = RECORD_BYTES - WORD_BYTES;
 /// Most records that a ring can have.

@@ -9,6 +9,7 @@
 use std::io;
 use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -154,8 +155,8 @@ impl SharedMemory {
     /// As [`SharedMemory::words`].
     pub fn region(self: &Arc<Self>, offset: usize, bytes: usize) -> Result<Region, SharedError> {
         let end = offset.saturating_add(bytes);
-        self.words(offset..end)?;
-        Ok(Region { memory: Arc::clone(self), offset, bytes })
+        let words = NonNull::from(self.words(offset..end)?);
+        Ok(Region { words, offset, memory: Arc::clone(self) })
     }
 }
 
@@ -168,17 +169,25 @@ impl AsFd for SharedMemory {
 /// A part of a [`SharedMemory`] that keeps the whole mapped.
 #[derive(Debug, Clone)]
 pub struct Region {
-    memory: Arc<SharedMemory>,
+    /// Checked once, when the region was made.
+    words: NonNull<[AtomicU64]>,
     offset: usize,
-    bytes: usize,
+    memory: Arc<SharedMemory>,
 }
+
+// SAFETY: a `Region` is a `&[AtomicU64]` together with what keeps it alive; both parts are Send and Sync.
+unsafe impl Send for Region {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Region {}
 
 impl Region {
     /// The words of this part.
     #[inline]
     #[must_use]
     pub fn words(&self) -> &[AtomicU64] {
-        self.memory.words(self.offset..self.offset + self.bytes).unwrap_or(&[])
+        // SAFETY: `words` came from a reference into the mapping of `memory`, which this `Region` keeps alive and which
+        // stays where it is (invariant 1); only such shared references to it exist (invariant 5).
+        unsafe { self.words.as_ref() }
     }
 
     /// Where this part begins in its [`SharedMemory`], in bytes.
@@ -190,7 +199,13 @@ impl Region {
     /// Length in bytes.
     #[must_use]
     pub fn len_bytes(&self) -> usize {
-        self.bytes
+        size_of_val(self.words())
+    }
+
+    /// The whole of which this is a part.
+    #[must_use]
+    pub fn memory(&self) -> &Arc<SharedMemory> {
+        &self.memory
     }
 }
 
