@@ -5,6 +5,7 @@
 //! AAD of any length.
 
 mod aes_gcm;
+#[cfg(any(have_ipsec_mb, test))]
 mod constant_time;
 #[cfg(have_ipsec_mb)]
 mod ipsec_mb;

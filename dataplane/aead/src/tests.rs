@@ -91,25 +91,6 @@ fn keys_of_other_lengths_are_refused_and_named_by_length_only() {
 }
 
 #[test]
-fn sixty_thousand_keys_fit_in_locked_memory_or_say_why_not() {
-    let engine = Engine::best();
-    let keys: Result<Vec<_>, _> = (0_u32..60_000)
-        .map(|number| engine.key(&u128::from(number).to_be_bytes(), IcvLength::Sixteen))
-        .collect();
-    match keys {
-        Ok(keys) => {
-            let reference = engine.key(&59_999_u128.to_be_bytes(), IcvLength::Sixteen).unwrap();
-            let last = keys.last().unwrap();
-            assert_eq!(
-                seal_one(last, &[1; 12], &[2; 8], &[3; 99]),
-                seal_one(&reference, &[1; 12], &[2; 8], &[3; 99])
-            );
-        }
-        Err(error) => assert!(error.to_string().contains("locked memory"), "{error}"),
-    }
-}
-
-#[test]
 fn one_key_serves_many_threads_at_once() {
     for engine in Engine::available() {
         let key = engine.key(&[0x42; 32], IcvLength::Sixteen).unwrap();
