@@ -24,9 +24,9 @@
 //! 2. A text whose ICV is wrong is all zeros when [`open`] returns. The ICVs are compared in constant time.
 //! 3. A key schedule lives only in [`sysmem::locked`] memory, at one address from its making to its end,
 //!    and is zeroed when its [`Key`] is dropped. No type that holds one is `Debug` or `Clone`.
-//! 4. All functions in `engine/ipsec_mb.rs` come from one successful initialisation of
-//!    intel-ipsec-mb on this CPU, whose self test did not fail; its functions keep no state but a
-//!    process-wide error word, so any thread may call them at any time.
+//! 4. All functions in `engine/ipsec_mb.rs` come from one successful initialisation of intel-ipsec-mb on this
+//!    CPU, whose self test did not fail; they keep no state but a process-wide error word, which nothing here
+//!    reads, so any thread may call them at any time.
 //! 5. The buffers lent to an engine are distinct: text and ICV are the halves of one `&mut [u8]`, which
 //!    excludes the key schedule, the nonce and the AAD by the borrow rules.
 //! 6. Nothing on the way of a packet allocates, locks, logs, or panics.

@@ -50,7 +50,7 @@ fn in_guards<R>(content: &[u8], work: impl FnOnce(&mut [u8]) -> R) -> (Vec<u8>, 
     (memory[GUARD.len()..end].to_vec(), result)
 }
 
-/// `fields` of records `name = hex` that are separated by empty lines; `#` begins a comment.
+/// The octets of the field `name` in a record of names and hexadecimal values.
 fn hex_field(record: &[(&str, &str)], name: &str) -> Vec<u8> {
     let (_, value) = record.iter().find(|(field, _)| *field == name).unwrap_or_else(|| panic!("no {name}"));
     hex::decode(value).unwrap_or_else(|error| panic!("{name}: {error}"))

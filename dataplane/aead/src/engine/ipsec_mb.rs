@@ -69,8 +69,7 @@ type CipherFn = unsafe extern "C" fn(
 /// `aes_gcm_pre_t`: key of the function's size, key data to fill.
 type ExpandFn = unsafe extern "C" fn(*const u8, *mut KeyData);
 
-/// The functions for one key size (`struct shim_functions`).
-#[repr(C)]
+/// The functions for one key size.
 #[derive(Clone, Copy)]
 struct Functions {
     seal: CipherFn,
@@ -80,7 +79,6 @@ struct Functions {
 
 /// What the shim fills (`struct shim_library`).
 #[repr(C)]
-#[derive(Clone, Copy)]
 struct RawLibrary {
     seal: [Option<CipherFn>; 3],
     open: [Option<CipherFn>; 3],
