@@ -13,14 +13,18 @@ import argparse
 import dataclasses
 import json
 import random
+import shutil
+import struct
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from linuxpeer import Gre, LinuxPeer, SecurityAssociation, Tunnel, prepare
-from linuxpeer import packets, pcap
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from harness import cleanup, pcap  # noqa: E402: found through the line above
+from linuxpeer import Gre, LinuxPeer, SecurityAssociation, Tunnel, ip, prepare  # noqa: E402
 
 GOLDEN = Path(__file__).with_name("golden")
 SEED = 4303
@@ -30,8 +34,10 @@ DUAL_TIER = ("10.78.1.1", "10.78.2.1")
 INNER = {4: ("172.31.0.1", "172.31.0.2"), 6: ("fd00:31::1", "fd00:31::2")}
 TOS_VALUES = (0x00, 0xB8, 0x28, 0x02, 0x01, 0x03, 0x88)
 TWO_TO_32 = 1 << 32
-# Linux socket cooked captures, v1 and v2: how long the pseudo header is.
-COOKED_HEADER = {113: 16, 276: 20}
+# Link types that tcpdump may give a tunnel's device, and the length of what stands before the IP packet:
+# raw IP, and Linux's two kinds of cooked header.
+CLEAR_LINK_TYPES = {101: 0, 113: 16, 276: 20}
+PCAP_MICROSECONDS = 0xA1B2C3D4
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ VARIANTS = (
     Variant("gre-alone", "GRE without ESP", mode=None),
     Variant("gre-alone-all", "GRE with checksum, key and sequence, without ESP",
             gre=Gre(key=99, checksum=True, sequence=True), mode=None),
-)  # fmt: skip
+)
 
 
 def main() -> int:
@@ -105,18 +111,23 @@ def main() -> int:
     if unknown:
         parser.error(f"no such variant: {', '.join(sorted(unknown))}; --list names them")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="linux-peer-image-") as temporary:
-        image = prepare(arguments.cache or Path(temporary))
-        with LinuxPeer(image, "goldens") as guest:
-            print(f"guest up after {guest.boot_seconds:.1f} s", flush=True)
-            made_with = describe(guest)
-            guest.run(WIRE_SCRIPT)
-            for variant in VARIANTS:
-                if not arguments.names or variant.name in arguments.names:
-                    started = time.monotonic()
-                    count = make(guest, variant, made_with, arguments.output)
-                    print(f"{variant.name}: {count} packets, {time.monotonic() - started:.1f} s", flush=True)
+    with LinuxPeer(prepare(arguments.cache or temporary_folder()), "goldens") as guest:
+        print(f"guest up after {guest.boot_seconds:.1f} s", flush=True)
+        made_with = describe(guest)
+        guest.run(WIRE_SCRIPT)
+        for variant in VARIANTS:
+            if not arguments.names or variant.name in arguments.names:
+                started = time.monotonic()
+                count = make(guest, variant, made_with, arguments.output)
+                print(f"{variant.name}: {count} packets, {time.monotonic() - started:.1f} s", flush=True)
     return 0
+
+
+def temporary_folder() -> Path:
+    """A folder that goes when this program ends, by a signal too."""
+    folder = Path(tempfile.mkdtemp(prefix="linux-peer-image-"))
+    cleanup.register(lambda: shutil.rmtree(folder), f"folder {folder}")
+    return folder
 
 
 WIRE_SCRIPT = f"""set -e
@@ -158,13 +169,13 @@ def make(guest: LinuxPeer, variant: Variant, made_with: dict, output: Path) -> i
         for end, tunnel in zip(ENDS, tunnels):
             in_end(guest, end, tunnel.down_script())
     merged = sorted(
-        ((frame.microseconds, index, frame, inner)
+        ((frame.time_ns, index, frame, inner)
          for index in range(2) for frame, inner in zip(wire[index], clear[index], strict=True)),
         key=lambda entry: entry[:2],
-    )  # fmt: skip
+    )
     start = merged[0][0]
-    frames = [pcap.Frame(time_us - start, frame.octets) for time_us, _, frame, _ in merged]
-    pcap.write(output / f"{variant.name}.pcap", pcap.LINKTYPE_ETHERNET, frames)
+    frames = [pcap.Record(time_ns - start, record.frame) for time_ns, _, record, _ in merged]
+    pcap.write(output / f"{variant.name}.pcap", frames)
     listed = [
         {"frame": number, "direction": index, "inner": inner.hex()}
         for number, (_, index, _, inner) in enumerate(merged)
@@ -205,7 +216,7 @@ def tunnel_ends(variant: Variant, dice: random.Random) -> tuple[Tunnel, Tunnel]:
                 esp_local=wire[here],
                 esp_remote=wire[there],
             )
-        )  # fmt: skip
+        )
     return ends[0], ends[1]
 
 
@@ -215,8 +226,10 @@ def exchange(guest: LinuxPeer, variant: Variant, device: str, dice: random.Rando
     guest.run(start_captures(captures))
     try:
         for end, other in ((0, 1), (1, 0)):
-            for ping in pings(variant, from_a=end == 0, dice=dice):
-                in_end(guest, ENDS[end], f"ping -n -q -c 1 -W 20 {ping} {INNER[variant.payload_family][other]}")
+            target = INNER[variant.payload_family][other]
+            options = pings(variant, from_a=end == 0, dice=dice)
+            commands = [f"ping -n -q -c 1 -W 20 {each} {target}" for each in options]
+            in_end(guest, ENDS[end], "\n".join(("set -e", *commands)))
     finally:
         guest.run(STOP_CAPTURES)
     errors = guest.run("for end in a b; do ip netns exec $end grep -v '[[:space:]]0$' /proc/net/xfrm_stat; done; true")
@@ -224,9 +237,13 @@ def exchange(guest: LinuxPeer, variant: Variant, device: str, dice: random.Rando
         raise RuntimeError(f"{variant.name}: XFRM counted errors:\n{errors.output}")
     clear, wire = [], []
     for end in ENDS:
-        clear.append([ip_packet(*entry) for entry in fetch(guest, end, device)])
-        frames = [pcap.Frame(time_us, octets) for time_us, _, octets in fetch(guest, end, "wire")]
-        wire.append([frame for frame in frames if not resolves_addresses(frame.octets)])
+        link_type, records = fetch(guest, end, device)
+        clear.append([record.frame[CLEAR_LINK_TYPES[link_type] :] for record in records])
+        for packet in clear[-1]:
+            ip.parse(packet)
+        link_type, records = fetch(guest, end, "wire")
+        assert link_type == pcap.LINKTYPE_ETHERNET
+        wire.append([record for record in records if not resolves_addresses(record.frame)])
     for index, end in enumerate(ENDS):
         if not clear[index] or len(clear[index]) != len(wire[index]):
             raise RuntimeError(f"{variant.name}: {end} sent {len(clear[index])} packets, {len(wire[index])} frames")
@@ -242,7 +259,8 @@ def pings(variant: Variant, from_a: bool, dice: random.Random) -> list[str]:
         sizes += [1372 if variant.payload_family == 4 else 1352, 1001] if variant.large else [131]
     options = []
     for size in sizes:
-        line = f"-s {size} -Q {dice.choice(TOS_VALUES)} -t {dice.choice((1, 17, 64, 128, 255))} -p {dice.randrange(256):02x}"
+        line = f"-s {size} -Q {dice.choice(TOS_VALUES)} -t {dice.choice((1, 17, 64, 128, 255))}"
+        line += f" -p {dice.randrange(256):02x}"
         if variant.payload_family == 4:
             line += f" -M {dice.choice(('do', 'dont'))}"
         options.append(line)
@@ -277,29 +295,30 @@ true
 """
 
 
-def fetch(guest: LinuxPeer, end: str, interface: str) -> list[tuple[int, int, bytes]]:
-    """The frames of one capture: time, link type, octets."""
-    link_type, frames = pcap.read(guest.read_file(f"/run/cap-{end}-{interface}.pcap"))
-    return [(frame.microseconds, link_type, frame.octets) for frame in frames]
-
-
-def ip_packet(_time_us: int, link_type: int, octets: bytes) -> bytes:
-    """The IP packet in a frame from the tunnel's device."""
-    if link_type != pcap.LINKTYPE_RAW:
-        octets = octets[COOKED_HEADER[link_type] :]
-    packets.parse_ip(octets)
-    return octets
+def fetch(guest: LinuxPeer, end: str, interface: str) -> tuple[int, list[pcap.Record]]:
+    """The link type and the frames of one capture; the guest writes little-endian, in microseconds."""
+    data = guest.read_file(f"/run/cap-{end}-{interface}.pcap")
+    magic, _, _, _, _, _, link_type = struct.unpack_from("<IHHiIII", data)
+    assert magic == PCAP_MICROSECONDS
+    records, offset = [], 24
+    while offset < len(data):
+        seconds, microseconds, captured, original = struct.unpack_from("<IIII", data, offset)
+        octets = data[offset + 16 : offset + 16 + captured]
+        assert len(octets) == captured == original
+        records.append(pcap.Record(seconds * 1_000_000_000 + microseconds * 1_000, octets))
+        offset += 16 + captured
+    return link_type, records
 
 
 def resolves_addresses(frame: bytes) -> bool:
     """Whether the frame is ARP or neighbour discovery: the only clear text that belongs on the wire."""
-    ethertype, rest = packets.parse_ethernet(frame)
-    if ethertype == packets.ETHERTYPE_ARP:
+    ethertype, rest = ip.parse_ethernet(frame)
+    if ethertype == ip.ETHERTYPE_ARP:
         return True
-    if ethertype != packets.ETHERTYPE_IPV6:
+    if ethertype != ip.ETHERTYPE_IPV6:
         return False
-    packet = packets.parse_ip(rest)
-    return packet.protocol == packets.IPPROTO_ICMPV6 and packet.payload[0] in (133, 134, 135, 136, 143)
+    packet = ip.parse(rest)
+    return packet.protocol == ip.PROTOCOL_ICMPV6 and packet.payload[0] in (133, 134, 135, 136, 143)
 
 
 def sidecar(variant: Variant, tunnels: tuple[Tunnel, Tunnel], made_with: dict) -> dict:

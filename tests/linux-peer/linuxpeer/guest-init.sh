@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # SPDX-License-Identifier: Apache-2.0
 # First process of the guest. Mounts what is needed, then serves the port "control":
 #   request:  ID SECONDS BASE64-OF-A-SHELL-SCRIPT   (killed after so many seconds)
@@ -16,16 +17,21 @@ done </etc/modules.early
 [ -e /etc/passwd ] || echo 'root:x:0:0:root:/root:/bin/sh' >/etc/passwd
 [ -e /etc/group ] || echo 'root:x:0:' >/etc/group
 ip link set lo up
+# A quiet peer: new devices do no address detection and solicit no routers.
+for name in accept_dad accept_ra router_solicitations; do
+    sysctl -qw net.ipv6.conf.default.$name=0
+done
 
 port=
-for attempt in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+attempts=50
+while [ -z "$port" ] && [ "$attempts" -gt 0 ]; do
+    attempts=$((attempts - 1))
     for entry in /sys/class/virtio-ports/*; do
         if [ -e "$entry/name" ] && [ "$(cat "$entry/name")" = control ]; then
             port=/dev/${entry##*/}
         fi
     done
-    [ -n "$port" ] && [ -e "$port" ] && break
-    usleep 100000
+    [ -n "$port" ] || usleep 100000
 done
 if [ -z "$port" ]; then
     echo "guest: no control port"

@@ -144,7 +144,7 @@ def _unpack_userland(debs: Path, root: Path) -> list[str]:
         "-o", "Debug::NoLocking=1",
         "-o", "APT::Install-Recommends=0",
         "--download-only", "install", *PACKAGES,
-    )  # fmt: skip
+    )
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")
@@ -195,7 +195,7 @@ def _module_name(path: str) -> str:
 
 
 def _write_cpio(root: Path, target: Path) -> None:
-    """Write `root` in the kernel's `newc` format, owned by root; not compressed, because unpacking is what costs under emulation."""
+    """Write `root` in the kernel's `newc` format, owned by root. Not compressed: unpacking costs under emulation."""
     with target.open("wb") as out:
         entries = sorted(path.relative_to(root).as_posix() for path in root.rglob("*"))
         for inode, name in enumerate(entries, 1):

@@ -21,7 +21,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from harness import cleanup
+from harness.netns import Namespace
+
 from .image import Image, Unavailable
+from .tunnel import Tunnel, quiet_ipv6
 
 QEMU = "qemu-system-x86_64"
 BOOT_TIMEOUT_S = 240.0
@@ -69,13 +73,13 @@ class Nic:
 class LinuxPeer:
     """A running guest; use it as a context manager, or call `start` and `stop`.
 
-    `namespace` names the network namespace that QEMU runs in, for tap devices.
+    `namespace` is the one that QEMU runs in, for tap devices.
     Stopping is safe at any time and more than once. QEMU also dies with the
     thread that started it, so start it from one that lives long enough.
     """
 
     def __init__(self, image: Image, name: str = "peer", *, nics: tuple[Nic, ...] = (),
-                 namespace: str | None = None, memory_mib: int = 256):  # fmt: skip
+                 namespace: Namespace | None = None, memory_mib: int = 256):
         self.image = image
         self.name = name
         self.nics = nics
@@ -87,6 +91,7 @@ class LinuxPeer:
         self._folder: Path | None = None
         self._received = bytearray()
         self._ids = itertools.count(1)
+        self._undo: cleanup.Undo | None = None
 
     def __enter__(self) -> "LinuxPeer":
         self.start()
@@ -101,18 +106,18 @@ class LinuxPeer:
             raise Unavailable(f"{QEMU} is not installed")
         started = time.monotonic()
         self._control, theirs = socket.socketpair()
+        self._undo = cleanup.register(self._end, f"guest {self.name}")
         try:
             self._folder = Path(tempfile.mkdtemp(prefix="linux-peer-"))
             with theirs, (self._folder / "qemu.log").open("wb") as log:
                 inherited = [theirs, *(nic.inherited for nic in self.nics if nic.inherited)]
-                # pylint: disable-next=consider-using-with
                 self._process = subprocess.Popen(
                     self._command(theirs.fileno()),
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     pass_fds=[end.fileno() for end in inherited],
                     start_new_session=True,  # Ctrl-C reaches us, and we stop QEMU in order
                     preexec_fn=functools.partial(_die_with_parent, os.getpid()),
-                )  # fmt: skip
+                )
             for nic in self.nics:
                 if nic.inherited:
                     nic.inherited.close()
@@ -125,20 +130,8 @@ class LinuxPeer:
 
     def stop(self) -> None:
         """End QEMU and remove what it left; the guest's state is lost."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._undo is not None:
+            self._undo.run()
 
     @property
     def pid(self) -> int:
@@ -169,6 +162,23 @@ class LinuxPeer:
         """Fetch a file out of the guest."""
         return base64.b64decode(self.run(f"base64 -w 0 '{path}'").output)
 
+    def add_addresses(self, interface: str, addresses: tuple[str, ...]) -> None:
+        """Bring a card up with these addresses (with prefix lengths) and no others."""
+        lines = ["set -e", quiet_ipv6(interface, addresses)]
+        lines.append(f"ip link set {interface} addrgenmode none up")
+        for address in addresses:
+            lines.append(f"ip addr add {address} dev {interface}" + (" nodad" if ":" in address else ""))
+        self.run("\n".join(lines))
+
+    def set_tunnel(self, tunnel: Tunnel) -> None:
+        """Replace the guest's tunnel, if any, by this one."""
+        self.run(f"{tunnel.down_script()}\n{tunnel.up_script()}")
+
+    def xfrm_errors(self) -> dict[str, int]:
+        """The XFRM error counters (/proc/net/xfrm_stat) that are not 0."""
+        pairs = (line.split() for line in self.run("cat /proc/net/xfrm_stat").output.splitlines())
+        return {name: int(value) for name, value in pairs if int(value)}
+
     def console(self) -> str:
         """What the guest's kernel and init printed, and QEMU's own complaints."""
         if self._folder is None:
@@ -179,10 +189,25 @@ class LinuxPeer:
                 texts.append((self._folder / name).read_text(errors="replace"))
         return "\n".join(texts)
 
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
     def _command(self, control_fd: int) -> list[str]:
-        prefix = ["ip", "netns", "exec", self.namespace] if self.namespace else []
         command = [
-            *prefix, QEMU, "-name", self.name,
+            QEMU, "-name", self.name,
             "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max",
             "-m", str(self.memory_mib), "-smp", "1",
             "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
@@ -192,12 +217,12 @@ class LinuxPeer:
             "-serial", f"file:{self._folder}/console",
             "-chardev", f"socket,id=control,fd={control_fd}",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=control",
-        ]  # fmt: skip
+        ]
         for index, nic in enumerate(self.nics):
             kind, _, options = nic.netdev.partition(",")
             command += ["-netdev", f"{kind},id=n{index},{options}"]
             command += ["-device", f"virtio-net-pci,netdev=n{index},mac={nic.mac},romfile="]
-        return command
+        return self.namespace.command(command) if self.namespace else command
 
     def _read_line(self, deadline: float) -> str:
         assert self._control is not None

@@ -92,19 +92,20 @@ class Tunnel:
 
     def up_script(self) -> str:
         """Shell commands that set this end up; the delivery addresses must be there already."""
-        lines = ["set -e"]
-        lines += [self._gre_link()] if self.gre else [f"ip link add {XFRM_DEVICE} type xfrm if_id 1"]
-        # No link-local address: nothing but what a test sends goes through.
-        lines.append(f"ip link set {self.device} addrgenmode none mtu {self.mtu}")
-        lines.append(f"ethtool -K {self.device} tx off tso off gso off >/dev/null 2>&1 || true")
-        lines.append(f"ip link set {self.device} up")
+        device = self.device
+        commands = [self._gre_link() if self.gre else f"link add {XFRM_DEVICE} type xfrm if_id 1"]
+        # Nothing but what a test sends is to go through: no link-local address, no multicast reports.
+        commands.append(f"link set {device} addrgenmode none mtu {self.mtu}")
+        setup = [*commands, "END_OF_BATCH", quiet_ipv6(device, self.inner_addresses)]
+        commands = [f"link set {device} up"]
         for address in self.inner_addresses:
-            nodad = " nodad" if ":" in address else ""
-            lines.append(f"ip addr add {address} dev {self.device}{nodad}")
-        lines += [f"ip route replace {prefix} dev {self.device}" for prefix in self.inner_routes]
+            commands.append(f"addr add {address} dev {device}" + (" nodad" if ":" in address else ""))
+        commands += [f"route replace {prefix} dev {device}" for prefix in self.inner_routes]
         if self.outbound and self.inbound:
-            lines += self._xfrm(self.outbound, self.inbound)
-        return "\n".join(lines)
+            commands += self._xfrm(self.outbound, self.inbound)
+        offloads = f"ethtool -K {device} tx off tso off gso off >/dev/null 2>&1 || true"
+        batch = "ip -batch - <<'END_OF_BATCH'"
+        return "\n".join(("set -e", batch, *setup, batch, *commands, "END_OF_BATCH", offloads))
 
     def down_script(self) -> str:
         """Shell commands that take away what `up_script` made; safe when it is not there."""
@@ -113,7 +114,7 @@ class Tunnel:
     def _gre_link(self) -> str:
         assert self.gre is not None
         ipv6 = ":" in self.local
-        words = [f"ip link add {GRE_DEVICE} type", "ip6gre" if ipv6 else "gre"]
+        words = [f"link add {GRE_DEVICE} type", "ip6gre" if ipv6 else "gre"]
         words += ["local", self.local, "remote", self.remote]
         words += ["ttl", "inherit" if self.gre.ttl is None else str(self.gre.ttl)]
         words += ["tclass" if ipv6 else "tos", "inherit" if self.gre.tos is None else f"{self.gre.tos:#x}"]
@@ -144,13 +145,13 @@ class Tunnel:
             ):
                 addresses = ends if self.mode == "tunnel" else ""
                 policies.append(
-                    f"ip xfrm policy add src {source} dst {destination} {protocol} dir {direction} {interface} "
+                    f"xfrm policy add src {source} dst {destination} {protocol} dir {direction} {interface} "
                     f"tmpl {addresses} proto esp reqid 1 mode {self.mode}"
                 )
         return states + policies
 
     def _state(self, source: str, destination: str, sa: SecurityAssociation, direction: str) -> str:
-        words = [f"ip xfrm state add src {source} dst {destination} proto esp spi {sa.spi:#010x}"]
+        words = [f"xfrm state add src {source} dst {destination} proto esp spi {sa.spi:#010x}"]
         words.append(f"reqid 1 mode {self.mode} replay-window {sa.replay_window}")
         words += ["flag esn"] if sa.esn else []
         # A selector that names no family would keep an SA from carrying the other one.
@@ -163,6 +164,12 @@ class Tunnel:
         words += ["if_id 1"] if self.gre is None else []
         words.append(f"aead 'rfc4106(gcm(aes))' 0x{sa.key_salt.hex()} {sa.icv_octets * 8}")
         return " ".join(words)
+
+
+def quiet_ipv6(device: str, addresses: tuple[str, ...]) -> str:
+    """A shell command that keeps IPv6, with its multicast reports, off a device that has no IPv6 address."""
+    off = 0 if any(":" in address for address in addresses) else 1
+    return f"sysctl -qw net.ipv6.conf.{device}.disable_ipv6={off}"
 
 
 def host_prefix(address: str) -> str:
