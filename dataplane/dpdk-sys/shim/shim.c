@@ -87,6 +87,11 @@ void gh_thread_unregister(void)
 	rte_thread_unregister();
 }
 
+int gh_only_virtual_devices(void)
+{
+	return !rte_eal_has_pci() && rte_eal_iova_mode() == RTE_IOVA_VA;
+}
+
 static void shift_buffer(struct rte_mempool *pool, void *shift, void *object, unsigned int index)
 {
 	struct rte_mbuf *mbuf = object;
@@ -96,16 +101,19 @@ static void shift_buffer(struct rte_mempool *pool, void *shift, void *object, un
 	(void)index;
 	rte_iova_t iova = rte_mbuf_iova_get(mbuf);
 	mbuf->buf_addr = RTE_PTR_ADD(mbuf->buf_addr, bytes);
-	rte_mbuf_iova_set(mbuf, iova + bytes);
+	/* A dense pool has been told no bus addresses; there they are virtual ones. */
+	iova = rte_eal_iova_mode() == RTE_IOVA_VA ? (rte_iova_t)(uintptr_t)mbuf->buf_addr : iova + bytes;
+	rte_mbuf_iova_set(mbuf, iova);
 }
 
 /* As rte_pktmbuf_pool_create, but with elements longer than the data room, the stride as it is asked for, and
  * the buffers shifted. */
 struct rte_mempool *gh_pool_create(const char *name, uint32_t packets, uint32_t cache,
-				   uint32_t element_bytes, uint16_t data_room, uint16_t shift)
+				   uint32_t element_bytes, uint16_t data_room, uint16_t shift, int dense)
 {
 	struct rte_pktmbuf_pool_private private_data = { .mbuf_data_room_size = data_room };
 	struct rte_mempool *pool;
+	unsigned int flags = RTE_MEMPOOL_F_NO_SPREAD | (dense ? RTE_MEMPOOL_F_NO_IOVA_CONTIG : 0);
 	int status;
 
 	if (!gh_eal_ready()) {
@@ -117,7 +125,7 @@ struct rte_mempool *gh_pool_create(const char *name, uint32_t packets, uint32_t 
 		return NULL;
 	}
 	pool = rte_mempool_create_empty(name, packets, element_bytes, cache, sizeof(private_data),
-					(int)SOCKET_ID_ANY, RTE_MEMPOOL_F_NO_SPREAD);
+					(int)SOCKET_ID_ANY, flags);
 	if (pool == NULL)
 		return NULL;
 	status = rte_mempool_set_ops_byname(pool, rte_mbuf_best_mempool_ops(), NULL);
@@ -199,7 +207,7 @@ int gh_port_info(uint16_t port, struct gh_port_info *info)
 	info->min_mtu = dev.min_mtu;
 	info->max_mtu = dev.max_mtu;
 	info->max_rx_frame = dev.max_rx_pktlen;
-	info->max_mac_addresses = dev.max_mac_addrs;
+	info->interface_index = dev.if_index;
 	info->rx_offloads = dev.rx_offload_capa;
 	info->tx_offloads = dev.tx_offload_capa;
 	info->rss_types = dev.flow_type_rss_offloads;

@@ -52,9 +52,13 @@ const char *gh_version(void);
 int gh_thread_register(void);
 void gh_thread_unregister(void);
 
-/* Pools. ENODEV before EAL is ready. Each buffer starts `shift` bytes later than DPDK puts it; element_bytes has room for that. */
+/* Whether buses of real devices are off and bus addresses are virtual ones. */
+int gh_only_virtual_devices(void);
+
+/* Pools; ENODEV before EAL is ready. Each buffer starts `shift` bytes later than DPDK puts it; element_bytes has
+ * room for that. `dense` lets elements cross pages, for when gh_only_virtual_devices. */
 struct rte_mempool *gh_pool_create(const char *name, uint32_t packets, uint32_t cache,
-				   uint32_t element_bytes, uint16_t data_room, uint16_t shift);
+				   uint32_t element_bytes, uint16_t data_room, uint16_t shift, int dense);
 void gh_pool_each_chunk(struct rte_mempool *pool, void (*visit)(void *start, size_t bytes));
 uint32_t gh_pool_available(const struct rte_mempool *pool);
 struct rte_mbuf *gh_mbuf_alloc(struct rte_mempool *pool);
@@ -68,7 +72,7 @@ struct gh_port_info {
 	uint16_t min_mtu;
 	uint16_t max_mtu;
 	uint32_t max_rx_frame;
-	uint32_t max_mac_addresses;
+	uint32_t interface_index; /* of the kernel's interface under a virtual device, or 0 */
 	uint64_t rx_offloads;
 	uint64_t tx_offloads;
 	uint64_t rss_types;

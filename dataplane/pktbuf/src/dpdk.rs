@@ -37,7 +37,6 @@ impl DpdkPool {
         let element_bytes = geometry.stride(OBJECT_HEADER_BYTES + MBUF_BYTES) - OBJECT_HEADER_BYTES;
         let too_large = || invalid(format!("pool {name}: elements of {element_bytes} bytes"));
         let element_bytes_u32 = u32::try_from(element_bytes).map_err(|_| too_large())?;
-        let shift = u16::try_from(geometry.shift()).map_err(|_| too_large())?;
         // SAFETY: the name is a C string; EAL's state is checked inside, and the sizes by `Geometry`.
         let mempool = unsafe {
             sys::gh_pool_create(
@@ -46,7 +45,10 @@ impl DpdkPool {
                 cache,
                 element_bytes_u32,
                 geometry.buf_len(),
-                shift,
+                geometry.shift(),
+                // Elements that may not cross pages lie one to a page of 4 KiB where there are no huge pages, in
+                // the same few sets of the cache, and net_af_xdp takes the pool for shorter than it is.
+                sys::gh_only_virtual_devices(),
             )
         };
         let Some(mempool) = NonNull::new(mempool) else {

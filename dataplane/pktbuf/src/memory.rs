@@ -71,7 +71,7 @@ impl MemoryPool {
     /// Writes what of a slot's header never changes, and lists the slot as free.
     fn set_up(&self, slot: u32, geometry: &Geometry) {
         let header = self.shared().header(slot);
-        let first_byte = HEADER_BYTES + geometry.shift();
+        let first_byte = HEADER_BYTES + usize::from(geometry.shift());
         // SAFETY: the slot lies in the mapping, is aligned to a cache line, and nobody has seen it yet.
         unsafe {
             header.write(Header {

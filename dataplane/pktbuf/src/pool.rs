@@ -41,7 +41,7 @@ impl Default for PoolConfig {
 pub(crate) struct Geometry {
     pub(crate) packets: usize,
     buf_len: u16,
-    shift: usize,
+    shift: u16,
 }
 
 impl Geometry {
@@ -54,7 +54,9 @@ impl Geometry {
             let most = usize::from(u16::MAX) - HEADROOM;
             return refuse(format!("{} data bytes a packet: at most {most}", config.data_bytes));
         };
-        let shift = (CACHE_LINE - (HEADROOM + config.align_at % CACHE_LINE) % CACHE_LINE) % CACHE_LINE;
+        let past_line = (HEADROOM + config.align_at % CACHE_LINE) % CACHE_LINE;
+        // Below CACHE_LINE, so it fits.
+        let shift = ((CACHE_LINE - past_line) % CACHE_LINE) as u16;
         Ok(Geometry { packets: config.packets, buf_len, shift })
     }
 
@@ -67,14 +69,14 @@ impl Geometry {
     }
 
     /// Bytes by which the buffer starts behind a cache line boundary.
-    pub(crate) fn shift(&self) -> usize {
+    pub(crate) fn shift(&self) -> u16 {
         self.shift
     }
 
     /// Bytes from slot to slot with `overhead` bytes in front of the shifted buffer: an odd number of cache
     /// lines, so that the same field of all slots does not fall into few sets of the cache.
     pub(crate) fn stride(&self, overhead: usize) -> usize {
-        let lines = (overhead + self.shift + usize::from(self.buf_len)).div_ceil(CACHE_LINE);
+        let lines = (overhead + usize::from(self.shift) + usize::from(self.buf_len)).div_ceil(CACHE_LINE);
         (lines | 1) * CACHE_LINE
     }
 }
@@ -82,6 +84,7 @@ impl Geometry {
 struct Inner {
     kind: Kind,
     data_bytes: usize,
+    shift: u16,
 }
 
 enum Kind {
@@ -111,8 +114,9 @@ impl Pool {
     /// # Errors
     /// If the sizes are out of range, or there is no memory.
     pub fn memory_with(config: &PoolConfig) -> io::Result<Pool> {
-        let pool = MemoryPool::new(&Geometry::new(config)?)?;
-        Ok(Pool::of(Kind::Memory(pool), config))
+        let geometry = Geometry::new(config)?;
+        let pool = MemoryPool::new(&geometry)?;
+        Ok(Pool::of(Kind::Memory(pool), &geometry))
     }
 
     /// A pool in DPDK's memory, for use with DPDK ports. EAL must have been initialised.
@@ -121,8 +125,9 @@ impl Pool {
     /// If the sizes are out of range, the name is taken, there is no memory, or this build has no DPDK.
     #[cfg(have_dpdk)]
     pub fn dpdk(name: &str, config: &PoolConfig) -> io::Result<Pool> {
-        let pool = crate::dpdk::DpdkPool::new(name, &Geometry::new(config)?, config.cache)?;
-        Ok(Pool::of(Kind::Dpdk(pool), config))
+        let geometry = Geometry::new(config)?;
+        let pool = crate::dpdk::DpdkPool::new(name, &geometry, config.cache)?;
+        Ok(Pool::of(Kind::Dpdk(pool), &geometry))
     }
 
     /// A pool in DPDK's memory: not in this build.
@@ -135,8 +140,9 @@ impl Pool {
         Err(io::Error::new(io::ErrorKind::Unsupported, what))
     }
 
-    fn of(kind: Kind, config: &PoolConfig) -> Pool {
-        Pool(Arc::new(Inner { kind, data_bytes: config.data_bytes }))
+    fn of(kind: Kind, geometry: &Geometry) -> Pool {
+        let data_bytes = usize::from(geometry.buf_len()) - HEADROOM;
+        Pool(Arc::new(Inner { kind, data_bytes, shift: geometry.shift() }))
     }
 
     /// An empty packet with the standard headroom, or none if all are out.
@@ -194,6 +200,13 @@ impl Pool {
     #[must_use]
     pub fn data_bytes(&self) -> usize {
         self.0.data_bytes
+    }
+
+    /// Bytes by which `PoolConfig::align_at` moved each buffer, for drivers that place data by the address of
+    /// the header.
+    #[must_use]
+    pub fn shift(&self) -> u16 {
+        self.0.shift
     }
 
     /// The `rte_mempool` behind the pool, for drivers; null if this is not a DPDK pool.

@@ -43,3 +43,18 @@ pub fn references(packet: &Packet) -> u16 {
 pub fn is_mbuf(packet: &Packet) -> bool {
     packet.header().pool.addr() & crate::header::MEMORY_TAG == 0
 }
+
+/// Corrects the data offset of a packet that a driver placed as if its buffer had not been shifted by `shift` bytes.
+/// Answers whether the data lies in the buffer; if not, the packet is left empty.
+#[must_use]
+pub fn account_for_shift(packet: &mut Packet, shift: u16) -> bool {
+    let header = packet.header_mut();
+    let data_off = header.data_off.checked_sub(shift);
+    let inside =
+        data_off.filter(|&off| off.checked_add(header.data_len).is_some_and(|end| end <= header.buf_len));
+    match inside {
+        Some(data_off) => header.data_off = data_off,
+        None => packet.clear(),
+    }
+    inside.is_some()
+}

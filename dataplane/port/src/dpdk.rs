@@ -6,6 +6,8 @@
 
 #[cfg(have_dpdk)]
 mod device;
+#[cfg(have_dpdk)]
+mod kernel;
 
 #[cfg(have_dpdk)]
 pub(crate) use device::{Device, Queue};
@@ -192,8 +194,11 @@ fn arguments(config: &EalConfig) -> Result<Vec<String>, EalError> {
     switch(!config.huge_pages, "--no-huge");
     switch(!config.huge_pages, "--no-shconf");
     switch(!config.telemetry, "--no-telemetry");
-    // Without an allow list EAL would take every device that is bound to vfio.
-    switch(config.devices.iter().all(|device| is_virtual(device)), "--no-pci");
+    // Without an allow list EAL would take every device that is bound to vfio. Virtual devices have no use for
+    // physical addresses, which would cut pools into pieces.
+    let only_virtual = config.devices.iter().all(|device| is_virtual(device));
+    switch(only_virtual, "--no-pci");
+    switch(only_virtual, "--iova-mode=va");
     for device in &config.devices {
         let option = if is_virtual(device) { "--vdev" } else { "-a" };
         arguments.extend([option.to_owned(), device.clone()]);
@@ -253,7 +258,7 @@ mod tests {
     #[test]
     fn of_pci_devices_only_those_named_are_taken() {
         let arguments = arguments(&config(&["0000:3b:00.0,x=1", "net_null0"])).unwrap();
-        assert!(!arguments.contains(&"--no-pci".to_owned()));
+        assert!(!arguments.iter().any(|argument| argument == "--no-pci" || argument == "--iova-mode=va"));
         assert!(arguments.windows(2).any(|pair| pair == ["-a", "0000:3b:00.0,x=1"]));
         assert!(arguments.windows(2).any(|pair| pair == ["--vdev", "net_null0"]));
     }

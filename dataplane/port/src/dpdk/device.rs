@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! DPDK devices and their queues. No offloads are used, buffers are one segment.
 
-use super::{EalError, affinity};
+use super::{EalError, affinity, kernel};
 use crate::{Capabilities, MacAddress, PortConfig, PortError, Statistics};
 use dpdk_sys as sys;
 use pktbuf::{Batch, raw};
@@ -110,6 +110,7 @@ pub(crate) struct Device {
     _in_use: InUse,
     mac: MacAddress,
     mtu: u16,
+    shift: u16,
     multi_segment: AtomicU64,
     foreign: AtomicU64,
 }
@@ -128,13 +129,14 @@ impl Device {
                 .ok_or_else(|| setup.refuse("the device is open already".to_owned()))?,
             mac: [0; 6],
             mtu: config.mtu,
+            shift: config.pool.shift(),
             multi_segment: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
         };
-        setup.check(&opened)?;
+        let info = setup.check(&opened)?;
         setup.configure(port)?;
         setup.add_queues(port)?;
-        opened.mtu = setup.settle_mtu(port)?;
+        setup.settle_mtu(port, &info)?;
         // SAFETY: the port is configured and each of its queues set up.
         setup.step("start", unsafe { sys::gh_port_start(port) })?;
         if config.promiscuous {
@@ -154,9 +156,13 @@ impl Device {
         self.mtu
     }
 
+    /// What the driver says, and for a device over an interface of the kernel (some of whose drivers always say
+    /// yes) what the kernel says too.
     pub(crate) fn link_up(&self) -> bool {
         // SAFETY: a live port.
-        unsafe { sys::gh_port_link_up(self.port) == 1 }
+        let device = unsafe { sys::gh_port_link_up(self.port) == 1 };
+        let interface = self.info().map_or(0, |info| info.interface_index);
+        device && (interface == 0 || kernel::is_running(interface))
     }
 
     fn info(&self) -> Option<sys::gh_port_info> {
@@ -258,7 +264,7 @@ impl Setup<'_> {
         })
     }
 
-    fn check(&self, opened: &Device) -> Result<(), PortError> {
+    fn check(&self, opened: &Device) -> Result<sys::gh_port_info, PortError> {
         let config = self.config;
         let Some(info) = opened.info() else {
             return Err(self.refuse("the device tells nothing about itself".to_owned()));
@@ -278,7 +284,7 @@ impl Setup<'_> {
                 config.mtu
             )));
         }
-        Ok(())
+        Ok(info)
     }
 
     /// With the MTU asked for, or, where a driver will not have it that way, with its own.
@@ -309,18 +315,22 @@ impl Setup<'_> {
         Ok(())
     }
 
-    /// Sets the MTU, and answers with the one that holds: some virtual devices have none to set.
-    fn settle_mtu(&self, port: u16) -> Result<u16, PortError> {
+    /// Sets the MTU where it is not yet what was asked for. Devices without one to set pass what they are given.
+    fn settle_mtu(&self, port: u16, info: &sys::gh_port_info) -> Result<(), PortError> {
         let mut mtu = 0;
         // SAFETY: a live port and a number for it to write.
-        let status = unsafe { sys::gh_port_mtu(port, &mut mtu) };
-        if status == 0 && mtu == self.config.mtu {
-            return Ok(mtu);
+        let known = unsafe { sys::gh_port_mtu(port, &mut mtu) } == 0;
+        // The driver may believe what it was configured with and not have told the interface.
+        let mtu = match info.interface_index {
+            0 => known.then_some(mtu),
+            interface => kernel::mtu(interface),
+        };
+        if mtu == Some(self.config.mtu) {
+            return Ok(());
         }
         // SAFETY: a configured port.
         let status = unsafe { sys::gh_port_set_mtu(port, self.config.mtu) };
-        self.step_if_supported(&format!("an MTU of {}", self.config.mtu), status)?;
-        Ok(self.config.mtu)
+        self.step_if_supported(&format!("an MTU of {}", self.config.mtu), status)
     }
 
     fn step(&self, step: &str, status: c_int) -> Result<(), PortError> {
@@ -344,16 +354,24 @@ impl Setup<'_> {
     }
 }
 
+/// The driver that writes frames where the mbuf's own address says, not `buf_addr`: it gives the kernel the pool's
+/// memory and computes `data_off` from where a frame came to lie.
+const PLACES_BY_ADDRESS: &str = "net_af_xdp";
+
 /// A queue pair of a device.
 pub(crate) struct Queue {
     port: u16,
     index: u16,
+    /// What `data_off` of received packets is too large by; 0 but for [`PLACES_BY_ADDRESS`].
+    excess: u16,
     device: Arc<Device>,
 }
 
 impl Queue {
     pub(crate) fn new(device: &Arc<Device>, index: u16) -> Queue {
-        Queue { port: device.port, index, device: device.clone() }
+        let by_address = device.info().is_some_and(|info| text(&info.driver) == PLACES_BY_ADDRESS);
+        let excess = if by_address { device.shift } else { 0 };
+        Queue { port: device.port, index, excess, device: device.clone() }
     }
 
     #[inline]
@@ -373,6 +391,9 @@ impl Queue {
         if received.iter().any(|packet| raw::segments(packet) != 1) {
             self.drop_multi_segment(batch);
         }
+        if self.excess != 0 {
+            self.account_for_shift(batch, before);
+        }
         batch.len() - before
     }
 
@@ -383,6 +404,17 @@ impl Queue {
         batch.retain(|packet| raw::segments(packet) == 1);
         let dropped = before - batch.len();
         self.device.multi_segment.fetch_add(dropped as u64, Ordering::Relaxed);
+    }
+
+    /// Corrects what the driver says of the packets from `before` on; drops what does not lie in its buffer.
+    #[cold]
+    fn account_for_shift(&self, batch: &mut Batch, before: usize) {
+        let mut index = 0;
+        let excess = self.excess;
+        batch.retain(|packet| {
+            index += 1;
+            index <= before || raw::account_for_shift(packet, excess)
+        });
     }
 
     #[inline]
