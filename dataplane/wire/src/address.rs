@@ -115,7 +115,7 @@ impl fmt::Debug for Address {
 /// Whether `address` has the IPv4-mapped form, which may not appear in a packet (RFC 6890 §2.2.3).
 #[inline]
 pub fn is_ipv4_mapped(address: &Ipv6Addr) -> bool {
-    matches!(address.octets(), [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, ..])
+    address.to_bits() >> 32 == 0xffff
 }
 
 /// Whether `address` names one IPv4 host on a network: what a source must be (RFC 1812 §5.3.7).

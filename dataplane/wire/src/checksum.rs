@@ -111,14 +111,12 @@ impl Sum {
     }
 
     /// The sum folded to 16 bits, in the machine's byte order.
+    ///
+    /// Adding a word to itself with its halves exchanged leaves their sum, with its carry brought round, in the high half.
     #[inline]
     fn fold(self) -> u16 {
-        let sum = (self.0 >> 32) + (self.0 & 0xffff_ffff);
-        let sum = (sum >> 32) + (sum & 0xffff_ffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        let sum = (sum >> 16) + (sum & 0xffff);
-        low_16(sum)
+        let sum = high_32(self.0.wrapping_add(self.0.rotate_left(32)));
+        high_16(sum.wrapping_add(sum.rotate_left(16)))
     }
 }
 
@@ -181,8 +179,14 @@ const fn widen(word: u16) -> u32 {
 }
 
 #[inline]
-const fn low_16(value: u64) -> u16 {
-    let [a, b, ..] = value.to_le_bytes();
+const fn high_32(value: u64) -> u32 {
+    let [.., a, b, c, d] = value.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
+}
+
+#[inline]
+const fn high_16(value: u32) -> u16 {
+    let [.., a, b] = value.to_le_bytes();
     u16::from_le_bytes([a, b])
 }
 

@@ -53,7 +53,7 @@ impl Dscp {
         self.0 << 2 | ecn.bits()
     }
 
-    /// The name in RFC 4594 ("EF", "AF21", "CS6", "DF"), if the code point has one.
+    /// The name in RFC 4594 or RFC 8622 ("EF", "AF21", "CS6", "DF", "LE"), if the code point has one.
     pub fn name(self) -> Option<&'static str> {
         NAMES.iter().find(|(value, _)| *value == self.0).map(|(_, name)| *name)
     }

@@ -145,12 +145,30 @@ pub fn parse_with(l3: &[u8], checksum: HeaderChecksum) -> Result<Parsed, ParseEr
 
 #[inline]
 fn parse_ipv4(l3: &[u8], checksum: HeaderChecksum) -> Result<Parsed, ParseError> {
-    let packet = ipv4::Packet::parse(l3)?;
+    let (header, _) = ipv4::Header::split(l3)?;
+    if !header.is_without_options() {
+        return parse_ipv4_with_options(l3, checksum);
+    }
+    let total_bytes = usize::from(header.total_length());
+    if total_bytes < ipv4::HEADER_BYTES {
+        return Err(ParseError::BadLength);
+    }
+    let payload = l3.get(ipv4::HEADER_BYTES..total_bytes).ok_or(ParseError::Truncated)?;
+    ipv4_parsed(&ipv4::Packet { header, options: &[], payload }, checksum)
+}
+
+#[cold]
+fn parse_ipv4_with_options(l3: &[u8], checksum: HeaderChecksum) -> Result<Parsed, ParseError> {
+    ipv4_parsed(&ipv4::Packet::parse(l3)?, checksum)
+}
+
+#[inline]
+fn ipv4_parsed(packet: &ipv4::Packet<'_>, checksum: HeaderChecksum) -> Result<Parsed, ParseError> {
     let header = packet.header;
     if checksum == HeaderChecksum::Verify && !packet.checksum_is_valid() {
         return Err(ParseError::BadChecksum);
     }
-    let fragment = ipv4_fragment(&packet)?;
+    let fragment = ipv4_fragment(packet)?;
     let protocol = header.protocol();
     let (source_port, destination_port) = ports(protocol, IpProtocol::ICMP, fragment, packet.payload)?;
     Ok(Parsed {
@@ -189,24 +207,46 @@ fn fragment_at(offset: u16, bytes: usize) -> Result<Fragment, ParseError> {
 #[inline]
 fn parse_ipv6(l3: &[u8]) -> Result<Parsed, ParseError> {
     let packet = ipv6::Packet::parse(l3)?;
+    let next_header = packet.header.next_header();
+    if ipv6::extension::is_passed(next_header, false) {
+        return parse_ipv6_with_extensions(&packet);
+    }
+    ipv6_parsed(&packet, (next_header, 40), packet.payload, Fragment::None, false)
+}
+
+#[inline(never)]
+fn parse_ipv6_with_extensions(packet: &ipv6::Packet<'_>) -> Result<Parsed, ParseError> {
+    let upper = ipv6::extension::walk(packet, false)?;
+    let behind = usize::from(upper.offset) - ipv6::HEADER_BYTES;
+    let payload = packet.payload.get(behind..).ok_or(ParseError::Truncated)?;
+    let fragment = match upper.fragment {
+        Some(fragment) if !fragment.is_atomic() => fragment_at(fragment.offset, payload.len())?,
+        _ => Fragment::None,
+    };
+    ipv6_parsed(packet, (upper.protocol, upper.offset), payload, fragment, upper.has_hop_by_hop)
+}
+
+/// `upper` is the upper layer's protocol and where it begins.
+#[inline]
+fn ipv6_parsed(
+    packet: &ipv6::Packet<'_>,
+    upper: (IpProtocol, u16),
+    payload: &[u8],
+    fragment: Fragment,
+    has_options: bool,
+) -> Result<Parsed, ParseError> {
     let header = packet.header;
+    let (protocol, header_bytes) = upper;
     let (source, destination) = (header.source(), header.destination());
     if is_ipv4_mapped(&source) || is_ipv4_mapped(&destination) {
         return Err(ParseError::BadAddress);
     }
     let total_bytes = header.payload_length().checked_add(40).ok_or(ParseError::BadLength)?;
-    let upper = ipv6::extension::walk(&packet, false)?;
-    let payload =
-        packet.payload.get(usize::from(upper.offset) - ipv6::HEADER_BYTES..).ok_or(ParseError::Truncated)?;
-    let fragment = match upper.fragment {
-        Some(fragment) if !fragment.is_atomic() => fragment_at(fragment.offset, payload.len())?,
-        _ => Fragment::None,
-    };
-    let (source_port, destination_port) = ports(upper.protocol, IpProtocol::ICMPV6, fragment, payload)?;
+    let (source_port, destination_port) = ports(protocol, IpProtocol::ICMPV6, fragment, payload)?;
     Ok(Parsed {
         family: Family::Ipv6,
-        protocol: upper.protocol,
-        header_bytes: upper.offset,
+        protocol,
+        header_bytes,
         total_bytes,
         source: IpAddr::V6(source),
         destination: IpAddr::V6(destination),
@@ -215,7 +255,7 @@ fn parse_ipv6(l3: &[u8]) -> Result<Parsed, ParseError> {
         tos: header.traffic_class(),
         ttl: header.hop_limit(),
         fragment,
-        has_options: upper.has_hop_by_hop,
+        has_options,
         dont_fragment: true,
     })
 }
@@ -414,6 +454,24 @@ mod tests {
     }
 
     #[test]
+    fn impossible_ipv4_lengths_are_refused() {
+        let with = |at: usize, value: u8| {
+            let mut bytes = hex(UDP);
+            bytes[at] = value;
+            parse_with(&bytes, HeaderChecksum::Verified).map(|parsed| parsed.header_bytes)
+        };
+        for ihl in 0..5 {
+            assert_eq!(with(0, 0x40 | ihl), Err(ParseError::BadHeaderLength));
+        }
+        assert_eq!(with(0, 0x46), Ok(24));
+        assert_eq!(with(0, 0x49), Err(ParseError::BadLength));
+        for total in 0..20 {
+            assert_eq!(with(3, total), Err(ParseError::BadLength));
+        }
+        assert_eq!(with(3, 36), Err(ParseError::Truncated));
+    }
+
+    #[test]
     fn the_header_checksum_is_verified_unless_a_nic_did() {
         for text in [UDP, UDP_WITH_OPTIONS] {
             let mut bytes = hex(text);
@@ -512,6 +570,24 @@ mod tests {
             repr.emit(&mut buffer).unwrap();
             buffer[40..44].copy_from_slice(&upper);
             prop_assert_eq!(parse(&buffer), Ok(expected));
+        }
+
+        /// The path without options is its own code: it must refuse what the view refuses.
+        #[test]
+        fn the_view_and_the_one_pass_agree(mut bytes in prop::collection::vec(any::<u8>(), 1..60), ihl in 3u8..8, total in 0u16..70) {
+            bytes[0] = 0x40 | ihl;
+            if bytes.len() > 10 {
+                bytes[2..4].copy_from_slice(&total.to_be_bytes());
+                // A protocol without ports, not a fragment: nothing else to refuse.
+                (bytes[6], bytes[7], bytes[9]) = (0, 0, IpProtocol::GRE.0);
+            }
+            let view = ipv4::Packet::parse(&bytes);
+            let one_pass = parse_with(&bytes, HeaderChecksum::Verified);
+            prop_assert_eq!(view.err(), one_pass.err());
+            if let (Ok(view), Ok(one_pass)) = (view, one_pass) {
+                prop_assert_eq!(view.payload, one_pass.upper_layer(&bytes));
+                prop_assert_eq!(view.checksum_is_valid(), parse(&bytes).is_ok());
+            }
         }
 
         #[test]

@@ -96,14 +96,12 @@ impl Header {
     /// Length of the header with the optional fields that its flags announce, in bytes: 4 to 16.
     #[inline]
     pub const fn header_bytes(&self) -> usize {
-        // C, K and S each bring four bytes: their bits are counted.
-        let flags = self.flags_version.get() & (CHECKSUM_PRESENT | KEY_PRESENT | SEQUENCE_PRESENT);
-        match flags.count_ones() {
-            0 => 4,
-            1 => 8,
-            2 => 12,
-            _ => 16,
-        }
+        // C, K and S each bring four bytes.
+        let mut bytes = HEADER_BYTES;
+        bytes += if self.checksum_present() { 4 } else { 0 };
+        bytes += if self.key_present() { 4 } else { 0 };
+        bytes += if self.sequence_number_present() { 4 } else { 0 };
+        bytes
     }
 }
 
@@ -127,25 +125,12 @@ impl<'a> Packet<'a> {
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Packet<'a>, ParseError> {
         let (header, rest) = Header::split(bytes)?;
-        // One test for the packet that nearly all are.
-        if header.flags_version.get() != 0 {
-            return Packet::parse_optional(header, rest, bytes);
+        // One test for the packets that nearly all are.
+        if header.flags_version.get() & (MUST_BE_ZERO | VERSION_MASK | CHECKSUM_PRESENT) != 0 {
+            check(header, bytes)?;
         }
-        Ok(Packet { header, optional: &[], payload: rest })
-    }
-
-    fn parse_optional(header: &'a Header, rest: &'a [u8], bytes: &'a [u8]) -> Result<Packet<'a>, ParseError> {
-        if header.version() != 0 {
-            return Err(ParseError::BadVersion);
-        }
-        if header.has_reserved_bits() {
-            return Err(ParseError::ReservedBits);
-        }
-        let (optional, payload) =
-            rest.split_at_checked(header.header_bytes() - HEADER_BYTES).ok_or(ParseError::Truncated)?;
-        if header.checksum_present() && !checksum::is_valid(bytes) {
-            return Err(ParseError::BadChecksum);
-        }
+        let optional_bytes = header.header_bytes() - HEADER_BYTES;
+        let (optional, payload) = rest.split_at_checked(optional_bytes).ok_or(ParseError::Truncated)?;
         Ok(Packet { header, optional, payload })
     }
 
@@ -169,6 +154,24 @@ impl<'a> Packet<'a> {
     fn word_at(&self, offset: usize) -> Option<u32> {
         self.optional.get(offset..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
+}
+
+/// What must be refused, and the checksum if present.
+#[cold]
+fn check(header: &Header, bytes: &[u8]) -> Result<(), ParseError> {
+    if header.version() != 0 {
+        return Err(ParseError::BadVersion);
+    }
+    if header.has_reserved_bits() {
+        return Err(ParseError::ReservedBits);
+    }
+    if bytes.len() < header.header_bytes() {
+        return Err(ParseError::Truncated);
+    }
+    if header.checksum_present() && !checksum::is_valid(bytes) {
+        return Err(ParseError::BadChecksum);
+    }
+    Ok(())
 }
 
 /// What the header says.

@@ -107,7 +107,15 @@ impl IpProtocol {
     /// Whether the upper-layer header begins with a source and a destination port of 16 bits each.
     #[inline]
     pub const fn has_ports(self) -> bool {
-        matches!(self, Self::TCP | Self::UDP | Self::SCTP | Self::UDP_LITE | Self::DCCP)
+        // Two bit masks and no jump table: every packet asks.
+        const BELOW_64: u64 = 1 << IpProtocol::TCP.0 | 1 << IpProtocol::UDP.0 | 1 << IpProtocol::DCCP.0;
+        const FROM_128: u64 = 1 << (IpProtocol::SCTP.0 - 128) | 1 << (IpProtocol::UDP_LITE.0 - 128);
+        let mask = match self.0 >> 6 {
+            0 => BELOW_64,
+            2 => FROM_128,
+            _ => 0,
+        };
+        mask >> (self.0 & 63) & 1 != 0
     }
 }
 
@@ -152,6 +160,15 @@ mod tests {
         for number in 0..=255 {
             assert_eq!(IpProtocol(number).to_string().parse(), Ok(IpProtocol(number)));
         }
+    }
+
+    #[test]
+    fn exactly_five_protocols_have_ports() {
+        let with_ports: std::vec::Vec<_> = (0..=255).map(IpProtocol).filter(|p| p.has_ports()).collect();
+        assert_eq!(
+            with_ports,
+            [IpProtocol::TCP, IpProtocol::UDP, IpProtocol::DCCP, IpProtocol::SCTP, IpProtocol::UDP_LITE]
+        );
     }
 
     #[test]

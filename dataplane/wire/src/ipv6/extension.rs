@@ -137,8 +137,9 @@ pub(crate) fn walk(packet: &Packet<'_>, passes_authentication: bool) -> Result<U
     Ok(at)
 }
 
+/// Whether the walk goes on behind a header of this type.
 #[inline]
-fn is_passed(protocol: IpProtocol, passes_authentication: bool) -> bool {
+pub(crate) fn is_passed(protocol: IpProtocol, passes_authentication: bool) -> bool {
     match protocol {
         IpProtocol::HOP_BY_HOP
         | IpProtocol::ROUTING
