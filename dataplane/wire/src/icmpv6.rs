@@ -167,7 +167,7 @@ pub enum Repr<'a> {
     },
     /// The packet could not be delivered.
     DestinationUnreachable {
-        /// Why: see [`unreachable`].
+        /// Why: see [`mod@unreachable`].
         code: u8,
         /// The front of the packet.
         original: &'a [u8],
@@ -293,7 +293,7 @@ const fn pair(first: u16, second: u16) -> [u8; 4] {
 /// What to say about a packet that is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// Destination Unreachable with a code of [`unreachable`].
+    /// Destination Unreachable with a code of [`mod@unreachable`].
     DestinationUnreachable {
         /// Why.
         code: u8,
