@@ -1,2 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The two ways of a packet and their stages: no I/O, no thread, no clock, no unsafe.
+//! The two ways of a packet and their stages.
+//!
+//! [`Pipeline`] is one worker's: the process gives it bursts and a time, it gives back frames to transmit and
+//! packets for other workers. [`outbound`] and [`inbound`] know the stages and their order; stages know the
+//! tables; stages do not know each other. A stage is a loop over a [lane](lane) of packets.
+//!
+//! Not here: I/O, threads, clocks, logs, building of tables, and `unsafe`. Time comes in as nanoseconds of a
+//! monotonic clock, packet memory as a pool, keys inside the SAs of [`Sad`].
+#![forbid(unsafe_code)]
+
+mod context;
+mod counters;
+mod dispatch;
+mod encapsulate;
+mod forward;
+mod fragment;
+mod gre;
+mod icmp;
+mod identification;
+mod inbound;
+mod ingress;
+mod lane;
+mod limiter;
+mod link;
+mod local;
+mod mss;
+mod neighbor;
+mod outbound;
+mod outgoing;
+mod pipeline;
+mod policy;
+mod sad;
+mod waiting;
+
+pub use counters::Counters;
+pub use outgoing::Sent;
+pub use pipeline::{HandedOver, Pipeline, PipelineConfig};
+pub use sad::{InboundEntry, Sad, State};

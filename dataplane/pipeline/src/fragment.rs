@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Packets and the size of what carries them: fits, is cut (RFC 791 §3.2), or is too big (RFC 1191, RFC 8201).
+//!
+//! Fragmentation happens before GRE and ESP: each fragment is sealed on its own.
+
+use messages::{DropReason, WorkerCounter};
+use pktbuf::Packet;
+use wire::Family;
+use wire::flow::{self, Parsed};
+use wire::ipv4;
+use wire::ipv4::fragment::Plan;
+
+use crate::context::{Context, Note};
+
+/// Whether a packet may go on as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fits {
+    /// As it is.
+    Whole,
+    /// In pieces.
+    InFragments,
+    /// Not at all: its sender is told.
+    TooBig,
+}
+
+/// Compares a packet with the largest that may go on.
+#[inline(always)]
+pub(crate) fn fits(packet: &Packet, parsed: &Parsed, mtu: u16) -> Fits {
+    if packet.len() <= usize::from(mtu) {
+        Fits::Whole
+    } else if parsed.family == Family::Ipv4 && !parsed.dont_fragment {
+        Fits::InFragments
+    } else {
+        Fits::TooBig
+    }
+}
+
+/// Cuts an IPv4 packet into fragments of at most `mtu` bytes and gives each to `each`, in order.
+pub(crate) fn fragment(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    note: &Note,
+    mtu: u16,
+    mut each: impl FnMut(&mut Context<'_>, Packet, Note),
+) {
+    let plan = ipv4::Packet::parse(packet.data()).and_then(|whole| Plan::new(whole, mtu));
+    let Ok(plan) = plan else {
+        return ctx.drop(packet, DropReason::FragmentFailed);
+    };
+    if ctx.pool.available() < plan.count() {
+        return ctx.drop(packet, DropReason::NoBuffer);
+    }
+    for index in 0..plan.count() {
+        let Some(fragment) = piece(ctx, &plan, index, mtu) else { break };
+        ctx.counters.add(WorkerCounter::FragmentsMade, 1);
+        match flow::parse(fragment.data()) {
+            Ok(parsed) => each(ctx, fragment, Note { parsed, ..*note }),
+            Err(_) => ctx.drop(fragment, DropReason::FragmentFailed),
+        }
+    }
+    ctx.consume(packet);
+}
+
+fn piece(ctx: &Context<'_>, plan: &Plan<'_>, index: usize, mtu: u16) -> Option<Packet> {
+    let mut fragment = ctx.pool.alloc()?;
+    let bytes = plan.emit(index, fragment.append(usize::from(mtu)).ok()?).ok()?;
+    fragment.truncate(bytes);
+    Some(fragment)
+}

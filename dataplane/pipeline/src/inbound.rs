@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The way in: ESP for us → SPI → SA → owner worker → open the burst → what was inside → GRE → as any packet.
+//!
+//! The order is `docs/packet-walk.md`'s; RFC 4303 §3.4, RFC 4301 §5.2.
+
+use arrayvec::ArrayVec;
+use esp::{OpenBurst, OpenError, Opened};
+use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex, WorkerCounter};
+use pktbuf::{BURST, Packet};
+use wire::flow::Parsed;
+use wire::{Ecn, IpProtocol, ecn};
+
+use crate::context::{Context, Note, Origin};
+use crate::dispatch::{Lanes, dispatch};
+use crate::gre::{GreNote, apply_ecn};
+use crate::lane::Lane;
+use crate::sad::InboundEntry;
+use crate::{encapsulate, gre, ingress};
+
+/// An ESP packet for us, its outer header in front.
+#[derive(Clone, Copy)]
+pub(crate) struct EspNote {
+    outer: Parsed,
+    port: PortIndex,
+    sa: SaIndex,
+    protection: ProtectionIndex,
+}
+
+impl EspNote {
+    /// A packet whose SA is not looked up yet.
+    pub(crate) fn new(note: &Note) -> Self {
+        Self { outer: note.parsed, port: note.port, sa: SaIndex(0), protection: ProtectionIndex(0) }
+    }
+
+    fn esp_offset(&self) -> usize {
+        usize::from(self.outer.header_bytes)
+    }
+}
+
+/// Opens what is for us and takes out what it carries; the rest of its way is `lanes.forward`.
+pub(crate) fn run(ctx: &mut Context<'_>, lanes: &mut Lanes) {
+    if !lanes.esp.is_empty() {
+        let mut ours = Lane::default();
+        find_sa(ctx, &mut lanes.esp, &mut ours);
+        let outcomes = open(ctx, &mut ours);
+        for ((packet, note), outcome) in ours.drain().zip(outcomes) {
+            match outcome {
+                Ok(opened) => take_out(ctx, packet, &note, opened, lanes),
+                Err(error) => ctx.drop(packet, drop_reason(error)),
+            }
+        }
+    }
+    if !lanes.gre.is_empty() {
+        let mut packets = std::mem::take(&mut lanes.gre);
+        gre::decapsulate(ctx, &mut packets, lanes);
+    }
+}
+
+/// SPI → SA; packets whose window belongs to another worker go there, unopened.
+fn find_sa(ctx: &mut Context<'_>, lane: &mut Lane<EspNote>, ours: &mut Lane<EspNote>) {
+    for (packet, mut note) in lane.drain() {
+        match look_up(ctx, &packet, &mut note) {
+            Ok(entry) if entry.owner == ctx.worker => {
+                if let Err(packet) = ours.push(packet, note) {
+                    ctx.drop(packet, DropReason::NoBuffer);
+                }
+            }
+            Ok(entry) => {
+                if let Err(packet) = ctx.handovers.push(packet, (entry.owner, note.port)) {
+                    ctx.drop(packet, DropReason::HandoverFull);
+                }
+            }
+            Err(reason) => ctx.drop(packet, reason),
+        }
+    }
+}
+
+fn look_up<'a>(
+    ctx: &Context<'a>,
+    packet: &Packet,
+    note: &mut EspNote,
+) -> Result<&'a InboundEntry, DropReason> {
+    let esp = packet.data().get(note.esp_offset()..).unwrap_or(&[]);
+    let (header, _) = wire::esp::Header::split(esp).map_err(|_| DropReason::EspTruncated)?;
+    let (sa, protection) = ctx.tables.sas.inbound(header.spi().0).ok_or(DropReason::SpiUnknown)?;
+    let ends = ctx.tables.protections.get(protection).ok_or(DropReason::SpiUnknown)?;
+    if note.outer.source != ends.remote || note.outer.destination != ends.local {
+        return Err(DropReason::SaAddress);
+    }
+    (note.sa, note.protection) = (sa, protection);
+    ctx.sad.inbound(sa).ok_or(DropReason::SpiUnknown)
+}
+
+/// Checks, opens, checks again and strips: one outcome for each packet of the lane.
+fn open(ctx: &mut Context<'_>, lane: &mut Lane<EspNote>) -> ArrayVec<Result<Opened, OpenError>, BURST> {
+    let mut burst = OpenBurst::new(ctx.now_ns);
+    let mut staged: ArrayVec<Result<(), OpenError>, BURST> = ArrayVec::new();
+    let sad = ctx.sad;
+    for (packet, note) in lane.iter_mut() {
+        let pushed = match sad.inbound(note.sa) {
+            Some(entry) => burst.push(packet, note.esp_offset(), &entry.sa),
+            None => Err(OpenError::Expired),
+        };
+        staged.push(pushed);
+    }
+    let mut opened = burst.open().into_iter();
+    let outcomes: ArrayVec<_, BURST> = staged
+        .into_iter()
+        .map(|pushed| pushed.and_then(|()| opened.next().unwrap_or(Err(OpenError::BurstFull))))
+        .collect();
+    ctx.counters.add(WorkerCounter::Opened, outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
+    outcomes
+}
+
+fn drop_reason(error: OpenError) -> DropReason {
+    match error {
+        OpenError::Expired => DropReason::SaExpired,
+        OpenError::TooShort | OpenError::Misaligned => DropReason::EspTruncated,
+        OpenError::SequenceZero => DropReason::SequenceZero,
+        OpenError::Replayed => DropReason::Replayed,
+        OpenError::TooOld => DropReason::ReplayTooOld,
+        OpenError::BadIcv => DropReason::BadIcv,
+        OpenError::BadPadLength => DropReason::PadLength,
+        OpenError::BadPadding => DropReason::PadBytes,
+        OpenError::Dummy => DropReason::DummyPacket,
+        OpenError::BurstFull => DropReason::NoBuffer,
+    }
+}
+
+/// What the next header says was inside, checked against the SA's mode.
+fn take_out(ctx: &mut Context<'_>, packet: Packet, note: &EspNote, opened: Opened, lanes: &mut Lanes) {
+    let Some(protection) = ctx.tables.protections.get(note.protection) else {
+        return ctx.drop(packet, DropReason::SpiUnknown);
+    };
+    match (protection.mode, opened.next_header) {
+        (EspMode::Transport, IpProtocol::GRE) => carried_gre(ctx, packet, note, &opened, lanes),
+        (EspMode::Transport, IpProtocol::IPV4 | IpProtocol::IPV6) | (EspMode::Tunnel, IpProtocol::GRE) => {
+            ctx.drop(packet, DropReason::EspNextHeader);
+        }
+        (EspMode::Transport, _) => carried_transport(ctx, packet, note, &opened, lanes),
+        (EspMode::Tunnel, IpProtocol::IPV4 | IpProtocol::IPV6) => {
+            carried_packet(ctx, packet, note, &opened, lanes);
+        }
+        (EspMode::Tunnel, _) => ctx.drop(packet, DropReason::EspNextHeader),
+    }
+}
+
+/// Transport mode around GRE: the delivery header is the outer one.
+fn carried_gre(
+    ctx: &mut Context<'_>,
+    mut packet: Packet,
+    note: &EspNote,
+    opened: &Opened,
+    lanes: &mut Lanes,
+) {
+    packet.truncate(opened.payload.end);
+    let Ok(gre_offset) = u16::try_from(opened.payload.start) else {
+        return ctx.drop(packet, DropReason::GreMalformed);
+    };
+    let ecn = Ecn::of_tos(note.outer.tos);
+    push_gre(ctx, packet, GreNote::protected(note.outer, gre_offset, ecn, note.port, note.protection), lanes);
+}
+
+/// Transport mode around anything else: the IP header moves up to what it belongs to.
+fn carried_transport(
+    ctx: &mut Context<'_>,
+    mut packet: Packet,
+    note: &EspNote,
+    opened: &Opened,
+    lanes: &mut Lanes,
+) {
+    packet.truncate(opened.payload.end);
+    if encapsulate::remove_esp(&mut packet, &note.outer, opened.payload.start, opened.next_header).is_err() {
+        return ctx.drop(packet, DropReason::EspNextHeader);
+    }
+    inner(ctx, packet, note, lanes);
+}
+
+/// Tunnel mode: a whole packet, which may be the delivery packet of a GRE tunnel.
+fn carried_packet(
+    ctx: &mut Context<'_>,
+    mut packet: Packet,
+    note: &EspNote,
+    opened: &Opened,
+    lanes: &mut Lanes,
+) {
+    packet.truncate(opened.payload.end);
+    if packet.trim_front(opened.payload.start).is_err() {
+        return ctx.drop(packet, DropReason::EspTruncated);
+    }
+    let version = packet.data().first().map_or(0, |byte| byte >> 4);
+    if version != if opened.next_header == IpProtocol::IPV4 { 4 } else { 6 } {
+        return ctx.drop(packet, DropReason::IpMalformed);
+    }
+    inner(ctx, packet, note, lanes);
+}
+
+/// A packet that ESP carried, its IP header in front.
+fn inner(ctx: &mut Context<'_>, packet: Packet, note: &EspNote, lanes: &mut Lanes) {
+    let (mut packet, mut parsed) = match ingress::parse(packet) {
+        Ok(inside) => inside,
+        Err((packet, reason)) => return ctx.drop(packet, reason),
+    };
+    let outer = Ecn::of_tos(note.outer.tos);
+    let Ok(combined) = ecn::decapsulate(outer, Ecn::of_tos(parsed.tos)) else {
+        return ctx.drop(packet, DropReason::EcnInvalid);
+    };
+    let gre_for_us = parsed.protocol == IpProtocol::GRE
+        && !parsed.is_fragment()
+        && ctx.tables.addresses.is_local(&parsed.destination);
+    if gre_for_us {
+        let gre = GreNote::protected(parsed, parsed.header_bytes, combined, note.port, note.protection);
+        return push_gre(ctx, packet, gre, lanes);
+    }
+    apply_ecn(ctx, &mut packet, &mut parsed, combined);
+    let origin = Origin::Protection(note.protection);
+    dispatch(ctx, packet, Note { parsed, port: note.port, origin }, lanes);
+}
+
+fn push_gre(ctx: &mut Context<'_>, packet: Packet, note: GreNote, lanes: &mut Lanes) {
+    if let Err(packet) = lanes.gre.push(packet, note) {
+        ctx.drop(packet, DropReason::NoBuffer);
+    }
+}

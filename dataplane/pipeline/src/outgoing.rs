@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What may leave: a packet becomes [`Outgoing`] by being sealed, by an SPD entry that says BYPASS, or by being
+//! ARP or neighbour discovery. Transmit queues take nothing else, so that nothing reaches a port by mistake.
+
+use std::collections::VecDeque;
+
+use messages::PortIndex;
+use pktbuf::{BURST, Batch, Packet};
+
+/// Frames that one port holds back at most while its device takes no more.
+const QUEUE_FRAMES: usize = 1024;
+
+/// A packet that may be transmitted.
+pub(crate) struct Outgoing(Packet);
+
+/// Leave to send a packet in clear. Only the SPD stage makes it, and only from BYPASS or on the protected side.
+#[derive(Clone, Copy)]
+pub(crate) struct ClearancePass(());
+
+impl ClearancePass {
+    /// The SPD of the egress port says BYPASS, or has no say there (RFC 4301 §4.4.1).
+    pub(crate) fn from_bypass() -> Self {
+        Self(())
+    }
+}
+
+impl Outgoing {
+    /// A packet that ESP has sealed.
+    pub(crate) fn sealed(packet: Packet) -> Self {
+        Self(packet)
+    }
+
+    /// A packet that may leave in clear.
+    pub(crate) fn clear(packet: Packet, _pass: ClearancePass) -> Self {
+        Self(packet)
+    }
+
+    /// An ARP or neighbour discovery message of ours: link-local, never forwarded.
+    pub(crate) fn link_local(packet: Packet) -> Self {
+        Self(packet)
+    }
+
+    pub(crate) fn packet(&self) -> &Packet {
+        &self.0
+    }
+
+    /// The packet, to end its way: what comes out is no longer allowed to leave.
+    pub(crate) fn into_packet(self) -> Packet {
+        self.0
+    }
+
+    pub(crate) fn packet_mut(&mut self) -> &mut Packet {
+        &mut self.0
+    }
+}
+
+/// Frames that wait for each port's device.
+pub(crate) struct Transmission {
+    queues: Vec<VecDeque<Outgoing>>,
+    batch: Batch,
+}
+
+impl Transmission {
+    pub(crate) fn new(ports: usize) -> Self {
+        let queues = (0..ports).map(|_| VecDeque::with_capacity(QUEUE_FRAMES)).collect();
+        Self { queues, batch: Batch::new() }
+    }
+
+    /// Appends a complete frame, or gives it back if the queue is full or there is no such port.
+    #[inline]
+    pub(crate) fn push(&mut self, port: PortIndex, frame: Outgoing) -> Result<(), Packet> {
+        match self.queues.get_mut(port.index()) {
+            Some(queue) if queue.len() < QUEUE_FRAMES => {
+                queue.push_back(frame);
+                Ok(())
+            }
+            _ => Err(frame.0),
+        }
+    }
+
+    /// Frames that wait, over all ports.
+    pub(crate) fn held(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
+    }
+
+    /// Offers a port's frames to `send` burst by burst, in order, until it takes no more; what it leaves in
+    /// its batch is kept. Returns the frames and bytes taken.
+    pub(crate) fn send(&mut self, port: PortIndex, mut send: impl FnMut(&mut Batch) -> usize) -> Sent {
+        let mut sent = Sent::default();
+        let Some(queue) = self.queues.get_mut(port.index()) else { return sent };
+        while !queue.is_empty() && self.batch.is_empty() {
+            let burst = queue.len().min(BURST);
+            self.batch.extend(queue.drain(..burst).map(|frame| frame.0));
+            let offered = bytes_of(&self.batch);
+            sent.frames += send(&mut self.batch) as u64;
+            sent.bytes += offered - bytes_of(&self.batch);
+        }
+        for refused in self.batch.drain(..).rev() {
+            queue.push_front(Outgoing(refused));
+        }
+        sent
+    }
+}
+
+/// What a device took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Frames.
+    pub frames: u64,
+    /// Their bytes, Ethernet header included, FCS not.
+    pub bytes: u64,
+}
+
+fn bytes_of(batch: &Batch) -> u64 {
+    batch.iter().map(|packet| packet.len() as u64).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use pktbuf::Pool;
+
+    use super::*;
+
+    const PORT: PortIndex = PortIndex(0);
+
+    fn frame(pool: &Pool, mark: u8) -> Outgoing {
+        Outgoing::link_local(pool.copy_of(&[mark; 60]).unwrap())
+    }
+
+    #[test]
+    fn what_a_device_refuses_stays_in_order() {
+        let pool = Pool::memory(256, 2048).unwrap();
+        let mut transmission = Transmission::new(1);
+        for mark in 0..100 {
+            assert!(transmission.push(PORT, frame(&pool, mark)).is_ok());
+        }
+        let mut seen = Vec::new();
+        for room in [10, 0, 200] {
+            let mut left = room;
+            let sent = transmission.send(PORT, |batch| {
+                let count = batch.len().min(left);
+                left -= count;
+                seen.extend(batch.drain(..count).map(|packet| packet.data()[0]));
+                count
+            });
+            assert_eq!(sent.bytes, sent.frames * 60);
+        }
+        assert_eq!(seen, (0..100).collect::<Vec<u8>>());
+        assert_eq!(transmission.held(), 0);
+    }
+
+    #[test]
+    fn a_full_queue_and_an_unknown_port_give_the_frame_back() {
+        let pool = Pool::memory(QUEUE_FRAMES + 8, 2048).unwrap();
+        let mut transmission = Transmission::new(1);
+        for _ in 0..QUEUE_FRAMES {
+            assert!(transmission.push(PORT, frame(&pool, 0)).is_ok());
+        }
+        assert!(transmission.push(PORT, frame(&pool, 0)).is_err());
+        assert!(transmission.push(PortIndex(7), frame(&pool, 0)).is_err());
+    }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One worker's pipeline: bursts in, frames and hand-overs out.
+
+use std::sync::Arc;
+
+use messages::{PortIndex, WorkerCounter, WorkerId};
+use pktbuf::{Batch, Packet, Pool};
+use tables::Neighbors;
+use wire::MacAddr;
+
+use crate::context::Context;
+use crate::counters::Counters;
+use crate::dispatch::Lanes;
+use crate::identification::Identification;
+use crate::lane::Lane;
+use crate::limiter::Limiter;
+use crate::outgoing::{Sent, Transmission};
+use crate::sad::State;
+use crate::waiting::Waiting;
+use crate::{inbound, ingress, neighbor, outbound};
+
+/// What a pipeline is built from.
+pub struct PipelineConfig {
+    /// Which worker it belongs to.
+    pub worker: WorkerId,
+    /// How many workers there are.
+    pub workers: u16,
+    /// Ethernet address of each port, in order.
+    pub macs: Vec<[u8; 6]>,
+    /// Buffers for packets made here.
+    pub pool: Pool,
+    /// Neighbours, shared by all workers.
+    pub neighbors: Arc<Neighbors>,
+    /// What runs until the first commit.
+    pub state: Arc<State>,
+}
+
+/// An ESP packet on its way to the worker that owns its SA, its outer IP header in front.
+pub struct HandedOver {
+    packet: Packet,
+    port: PortIndex,
+}
+
+/// The packet path of one worker.
+///
+/// A turn of the worker: [`receive`](Self::receive) each port's burst, [`take_over`](Self::take_over) what other
+/// workers handed over, [`hand_over`](Self::hand_over) what is theirs, [`transmit`](Self::transmit) to each port.
+/// Between turns the worker may [`switch`](Self::switch) to a new state.
+pub struct Pipeline {
+    worker: WorkerId,
+    state: Arc<State>,
+    neighbors: Arc<Neighbors>,
+    pool: Pool,
+    macs: Vec<MacAddr>,
+    counters: Counters,
+    transmission: Transmission,
+    waiting: Waiting,
+    limiter: Limiter,
+    identification: Identification,
+    lanes: Lanes,
+    handovers: Lane<(WorkerId, PortIndex)>,
+    originated: Lane<crate::context::Note>,
+}
+
+impl Pipeline {
+    /// A pipeline without packets.
+    #[must_use]
+    pub fn new(config: PipelineConfig) -> Self {
+        let PipelineConfig { worker, workers, macs, pool, neighbors, state } = config;
+        Self {
+            worker,
+            state,
+            neighbors,
+            pool,
+            transmission: Transmission::new(macs.len()),
+            macs: macs.into_iter().map(MacAddr).collect(),
+            counters: Counters::default(),
+            waiting: Waiting::default(),
+            limiter: Limiter::default(),
+            identification: Identification::new(worker, workers),
+            lanes: Lanes::default(),
+            handovers: Lane::default(),
+            originated: Lane::default(),
+        }
+    }
+
+    /// Carries a burst that came in by `port` to its end: every packet is queued to leave, waits, is handed over, is
+    /// consumed or is dropped. `batch` is empty afterwards. `now_ns` is a monotonic time in nanoseconds.
+    pub fn receive(&mut self, port: PortIndex, batch: &mut Batch, now_ns: u64) {
+        self.counters.add(WorkerCounter::Received, batch.len() as u64);
+        self.run(now_ns, |ctx, lanes| ingress::receive(ctx, port, batch, lanes));
+    }
+
+    /// Carries packets that other workers handed over, at most a burst of them.
+    pub fn take_over(&mut self, packets: impl Iterator<Item = HandedOver>, now_ns: u64) {
+        self.run(now_ns, |ctx, lanes| {
+            for HandedOver { packet, port } in packets.take(pktbuf::BURST) {
+                ctx.counters.add(WorkerCounter::HandedIn, 1);
+                ingress::take_over(ctx, port, packet, lanes);
+            }
+        });
+    }
+
+    /// Gives what belongs to other workers to `give`, which returns what it has no room for.
+    pub fn hand_over(&mut self, mut give: impl FnMut(WorkerId, HandedOver) -> Result<(), HandedOver>) {
+        for (packet, (owner, port)) in self.handovers.drain() {
+            match give(owner, HandedOver { packet, port }) {
+                Ok(()) => self.counters.add(WorkerCounter::HandedOut, 1),
+                Err(_refused) => self.counters.drop_packets(messages::DropReason::HandoverFull, 1),
+            }
+        }
+    }
+
+    /// Offers the frames queued for `port` to `send`, which takes packets from the front of its batch and leaves the
+    /// rest. Returns what was taken.
+    pub fn transmit(&mut self, port: PortIndex, send: impl FnMut(&mut Batch) -> usize) -> Sent {
+        let sent = self.transmission.send(port, send);
+        self.counters.add(WorkerCounter::Transmitted, sent.frames);
+        sent
+    }
+
+    /// Looks after packets that wait for neighbours; to be called every few milliseconds.
+    pub fn tick(&mut self, now_ns: u64) {
+        self.run(now_ns, |ctx, _| neighbor::tick(ctx));
+    }
+
+    /// Runs on `state` from the next burst on; the old state comes back, to be freed elsewhere.
+    pub fn switch(&mut self, state: Arc<State>) -> Arc<State> {
+        self.counters.set(WorkerCounter::Generation, state.tables.number);
+        std::mem::replace(&mut self.state, state)
+    }
+
+    /// The counters, with the gauge of packets held brought up to date.
+    pub fn counters(&mut self) -> &mut Counters {
+        let held = self.transmission.held() + self.waiting.len() + self.handovers.len();
+        self.counters.set(WorkerCounter::Held, held as u64);
+        &mut self.counters
+    }
+
+    /// Frames that wait for `transmit`, over all ports.
+    #[must_use]
+    pub fn frames_queued(&self) -> usize {
+        self.transmission.held()
+    }
+
+    /// Runs `first`, then the way in, the way out, and the way out of what was originated meanwhile.
+    fn run(&mut self, now_ns: u64, first: impl FnOnce(&mut Context<'_>, &mut Lanes)) {
+        let state = &self.state;
+        let mut ctx = Context {
+            tables: &state.tables,
+            sad: &state.sad,
+            neighbors: &self.neighbors,
+            pool: &self.pool,
+            macs: &self.macs,
+            worker: self.worker,
+            now_ns,
+            counters: &mut self.counters,
+            transmission: &mut self.transmission,
+            waiting: &mut self.waiting,
+            limiter: &mut self.limiter,
+            identification: &mut self.identification,
+            handovers: &mut self.handovers,
+            originated: &mut self.originated,
+        };
+        let lanes = &mut self.lanes;
+        first(&mut ctx, lanes);
+        inbound::run(&mut ctx, lanes);
+        outbound::run(&mut ctx, &mut lanes.forward);
+        if !ctx.originated.is_empty() {
+            let mut originated = std::mem::take(ctx.originated);
+            outbound::run(&mut ctx, &mut originated);
+        }
+    }
+}

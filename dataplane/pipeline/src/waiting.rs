@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Packets that wait for a neighbour to answer. They may leave already; only the address on the link is missing.
+
+use arrayvec::ArrayVec;
+use messages::PortIndex;
+use tables::NeighborIndex;
+
+use crate::outgoing::Outgoing;
+
+/// Packets that one worker holds at most.
+const PACKETS: usize = 256;
+/// Packets held for one neighbour at most.
+const PACKETS_PER_NEIGHBOR: usize = 16;
+/// How long a packet waits: three questions, a second apart.
+const PATIENCE_NS: u64 = 3_000_000_000;
+
+/// A packet and what it waits for.
+pub(crate) struct Waiter {
+    pub neighbor: NeighborIndex,
+    pub port: PortIndex,
+    pub outgoing: Outgoing,
+    until_ns: u64,
+}
+
+impl Waiter {
+    pub(crate) fn is_overdue(&self, now_ns: u64) -> bool {
+        now_ns >= self.until_ns
+    }
+}
+
+/// The packets of one worker that wait, oldest first.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    waiters: ArrayVec<Waiter, PACKETS>,
+}
+
+impl Waiting {
+    pub(crate) fn len(&self) -> usize {
+        self.waiters.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// Holds a packet, or gives it back if too many wait already.
+    pub(crate) fn hold(
+        &mut self,
+        port: PortIndex,
+        neighbor: NeighborIndex,
+        outgoing: Outgoing,
+        now_ns: u64,
+    ) -> Result<(), Outgoing> {
+        let for_neighbor = self.waiters.iter().filter(|waiter| waiter.neighbor == neighbor).count();
+        if self.waiters.is_full() || for_neighbor >= PACKETS_PER_NEIGHBOR {
+            return Err(outgoing);
+        }
+        self.waiters.push(Waiter { neighbor, port, outgoing, until_ns: now_ns.saturating_add(PATIENCE_NS) });
+        Ok(())
+    }
+
+    /// Takes out the oldest waiter that `ready` says is done waiting.
+    pub(crate) fn take(&mut self, ready: impl FnMut(&Waiter) -> bool) -> Option<Waiter> {
+        let place = self.waiters.iter().position(ready)?;
+        Some(self.waiters.remove(place))
+    }
+
+    /// Port and neighbour that the waiter at `place` waits for.
+    pub(crate) fn awaited(&self, place: usize) -> Option<(PortIndex, NeighborIndex)> {
+        self.waiters.get(place).map(|waiter| (waiter.port, waiter.neighbor))
+    }
+}
