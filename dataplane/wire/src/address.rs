@@ -197,7 +197,10 @@ mod tests {
     proptest! {
         #[test]
         fn an_address_survives_its_key_form(address: IpAddr) {
-            prop_assume!(!matches!(address, IpAddr::V6(a) if is_ipv4_mapped(&a)));
+            let address = match address {
+                IpAddr::V6(mapped) if is_ipv4_mapped(&mapped) => Ipv6Addr::from(!mapped.to_bits()).into(),
+                other => other,
+            };
             prop_assert_eq!(IpAddr::from(Address::from(address)), address);
             prop_assert_eq!(Address::from(address).family(), Family::of(address));
         }
