@@ -904,7 +904,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(48))]
+        #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 512, ..ProptestConfig::default() })]
 
         /// Bursts of mixed SAs with loss, damage, reorder and duplicates, against one set for each SA.
         #[test]
