@@ -6,6 +6,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <rte_dev.h>
 #include <rte_eal.h>
@@ -14,6 +15,7 @@
 #include <rte_lcore.h>
 #include <rte_mbuf.h>
 #include <rte_mbuf_pool_ops.h>
+#include <rte_memory.h>
 #include <rte_mempool.h>
 #include <rte_version.h>
 
@@ -143,18 +145,28 @@ struct rte_mempool *gh_pool_create(const char *name, uint32_t packets, uint32_t 
 	return pool;
 }
 
-static void visit_chunk(struct rte_mempool *pool, void *visit, struct rte_mempool_memhdr *chunk, unsigned int index)
+struct visitor {
+	void (*visit)(void *context, void *start, size_t bytes, size_t page_bytes);
+	void *context;
+};
+
+static void visit_chunk(struct rte_mempool *pool, void *opaque, struct rte_mempool_memhdr *chunk, unsigned int index)
 {
-	void (*call)(void *, size_t) = *(void (**)(void *, size_t))visit;
+	const struct visitor *visitor = opaque;
+	const struct rte_memseg_list *segments = rte_mem_virt2memseg_list(chunk->addr);
+	size_t page_bytes = segments == NULL ? (size_t)sysconf(_SC_PAGESIZE) : segments->page_sz;
 
 	(void)pool;
 	(void)index;
-	call(chunk->addr, chunk->len);
+	visitor->visit(visitor->context, chunk->addr, chunk->len, page_bytes);
 }
 
-void gh_pool_each_chunk(struct rte_mempool *pool, void (*visit)(void *start, size_t bytes))
+void gh_pool_each_chunk(struct rte_mempool *pool,
+			void (*visit)(void *context, void *start, size_t bytes, size_t page_bytes), void *context)
 {
-	rte_mempool_mem_iter(pool, visit_chunk, &visit);
+	struct visitor visitor = { visit, context };
+
+	rte_mempool_mem_iter(pool, visit_chunk, &visitor);
 }
 
 uint32_t gh_pool_available(const struct rte_mempool *pool)

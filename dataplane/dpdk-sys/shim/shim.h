@@ -59,7 +59,9 @@ int gh_only_virtual_devices(void);
  * room for that. `dense` lets elements cross pages, for when gh_only_virtual_devices. */
 struct rte_mempool *gh_pool_create(const char *name, uint32_t packets, uint32_t cache,
 				   uint32_t element_bytes, uint16_t data_room, uint16_t shift, int dense);
-void gh_pool_each_chunk(struct rte_mempool *pool, void (*visit)(void *start, size_t bytes));
+/* Visits each piece of a pool's memory and says what size its pages are. */
+void gh_pool_each_chunk(struct rte_mempool *pool,
+			void (*visit)(void *context, void *start, size_t bytes, size_t page_bytes), void *context);
 uint32_t gh_pool_available(const struct rte_mempool *pool);
 struct rte_mbuf *gh_mbuf_alloc(struct rte_mempool *pool);
 void gh_mbuf_free(struct rte_mbuf *mbuf);

@@ -54,8 +54,13 @@ impl DpdkPool {
         let Some(mempool) = NonNull::new(mempool) else {
             return Err(creation_error(name, geometry));
         };
-        // SAFETY: a live mempool; the callback only gives advice about memory that is the pool's.
-        unsafe { sys::gh_pool_each_chunk(mempool.as_ptr(), Some(keep_out_of_dumps)) };
+        let mut kept_out: io::Result<()> = Ok(());
+        // SAFETY: a live mempool; the context is what the callback takes, and outlives the call.
+        unsafe {
+            let context = (&raw mut kept_out).cast();
+            sys::gh_pool_each_chunk(mempool.as_ptr(), Some(keep_out_of_dumps), context);
+        }
+        kept_out?;
         Ok(DpdkPool { mempool, capacity: geometry.packets })
     }
 
@@ -96,8 +101,18 @@ fn creation_error(name: &str, geometry: &Geometry) -> io::Error {
     io::Error::other(format!("pool {name} of {} packets: {reason}; {advice}", geometry.packets))
 }
 
-unsafe extern "C" fn keep_out_of_dumps(start: *mut c_void, bytes: usize) {
-    map::keep_out_of_dumps(start.cast(), bytes);
+/// Keeps one piece of a pool out of core dumps. The context is an `io::Result<()>`, which keeps the first error.
+unsafe extern "C" fn keep_out_of_dumps(
+    context: *mut c_void,
+    start: *mut c_void,
+    bytes: usize,
+    page_bytes: usize,
+) {
+    // SAFETY: `DpdkPool::new` passes a pointer to its result and does not touch it meanwhile.
+    let result = unsafe { &mut *context.cast::<io::Result<()>>() };
+    if result.is_ok() {
+        *result = map::keep_out_of_dumps(start.cast(), bytes, page_bytes);
+    }
 }
 
 /// Returns an mbuf to its pool.

@@ -30,6 +30,7 @@ impl Map {
         // SAFETY: `skip` is below the slack that was mapped in front of `bytes`.
         let base = unsafe { mapped.cast::<u8>().add(skip) };
         let map = Map { base, mapped, mapped_bytes };
+        map.keep_out_of_dumps()?;
         map.advise(huge, bytes);
         Ok(map)
     }
@@ -38,13 +39,20 @@ impl Map {
         self.base
     }
 
-    /// All of this is advice: a kernel that does not know one of them leaves memory that works as well. Keeping
-    /// memory out of core dumps is known to every kernel since 3.4.
+    /// Before anything is written here (invariant 6).
+    fn keep_out_of_dumps(&self) -> io::Result<()> {
+        // SAFETY: the range is this mapping's own, and the flag changes no content.
+        match unsafe { libc::madvise(self.mapped.as_ptr(), self.mapped_bytes, libc::MADV_DONTDUMP) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// A kernel that does not know these leaves memory that works as well.
     fn advise(&self, huge: bool, bytes: usize) {
         let base = self.base.as_ptr().cast();
-        // SAFETY: the range is this mapping's own, and none of these changes its content.
+        // SAFETY: the range is this mapping's own, and neither changes its content.
         unsafe {
-            libc::madvise(self.mapped.as_ptr(), self.mapped_bytes, libc::MADV_DONTDUMP);
             if huge {
                 libc::madvise(base, bytes, libc::MADV_HUGEPAGE);
             }
@@ -73,15 +81,15 @@ fn map(bytes: usize) -> io::Result<NonNull<libc::c_void>> {
 
 /// Keeps the pages that hold any of `bytes` bytes from `start` on out of core dumps.
 #[cfg(have_dpdk)]
-pub(crate) fn keep_out_of_dumps(start: *mut u8, bytes: usize) {
-    // SAFETY: reads a constant of the system.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let Ok(page) = usize::try_from(page) else { return };
-    let before = start.addr() % page;
-    let whole = (before + bytes).next_multiple_of(page);
+pub(crate) fn keep_out_of_dumps(start: *mut u8, bytes: usize, page_bytes: usize) -> io::Result<()> {
+    let before = start.addr() % page_bytes.max(1);
+    let whole = (before + bytes).next_multiple_of(page_bytes.max(1));
     // SAFETY: the flag changes no content; other memory that shares the first or the last page stays out of
     // dumps as well.
-    unsafe { libc::madvise(start.wrapping_sub(before).cast(), whole, libc::MADV_DONTDUMP) };
+    match unsafe { libc::madvise(start.wrapping_sub(before).cast(), whole, libc::MADV_DONTDUMP) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 impl Drop for Map {

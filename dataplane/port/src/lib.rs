@@ -21,7 +21,8 @@
 //!    two threads are in the same queue.
 //! 2. A DPDK port is stopped and closed only when the `Port` and all of its `Queue`s are gone.
 //! 3. What `receive` leaves in a batch are packets of one segment to which nobody else refers.
-//! 4. Only mbufs are handed to a DPDK driver. What it accepted it owns: the batch forgets it.
+//! 4. Only mbufs are handed to a DPDK driver, at least one at a time, each no longer than the MTU allows (drivers
+//!    copy them unchecked into frames of that size). What it accepted it owns: the batch forgets it.
 //! 5. No function of DPDK but `rte_eal_init` is called before EAL has been initialised.
 
 #![allow(unsafe_code, reason = "drivers take and give raw packets; every block says why it holds")]
@@ -101,6 +102,8 @@ pub struct Statistics {
     pub rx_multi_segment: u64,
     /// Packets of a memory pool given to a DPDK port, which are dropped.
     pub tx_foreign: u64,
+    /// Frames longer than the MTU and a tagged Ethernet header, which a DPDK port drops.
+    pub tx_too_long: u64,
 }
 
 /// What the device under a port is and can do.
@@ -273,8 +276,8 @@ impl Queue {
         }
     }
 
-    /// Takes from the front of the batch what the device accepts and returns how many packets that is. The rest
-    /// stays in the batch, in order.
+    /// Takes from the front of the batch what the device accepts and returns how many packets that is; the rest
+    /// stays in the batch, in order. What no device could send is taken, dropped and counted in the statistics.
     #[inline]
     pub fn transmit(&mut self, batch: &mut Batch) -> usize {
         match &mut self.kind {

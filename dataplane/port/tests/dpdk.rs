@@ -10,6 +10,7 @@ use port::dpdk::{Eal, EalConfig, EalError, register_worker_thread};
 use port::{Port, PortConfig, PortError, pcap};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 fn eal() {
     static STARTED: OnceLock<()> = OnceLock::new();
@@ -204,7 +205,7 @@ fn a_capture_passes_through_byte_for_byte_with_a_header_put_in_front() {
 
     let pool = pool();
     let device = format!("net_pcap0,rx_pcap={},tx_pcap={}", input.display(), output.display());
-    let port = Port::open(&device, &small(&pool)).unwrap();
+    let port = Port::open(&device, &PortConfig { mtu: 1700, ..small(&pool) }).unwrap();
     let mut queue = port.queue(0).unwrap();
     let mut received = 0;
     loop {
@@ -250,6 +251,37 @@ fn frames_longer_than_a_buffer_are_dropped_and_counted() {
 }
 
 #[test]
+fn two_ends_of_shared_memory_exchange_packets() {
+    let pool = pool_with(2200, 10);
+    let socket = format!("socket-abstract=yes,socket=greyhound-test-{}", std::process::id());
+    let server = Port::open(&format!("net_memif0,role=server,{socket}"), &small(&pool)).unwrap();
+    let client = Port::open(&format!("net_memif1,role=client,{socket}"), &small(&pool)).unwrap();
+    let began = Instant::now();
+    while !(server.link_up() && client.link_up()) {
+        assert!(began.elapsed() < Duration::from_secs(20), "the two ends do not find each other");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    for (from, to) in [(&server, &client), (&client, &server)] {
+        let (mut send, mut receive) = (from.queue(0).unwrap(), to.queue(0).unwrap());
+        // A receiver offers its peer room when it first looks.
+        assert_eq!(receive.receive(&mut Batch::new()), 0);
+        for len in (60..1514).step_by(97) {
+            let mut packet = pool.copy_of(&vec![3; len - 50]).unwrap();
+            packet.prepend(50).unwrap().fill(4);
+            let expected = packet.data().to_vec();
+            let mut batch = Batch::from_iter([packet]);
+            assert_eq!(send.transmit(&mut batch), 1);
+            while receive.receive(&mut batch) == 0 {
+                assert!(began.elapsed() < Duration::from_secs(20), "a packet does not arrive");
+            }
+            assert_eq!(batch[0].data(), expected);
+        }
+    }
+    drop((server, client));
+    assert_eq!(pool.available(), pool.capacity());
+}
+
+#[test]
 fn packets_of_a_memory_pool_never_reach_a_driver() {
     let pool = pool();
     let memory = Pool::memory(4, 100).unwrap();
@@ -264,6 +296,20 @@ fn packets_of_a_memory_pool_never_reach_a_driver() {
     assert_eq!((statistics.tx_foreign, statistics.tx_packets), (4, 4));
     drop((queue, port));
     assert_eq!((memory.available(), pool.available()), (4, pool.capacity()));
+}
+
+#[test]
+fn frames_longer_than_the_mtu_allows_are_not_handed_to_the_driver() {
+    let pool = pool();
+    let port = Port::open("net_null5,no-rx=1", &small(&pool)).unwrap();
+    let mut queue = port.queue(0).unwrap();
+    let mut batch: Batch =
+        [1517, 1518, 1519, 2048, 60].iter().map(|&len| pool.copy_of(&vec![0; len]).unwrap()).collect();
+    assert_eq!(queue.transmit(&mut batch), 5);
+    assert_eq!((port.statistics().tx_too_long, port.statistics().tx_packets), (2, 3));
+    assert_eq!(queue.transmit(&mut Batch::new()), 0);
+    drop((queue, port));
+    assert_eq!(pool.available(), pool.capacity());
 }
 
 #[test]

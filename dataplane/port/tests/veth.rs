@@ -82,6 +82,15 @@ fn receive(queue: &mut Queue, count: usize) -> Vec<Packet> {
     packets
 }
 
+/// The kernel tells of a carrier a moment after the interface is up.
+fn wait_for(condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(10), "it does not come to pass");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn transmit(queue: &mut Queue, mut batch: Batch) {
     let began = Instant::now();
     while !batch.is_empty() {
@@ -139,7 +148,8 @@ fn af_packet_carries_frames_of_all_sizes_both_ways() {
     let (mut qa, mut qb) = (a.queue(0).unwrap(), b.queue(0).unwrap());
     exchange(&mut qa, &mut qb, &pool);
     exchange(&mut qb, &mut qa, &pool);
-    assert!(a.link_up() && a.mtu() == 1500);
+    wait_for(|| a.link_up());
+    assert_eq!(a.mtu(), 1500);
     assert_eq!(a.statistics().tx_packets, b.statistics().rx_packets);
     drop((qa, qb, a, b));
     assert_eq!(pool.available(), pool.capacity());
@@ -187,9 +197,9 @@ fn a_cable_that_is_unplugged_is_seen_and_stops_nothing_but_frames() {
     let pool = pool();
     let a = open("net_af_packet", "va", ",framecnt=4096", 1, &pool);
     let mut queue = a.queue(0).unwrap();
-    assert!(a.link_up());
+    wait_for(|| a.link_up());
     ip("link set vb down");
-    assert!(!a.link_up());
+    wait_for(|| !a.link_up());
     let mut batch = Batch::from_iter([pool.copy_of(&frame(100, 0, false)).unwrap()]);
     queue.transmit(&mut batch);
     ip("link set va down");
@@ -197,7 +207,7 @@ fn a_cable_that_is_unplugged_is_seen_and_stops_nothing_but_frames() {
     assert_eq!(queue.receive(&mut Batch::new()), 0);
     ip("link set va up");
     ip("link set vb up");
-    assert!(a.link_up());
+    wait_for(|| a.link_up());
     drop((batch, queue, a));
     assert_eq!(pool.available(), pool.capacity());
 }

@@ -4,7 +4,7 @@
 use super::{EalError, affinity, kernel};
 use crate::{Capabilities, MacAddress, PortConfig, PortError, Statistics};
 use dpdk_sys as sys;
-use pktbuf::{Batch, raw};
+use pktbuf::{Batch, Packet, raw};
 use std::collections::BTreeSet;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -113,6 +113,7 @@ pub(crate) struct Device {
     shift: u16,
     multi_segment: AtomicU64,
     foreign: AtomicU64,
+    too_long: AtomicU64,
 }
 
 impl Device {
@@ -132,6 +133,7 @@ impl Device {
             shift: config.pool.shift(),
             multi_segment: AtomicU64::new(0),
             foreign: AtomicU64::new(0),
+            too_long: AtomicU64::new(0),
         };
         let info = setup.check(&opened)?;
         setup.configure(port)?;
@@ -201,6 +203,7 @@ impl Device {
             rx_no_buffer: stats.rx_no_mbuf,
             rx_multi_segment: self.multi_segment.load(Ordering::Relaxed),
             tx_foreign: self.foreign.load(Ordering::Relaxed),
+            tx_too_long: self.too_long.load(Ordering::Relaxed),
         }
     }
 
@@ -364,6 +367,8 @@ pub(crate) struct Queue {
     index: u16,
     /// What `data_off` of received packets is too large by; 0 but for [`PLACES_BY_ADDRESS`].
     excess: u16,
+    /// Bytes of the longest frame that may be transmitted.
+    longest: usize,
     device: Arc<Device>,
 }
 
@@ -371,7 +376,8 @@ impl Queue {
     pub(crate) fn new(device: &Arc<Device>, index: u16) -> Queue {
         let by_address = device.info().is_some_and(|info| text(&info.driver) == PLACES_BY_ADDRESS);
         let excess = if by_address { device.shift } else { 0 };
-        Queue { port: device.port, index, excess, device: device.clone() }
+        let longest = usize::from(device.mtu) + FRAME_OVERHEAD;
+        Queue { port: device.port, index, excess, longest, device: device.clone() }
     }
 
     #[inline]
@@ -419,12 +425,17 @@ impl Queue {
 
     #[inline]
     pub(crate) fn transmit(&mut self, batch: &mut Batch) -> usize {
-        let foreign = if batch.iter().all(raw::is_mbuf) { 0 } else { self.drop_foreign(batch) };
+        let fits = |packet: &Packet| raw::is_mbuf(packet) && packet.len() <= self.longest;
+        let dropped = if batch.iter().all(fits) { 0 } else { self.drop_unfit(batch) };
+        if batch.is_empty() {
+            // Some drivers look at the first packet even if there is none.
+            return dropped;
+        }
         // A batch holds at most BURST packets, which fits.
         let count = batch.len() as u16;
-        // SAFETY: a `Packet` is the pointer to its mbuf, and all are mbufs (invariant 4). The first `sent` belong
-        // to the driver afterwards: the others are moved over them, and the batch's length says so, before
-        // anything could drop them twice. Invariants 1 and 2 as in `receive`.
+        // SAFETY: a `Packet` is the pointer to its mbuf, and all are mbufs that fit (invariant 4). The first
+        // `sent` belong to the driver afterwards: the others are moved over them, and the batch's length says
+        // so, before anything could drop them twice. Invariants 1 and 2 as in `receive`.
         let sent = unsafe {
             let first = batch.as_mut_ptr();
             let sent = usize::from(sys::gh_tx_burst(self.port, self.index, first.cast(), count));
@@ -433,16 +444,19 @@ impl Queue {
             std::ptr::copy(first.add(sent), first, left);
             sent
         };
-        foreign + sent
+        dropped + sent
     }
 
-    /// Drops packets that no driver could free, and counts them.
+    /// Drops packets that the driver must not see, and counts them.
     #[cold]
-    fn drop_foreign(&self, batch: &mut Batch) -> usize {
+    fn drop_unfit(&self, batch: &mut Batch) -> usize {
         let before = batch.len();
         batch.retain(|packet| raw::is_mbuf(packet));
-        let dropped = before - batch.len();
-        self.device.foreign.fetch_add(dropped as u64, Ordering::Relaxed);
-        dropped
+        let foreign = before - batch.len();
+        batch.retain(|packet| packet.len() <= self.longest);
+        let too_long = before - foreign - batch.len();
+        self.device.foreign.fetch_add(foreign as u64, Ordering::Relaxed);
+        self.device.too_long.fetch_add(too_long as u64, Ordering::Relaxed);
+        foreign + too_long
     }
 }
