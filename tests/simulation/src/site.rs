@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A host at the far side of a headend's port: it answers ARP and neighbour discovery, sends IP packets to its gateway
+//! and keeps what it receives.
+
+use core::net::IpAddr;
+
+use pktbuf::Pool;
+use port::memory::Wire;
+use wire::ndp::Message;
+use wire::{EtherType, IpProtocol, MacAddr, arp, ethernet};
+
+use crate::packets;
+
+/// A host.
+pub struct Site {
+    wire: Wire,
+    pool: Pool,
+    mac: MacAddr,
+    gateway: MacAddr,
+    addresses: Vec<IpAddr>,
+    received: Vec<Vec<u8>>,
+}
+
+impl Site {
+    /// A host with these addresses at the end of `wire`, whose gateway has the Ethernet address `gateway`.
+    ///
+    /// # Panics
+    /// Without memory.
+    #[must_use]
+    pub fn new(wire: Wire, mac: [u8; 6], gateway: [u8; 6], addresses: &[IpAddr]) -> Self {
+        let pool = Pool::memory(8_192, 9_216 + 64).expect("packet memory");
+        let (mac, gateway) = (MacAddr(mac), MacAddr(gateway));
+        Self { wire, pool, mac, gateway, addresses: addresses.to_vec(), received: Vec::new() }
+    }
+
+    /// Sends an IP packet to the gateway's queue 0.
+    pub fn send(&self, packet: &[u8]) {
+        self.send_to_queue(0, packet);
+    }
+
+    /// Sends an IP packet to one of the gateway's queues.
+    pub fn send_to_queue(&self, queue: u16, packet: &[u8]) {
+        self.send_frame(queue, &packets::frame(self.gateway, self.mac, packet));
+    }
+
+    /// Sends a whole frame.
+    ///
+    /// # Panics
+    /// If the wire is full: a simulation carries before that.
+    pub fn send_frame(&self, queue: u16, frame: &[u8]) {
+        let packet = self.pool.copy_of(frame).expect("a buffer");
+        assert!(self.wire.inject(queue, packet).is_ok(), "the wire is full");
+    }
+
+    /// Takes in what arrived: questions are answered, IP packets kept.
+    pub fn poll(&mut self) {
+        while let Some(packet) = self.wire.collect() {
+            let frame = packet.data().to_vec();
+            if !self.answer(&frame)
+                && let Some((_, ip)) = packets::ip_in(&frame)
+            {
+                self.received.push(ip);
+            }
+        }
+    }
+
+    /// The IP packets received since the last call, in order.
+    pub fn take(&mut self) -> Vec<Vec<u8>> {
+        self.poll();
+        std::mem::take(&mut self.received)
+    }
+
+    fn answer(&self, frame: &[u8]) -> bool {
+        let (ether_type, payload) = packets::open_frame(frame);
+        match ether_type {
+            EtherType::ARP => {
+                if let Ok(question) = arp::Repr::parse(payload)
+                    && question.operation == arp::Operation::REQUEST
+                    && self.addresses.contains(&IpAddr::V4(question.target_protocol))
+                {
+                    let answer = question.reply(self.mac);
+                    let mut bytes = vec![0; ethernet::MIN_FRAME_BYTES];
+                    let (link, body) = bytes.split_at_mut(ethernet::HEADER_BYTES);
+                    answer.ethernet().emit(link).expect("an Ethernet header");
+                    answer.emit(body).expect("an ARP packet");
+                    self.send_frame(0, &bytes);
+                }
+                true
+            }
+            EtherType::IPV6 => self.answer_solicitation(payload),
+            _ => false,
+        }
+    }
+
+    fn answer_solicitation(&self, payload: &[u8]) -> bool {
+        let is_icmp = wire::flow::parse(payload).is_ok_and(|parsed| parsed.protocol == IpProtocol::ICMPV6);
+        let Some(question) = is_icmp.then(|| Message::parse(payload).ok()).flatten() else { return false };
+        if let wire::ndp::Repr::NeighborSolicitation { target, .. } = question.repr
+            && self.addresses.contains(&IpAddr::V6(target))
+            && let Some(answer) = question.answer(self.mac)
+        {
+            let mut bytes = vec![0; wire::ndp::MAX_PACKET_BYTES];
+            let length = answer.emit(&mut bytes).expect("an advertisement");
+            self.send_frame(0, &packets::frame(self.gateway, self.mac, &bytes[..length]));
+        }
+        true
+    }
+}

@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: Apache-2.0
+//! site A — headend A — untrusted link — headend B — site B, and the objects that make it work.
+//!
+//! Addresses are by default those of the documentation ranges; nothing in the code under test knows them.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use aead::Engine;
+use messages::{
+    Address, Base, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits,
+    MssClamp, Object, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex, Refusal, Route,
+    RouteTarget, Sa, SaIndex, Secret, TosPolicy, Tunnel, TunnelIndex,
+};
+use pktbuf::Pool;
+use port::link::Link;
+use port::memory::{self, PairConfig};
+
+use crate::{Headend, HeadendConfig, Site};
+
+/// The protected port of each headend.
+pub const LAN: PortIndex = PortIndex(0);
+/// The unprotected port of each headend.
+pub const WAN: PortIndex = PortIndex(1);
+
+const WIRE_PACKETS: usize = 4_096;
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Site and headend A.
+    A,
+    /// Site and headend B.
+    B,
+}
+
+impl End {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+
+    fn number(self) -> u8 {
+        match self {
+            Self::A => 1,
+            Self::B => 2,
+        }
+    }
+
+    /// The headend's address on the untrusted link.
+    #[must_use]
+    pub fn wan(self) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, self.number()).into()
+    }
+
+    /// The same, IPv6.
+    #[must_use]
+    pub fn wan_v6(self) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, u16::from(self.number())).into()
+    }
+
+    /// The headend's address at the site.
+    #[must_use]
+    pub fn gateway(self) -> IpAddr {
+        Ipv4Addr::new(10, self.number(), 0, 1).into()
+    }
+
+    /// The same, IPv6.
+    #[must_use]
+    pub fn gateway_v6(self) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, u16::from(self.number()), 0, 0, 0, 0, 1).into()
+    }
+
+    /// The host at the site.
+    #[must_use]
+    pub fn host(self) -> IpAddr {
+        Ipv4Addr::new(10, self.number(), 0, 2).into()
+    }
+
+    /// The same, IPv6.
+    #[must_use]
+    pub fn host_v6(self) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, u16::from(self.number()), 0, 0, 0, 0, 2).into()
+    }
+
+    fn mac(self, port: PortIndex) -> [u8; 6] {
+        [2, 0, 0, 0, self.number(), 1 + port.0 as u8]
+    }
+
+    fn host_mac(self) -> [u8; 6] {
+        [2, 0, 0, 0, self.number(), 0xff]
+    }
+}
+
+/// How the tunnel between the headends is to be.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Workers of each headend.
+    pub workers: u16,
+    /// MTU of the untrusted link.
+    pub wan_mtu: u16,
+    /// ESP mode; none for GRE in clear (then the SPD must let it).
+    pub esp: Option<EspMode>,
+    /// GRE options.
+    pub gre: GreOptions,
+    /// Extended sequence numbers.
+    pub esn: bool,
+    /// AES key length in bytes.
+    pub key_bytes: usize,
+    /// ICV length in bytes.
+    pub icv_bytes: u8,
+    /// Anti-replay window.
+    pub replay_window: u16,
+    /// IPv6 between the headends.
+    pub delivery_v6: bool,
+    /// Seed of faults.
+    pub seed: u64,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            wan_mtu: 1_500,
+            esp: Some(EspMode::Transport),
+            gre: GreOptions { key: None, checksum: false, sequence: false },
+            esn: false,
+            key_bytes: 16,
+            icv_bytes: 16,
+            replay_window: 1_024,
+            delivery_v6: false,
+            seed: 1,
+        }
+    }
+}
+
+/// The whole network.
+pub struct Topology {
+    /// How it was made.
+    pub shape: Shape,
+    /// Headends A and B.
+    pub headends: [Headend; 2],
+    /// Hosts A and B.
+    pub sites: [Site; 2],
+    /// The untrusted link.
+    pub link: Link,
+    /// Every frame seen on it, as transmitted.
+    pub seen: Arc<Mutex<Vec<Vec<u8>>>>,
+    /// The clock.
+    pub now_ns: u64,
+    directories: [PathBuf; 2],
+    _home: tempfile::TempDir,
+}
+
+impl Topology {
+    /// Builds and configures it, with one SA each way under generation 0 of the keys.
+    ///
+    /// # Panics
+    /// If something cannot be had or is refused.
+    #[must_use]
+    pub fn new(shape: Shape) -> Self {
+        let mut topology = Self::unconfigured(shape);
+        for end in [End::A, End::B] {
+            let objects = topology.objects(end, 0);
+            topology.headend(end).put(Base::Empty, &objects, 0).expect("a valid configuration");
+        }
+        topology.settle();
+        topology
+    }
+
+    /// Builds it without any configuration.
+    ///
+    /// # Panics
+    /// If something cannot be had.
+    #[must_use]
+    pub fn unconfigured(shape: Shape) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let directories = ["a", "b"].map(|name| home.path().join(name));
+        let pool = Pool::memory(16_384, 9_216 + 64).expect("packet memory");
+        let config = PairConfig {
+            macs: [End::A.mac(WAN), End::B.mac(WAN)],
+            mtu: shape.wan_mtu,
+            ..PairConfig::new(shape.workers, WIRE_PACKETS)
+        };
+        let (wan_a, wan_b, mut link) = Link::new(&config, shape.seed, &pool);
+        let seen: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
+        let trace = Arc::clone(&seen);
+        link.set_trace(Box::new(move |_, frame| trace.lock().expect("no panic").push(frame.to_vec())));
+        let mut sites = Vec::new();
+        let mut headends = Vec::new();
+        for (end, wan, state) in [(End::A, wan_a, &directories[0]), (End::B, wan_b, &directories[1])] {
+            std::fs::create_dir(state).expect("a state directory");
+            let pair = PairConfig {
+                macs: [end.mac(LAN), end.host_mac()],
+                mtu: 9_216,
+                ..PairConfig::new(shape.workers, WIRE_PACKETS)
+            };
+            let (lan, wire) = memory::wire_with(&pair);
+            sites.push(Site::new(wire, end.host_mac(), end.mac(LAN), &[end.host(), end.host_v6()]));
+            headends.push(Headend::new(HeadendConfig {
+                ports: vec![lan, wan],
+                workers: shape.workers,
+                state: state.clone(),
+                packets: 16_384,
+                engine: Engine::best(),
+            }));
+        }
+        let [a, b]: [Headend; 2] = headends.try_into().ok().expect("two headends");
+        let sites: [Site; 2] = sites.try_into().ok().expect("two sites");
+        Self { shape, headends: [a, b], sites, link, seen, now_ns: 1_000_000, directories, _home: home }
+    }
+
+    /// A headend.
+    pub fn headend(&mut self, end: End) -> &mut Headend {
+        &mut self.headends[end as usize]
+    }
+
+    /// A site.
+    pub fn site(&mut self, end: End) -> &mut Site {
+        &mut self.sites[end as usize]
+    }
+
+    /// Where a headend keeps its sequence store.
+    #[must_use]
+    pub fn directory(&self, end: End) -> &PathBuf {
+        &self.directories[end as usize]
+    }
+
+    /// Everything an end is configured with, its SAs under generation `generation` of the keys.
+    #[must_use]
+    pub fn objects(&self, end: End, generation: u32) -> Vec<Object> {
+        let mut objects = self.network(end);
+        if self.shape.esp.is_some() {
+            objects.extend([Direction::Inbound, Direction::Outbound].map(|d| self.sa(end, d, generation)));
+        }
+        objects
+    }
+
+    /// The same without SAs.
+    #[must_use]
+    pub fn network(&self, end: End) -> Vec<Object> {
+        let shape = &self.shape;
+        let (near, far) = self.endpoints(end);
+        let side = [PortSide::Protected, PortSide::Unprotected];
+        let mut objects: Vec<Object> = [LAN, WAN]
+            .map(|port| {
+                let mtu = if port == LAN { 9_216 } else { shape.wan_mtu };
+                let side = side[port.index()];
+                Object::Port(PortSettings { port, mtu, side, answer_ping: true })
+            })
+            .into();
+        for (port, address, length) in [
+            (LAN, end.gateway(), 24),
+            (LAN, end.gateway_v6(), 64),
+            (WAN, end.wan(), 24),
+            (WAN, end.wan_v6(), 64),
+        ] {
+            objects.push(Object::Address(Address { port: Some(port), address, length }));
+        }
+        let remote = end.other();
+        let protection = shape.esp.map(|_| ProtectionIndex(0));
+        if let Some(mode) = shape.esp {
+            objects.push(Object::Protection(Protection {
+                protection: ProtectionIndex(0),
+                mode,
+                local: near,
+                remote: far,
+                tos: TosPolicy::Copy,
+                df: DfPolicy::Copy,
+                ttl: 64,
+            }));
+        }
+        objects.push(Object::Tunnel(Tunnel {
+            tunnel: TunnelIndex(0),
+            source: near,
+            destination: far,
+            gre: shape.gre,
+            protection,
+            tos: TosPolicy::Copy,
+            df: DfPolicy::Copy,
+            ttl: 64,
+            mtu: None,
+            mss: MssClamp::Automatic,
+            strict_source: false,
+        }));
+        for (address, length) in [(remote.host(), 32), (remote.host_v6(), 128)] {
+            let prefix = IpPrefix { address, length };
+            objects.push(Object::Route(Route { prefix, target: RouteTarget::Tunnel(TunnelIndex(0)) }));
+        }
+        objects
+    }
+
+    /// One SA of an end. Generations have SPIs and keys of their own; the other end's opposite SA matches.
+    ///
+    /// # Panics
+    /// If the shape's key length is none.
+    #[must_use]
+    pub fn sa(&self, end: End, direction: Direction, generation: u32) -> Object {
+        let sender = if direction == Direction::Outbound { end } else { end.other() };
+        let way = u32::from(sender.number());
+        let keymat: Vec<u8> = (0..self.shape.key_bytes as u32 + 4)
+            .map(|place| (place * 7 + way * 101 + generation * 31 + (generation >> 8) * 17) as u8)
+            .collect();
+        let index = generation * 2 + u32::from(direction == Direction::Outbound);
+        Object::Sa(Sa {
+            sa: SaIndex(index),
+            protection: ProtectionIndex(0),
+            direction,
+            spi: 0x1000 * way + generation,
+            key: Key {
+                secret: Secret::from_keymat(&keymat).expect("a key"),
+                icv_bytes: self.shape.icv_bytes,
+            },
+            esn: self.shape.esn,
+            replay_window: if direction == Direction::Inbound { self.shape.replay_window } else { 0 },
+            class_group: 0,
+            owner: None,
+            iv_prefix: IvPrefix::default(),
+            lifetime: LifetimeLimits::default(),
+        })
+    }
+
+    /// The ESP and GRE endpoints of an end, near and far.
+    #[must_use]
+    pub fn endpoints(&self, end: End) -> (IpAddr, IpAddr) {
+        if self.shape.delivery_v6 {
+            (end.wan_v6(), end.other().wan_v6())
+        } else {
+            (end.wan(), end.other().wan())
+        }
+    }
+
+    /// Commits a change to one end.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub fn commit(&mut self, end: End, objects: &[Object]) -> Result<(), Refusal> {
+        let now_ns = self.now_ns;
+        self.headend(end).put(Base::Running, objects, now_ns)
+    }
+
+    /// One step: both headends turn, the link carries, the sites answer, time goes on by 10 µs.
+    pub fn step(&mut self) -> bool {
+        let now_ns = self.now_ns;
+        let mut busy = false;
+        for headend in &mut self.headends {
+            busy |= headend.turn(now_ns);
+        }
+        busy |= self.link.carry() > 0;
+        self.sites.iter_mut().for_each(Site::poll);
+        self.now_ns += 10_000;
+        busy
+    }
+
+    /// Steps until nothing moves any more.
+    pub fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 4 {
+            quiet = if self.step() { 0 } else { quiet + 1 };
+        }
+    }
+
+    /// Lets time pass, with a step every millisecond.
+    pub fn pass(&mut self, ns: u64) {
+        let until = self.now_ns + ns;
+        while self.now_ns < until {
+            self.step();
+            self.now_ns += 1_000_000;
+        }
+        self.settle();
+    }
+
+    /// Frames seen on the untrusted link that are neither ESP nor ARP nor neighbour discovery.
+    ///
+    /// # Panics
+    /// If the trace panicked.
+    #[must_use]
+    pub fn frames_in_clear(&self) -> usize {
+        let seen = self.seen.lock().expect("no panic");
+        let fine =
+            |frame: &&Vec<u8>| crate::packets::is_esp(frame) || crate::packets::is_link_local_chatter(frame);
+        seen.len() - seen.iter().filter(fine).count()
+    }
+}
