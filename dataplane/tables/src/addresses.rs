@@ -22,9 +22,11 @@ pub struct Addresses {
     local: PagedMap<[u64; 3], LocalAddress>,
     /// Broadcast addresses of connected prefixes.
     broadcast: PagedMap<u32, ()>,
-    /// Each port's addresses with their prefixes, longest first: a handful.
-    by_port: Arc<[Box<[(IpPrefix, IpAddr)]>]>,
+    by_port: Arc<[OnPort]>,
 }
+
+/// A port's addresses with their prefixes, longest first: a handful.
+type OnPort = Box<[(IpPrefix, IpAddr)]>;
 
 impl Addresses {
     /// Whether `address` is ours, on whatever port or none.

@@ -196,3 +196,6 @@ fn tunnel_index(index: usize) -> TunnelIndex {
 fn index_of(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,6 +37,9 @@ mod spd;
 mod template;
 mod tunnels;
 
+#[cfg(test)]
+mod testing;
+
 pub use addresses::{Addresses, LocalAddress};
 pub use encapsulation::{Egress, Encapsulation, Verdict};
 pub use generation::Generation;

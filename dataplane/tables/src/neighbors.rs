@@ -419,3 +419,6 @@ impl Drop for EditingRight<'_> {
         self.table.editing.store(false, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How long it takes to stage and compile a large headend, and to change a little of it.
+//!
+//! `cargo run --release -p greyhound-tables --example compile_time -- [TUNNELS] [ROUTES]`
+#![expect(clippy::print_stdout, reason = "the figures are the program's purpose")]
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use greyhound_tables::{Generation, Limits, Neighbors, PortLimits, Shadow};
+use messages::{
+    Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
+    Object, ObjectId, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex, Refusal, Route,
+    RouteTarget, Sa, SaIndex, Secret, TosPolicy, Tunnel, TunnelIndex,
+};
+
+const OUTSIDE: PortIndex = PortIndex(0);
+const CHANGES: u32 = 20;
+
+fn main() -> Result<(), Refusal> {
+    let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse().ok());
+    let tunnels: u32 = arguments.next().unwrap_or(60_000);
+    let routes: u32 = arguments.next().unwrap_or(10_000);
+    let limits = Limits {
+        sas_max: 2 * tunnels + CHANGES,
+        tunnels_max: tunnels,
+        workers: 2,
+        ports: vec![PortLimits { mtu_max: 9000 }],
+    };
+    let neighbors = Neighbors::new(4096);
+
+    let (shadow, staged) = timed(|| stage(tunnels, routes, &limits))?;
+    println!("stage {tunnels} tunnels, {} SAs, {routes} routes: {staged:?}", 2 * tunnels);
+    let (first, compiled) = timed(|| shadow.compile(1, &limits, None, &neighbors))?;
+    println!("compile all: {compiled:?}");
+    let (again, staged) = timed(|| stage(tunnels, routes, &limits))?;
+    let (_, compiled) = timed(|| again.compile(2, &limits, Some(&first), &neighbors))?;
+    println!("the same state staged anew: {staged:?} and {compiled:?}");
+    let (_, compiled) = timed(|| shadow.compile(2, &limits, Some(&first), &neighbors))?;
+    println!("nothing changed: {compiled:?}");
+
+    rekey_one_by_one(first, tunnels, &limits, &neighbors)?;
+    let first = shadow.compile(1, &limits, None, &neighbors)?;
+    let (shadow, staged) = timed(|| rekeyed(&shadow, (0..tunnels).step_by(60), 1, &limits))?;
+    let (_, compiled) = timed(|| shadow.compile(2, &limits, Some(&first), &neighbors))?;
+    println!("outbound SA of each 60th tunnel replaced: {staged:?} and {compiled:?}");
+    let (shadow, staged) = timed(|| {
+        let mut shadow = shadow.clone();
+        shadow.put(&route(routes), &limits)?;
+        Ok(shadow)
+    })?;
+    let (_, compiled) = timed(|| shadow.compile(3, &limits, Some(&first), &neighbors))?;
+    println!("one route added: {staged:?} and {compiled:?}");
+    Ok(())
+}
+
+/// Each is a transaction of its own: inbound added, outbound replaced.
+fn rekey_one_by_one(
+    first: Generation,
+    tunnels: u32,
+    limits: &Limits,
+    neighbors: &Neighbors,
+) -> Result<(), Refusal> {
+    let mut current = first;
+    let mut times = Vec::new();
+    for round in 0..CHANGES {
+        let start = Instant::now();
+        let tunnel = round.wrapping_mul(2_654_435_761) % tunnels;
+        let mut shadow = rekeyed(current.wanted(), [tunnel], 2 + round, limits)?;
+        let inbound = sa(2 * tunnels + round, tunnel, Direction::Inbound, 2 + round);
+        shadow.put(&Object::Sa(inbound), limits)?;
+        let next = shadow.compile(u64::from(round) + 2, limits, Some(&current), neighbors)?;
+        drop(std::mem::replace(&mut current, next));
+        times.push(start.elapsed());
+    }
+    times.sort_unstable();
+    println!(
+        "rekey of one tunnel, the old generation freed: median {:?} of {CHANGES}",
+        times[times.len() / 2]
+    );
+    Ok(())
+}
+
+fn timed<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<(T, Duration), Refusal> {
+    let start = Instant::now();
+    let done = work()?;
+    Ok((done, start.elapsed()))
+}
+
+fn stage(tunnels: u32, routes: u32, limits: &Limits) -> Result<Shadow, Refusal> {
+    let mut shadow = Shadow::default();
+    let own = IpAddr::from([198, 51, 100, 1]);
+    let settings = PortSettings { port: OUTSIDE, mtu: 1500, side: PortSide::Unprotected, answer_ping: true };
+    shadow.put(&Object::Port(settings), limits)?;
+    shadow.put(&Object::Address(Address { port: Some(OUTSIDE), address: own, length: 24 }), limits)?;
+    let gateway = RouteTarget::Port { port: OUTSIDE, next_hop: Some(IpAddr::from([198, 51, 100, 254])) };
+    let default = IpPrefix { address: IpAddr::from([0; 4]), length: 0 };
+    shadow.put(&Object::Route(Route { prefix: default, target: gateway }), limits)?;
+    for index in 0..tunnels {
+        let remote = IpAddr::from((0xcb00_0000 + index).to_be_bytes());
+        shadow.put(&Object::Protection(protection(index, own, remote)), limits)?;
+        shadow.put(&Object::Tunnel(tunnel(index, own, remote)), limits)?;
+        shadow.put(&Object::Sa(sa(2 * index, index, Direction::Inbound, 0)), limits)?;
+        shadow.put(&Object::Sa(sa(2 * index + 1, index, Direction::Outbound, 0)), limits)?;
+    }
+    (0..routes).try_for_each(|index| shadow.put(&route(index), limits))?;
+    Ok(shadow)
+}
+
+fn route(index: u32) -> Object {
+    let address = IpAddr::from((0x0a00_0000 + (index << 8)).to_be_bytes());
+    Object::Route(Route {
+        prefix: IpPrefix { address, length: 24 },
+        target: RouteTarget::Tunnel(TunnelIndex(index & 0xfff)),
+    })
+}
+
+fn rekeyed(
+    shadow: &Shadow,
+    tunnels: impl IntoIterator<Item = u32>,
+    round: u32,
+    limits: &Limits,
+) -> Result<Shadow, Refusal> {
+    let mut shadow = shadow.clone();
+    for tunnel in tunnels {
+        let index = 2 * tunnel + 1;
+        shadow.delete(ObjectId::Sa(SaIndex(index)))?;
+        shadow.put(&Object::Sa(sa(index, tunnel, Direction::Outbound, round)), limits)?;
+    }
+    Ok(shadow)
+}
+
+fn protection(index: u32, local: IpAddr, remote: IpAddr) -> Protection {
+    Protection {
+        protection: ProtectionIndex(index),
+        mode: EspMode::Transport,
+        local,
+        remote,
+        tos: TosPolicy::Copy,
+        df: DfPolicy::Copy,
+        ttl: 64,
+    }
+}
+
+fn tunnel(index: u32, source: IpAddr, destination: IpAddr) -> Tunnel {
+    Tunnel {
+        tunnel: TunnelIndex(index),
+        source,
+        destination,
+        gre: GreOptions { key: Some(index), checksum: false, sequence: false },
+        protection: Some(ProtectionIndex(index)),
+        tos: TosPolicy::Copy,
+        df: DfPolicy::Copy,
+        ttl: 64,
+        mtu: None,
+        mss: MssClamp::Automatic,
+        strict_source: true,
+    }
+}
+
+/// Keys made of numbers: nothing is ever sealed with them.
+fn sa(index: u32, protection: u32, direction: Direction, round: u32) -> Sa {
+    let mut keymat = [0; 20];
+    keymat[..4].copy_from_slice(&index.to_be_bytes());
+    keymat[4..8].copy_from_slice(&round.to_be_bytes());
+    #[expect(clippy::unwrap_used, reason = "20 bytes are a key of 16 and a salt")]
+    let secret = Secret::from_keymat(&keymat).unwrap();
+    Sa {
+        sa: SaIndex(index),
+        protection: ProtectionIndex(protection),
+        direction,
+        spi: 0x0100_0000 + index,
+        key: Key { secret, icv_bytes: 16 },
+        esn: true,
+        replay_window: 1024,
+        class_group: 0,
+        owner: None,
+        iv_prefix: IvPrefix::default(),
+        lifetime: LifetimeLimits::default(),
+    }
+}
