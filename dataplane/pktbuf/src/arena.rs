@@ -4,7 +4,7 @@
 //! The memory is asked for as transparent huge pages, which need no set-up of the machine; where the kernel has
 //! none, the array works on small pages. Arrays do not grow.
 
-use crate::map::Map;
+use crate::backing::Memory;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use std::ops::{Deref, DerefMut};
 
 /// A fixed-size array of plain data in an anonymous mapping of its own, aligned to at least 64 bytes.
 pub struct HugeVec<T: Copy> {
-    map: Map,
+    memory: Memory,
     len: usize,
     items: PhantomData<T>,
 }
@@ -25,13 +25,13 @@ impl<T: Copy> HugeVec<T> {
     pub fn from_fn(len: usize, mut make: impl FnMut(usize) -> T) -> io::Result<HugeVec<T>> {
         const { assert!(align_of::<T>() <= 4096, "mappings are aligned to a page") };
         let bytes = len.checked_mul(size_of::<T>()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let map = Map::anonymous(bytes)?;
-        let first = map.base().cast::<T>();
+        let memory = Memory::new(bytes)?;
+        let first = memory.base().cast::<T>();
         for index in 0..len {
             // SAFETY: the mapping holds `len` items and is aligned to a page; nobody else refers to it.
             unsafe { first.add(index).write(make(index)) };
         }
-        Ok(HugeVec { map, len, items: PhantomData })
+        Ok(HugeVec { memory, len, items: PhantomData })
     }
 
     /// An array of `len` copies of `value`.
@@ -57,7 +57,7 @@ impl<T: Copy> Deref for HugeVec<T> {
     #[inline(always)]
     fn deref(&self) -> &[T] {
         // SAFETY: `from_fn` wrote all `len` items, which the mapping holds as long as `self` lives.
-        unsafe { std::slice::from_raw_parts(self.map.base().cast::<T>().as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.memory.base().cast::<T>().as_ptr(), self.len) }
     }
 }
 
@@ -65,7 +65,7 @@ impl<T: Copy> DerefMut for HugeVec<T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: as in `deref`, and `self` is borrowed exclusively.
-        unsafe { std::slice::from_raw_parts_mut(self.map.base().cast::<T>().as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.base().cast::<T>().as_ptr(), self.len) }
     }
 }
 

@@ -7,7 +7,7 @@
 
 use crate::header::Header;
 use crate::pool::Geometry;
-use crate::{Packet, map};
+use crate::{Packet, backing};
 use dpdk_sys as sys;
 use std::ffi::{CStr, CString, c_void};
 use std::io;
@@ -111,7 +111,7 @@ unsafe extern "C" fn keep_out_of_dumps(
     // SAFETY: `DpdkPool::new` passes a pointer to its result and does not touch it meanwhile.
     let result = unsafe { &mut *context.cast::<io::Result<()>>() };
     if result.is_ok() {
-        *result = map::keep_out_of_dumps(start.cast(), bytes, page_bytes);
+        *result = backing::keep_out_of_dumps(start.cast(), bytes, page_bytes);
     }
 }
 

@@ -32,10 +32,10 @@
 #![allow(unsafe_code, reason = "packets are raw pool memory; every block says why it holds")]
 
 pub mod arena;
+mod backing;
 #[cfg(have_dpdk)]
 mod dpdk;
 mod header;
-mod map;
 mod memory;
 mod packet;
 mod pool;

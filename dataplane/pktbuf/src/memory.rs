@@ -9,8 +9,8 @@
 //!   +--------+-------+---------------------------+------+
 //! ```
 
+use crate::backing::Memory;
 use crate::header::{Header, MEMORY_TAG};
-use crate::map::Map;
 use crate::pool::Geometry;
 use crate::{HEADROOM, Packet};
 use crossbeam::queue::ArrayQueue;
@@ -23,7 +23,7 @@ const HEADER_BYTES: usize = size_of::<Header>();
 /// What a pool's handles and its packets share; lives until the last slot is home (invariant 5).
 struct Shared {
     free: ArrayQueue<u32>,
-    map: Map,
+    memory: Memory,
     stride: usize,
     /// Set when the last handle is gone: packets are then counted home instead of listed.
     closed: AtomicBool,
@@ -47,10 +47,10 @@ impl MemoryPool {
         let capacity = geometry.packets;
         let stride = geometry.stride(HEADER_BYTES);
         let bytes = stride.checked_mul(capacity).ok_or(io::ErrorKind::OutOfMemory)?;
-        let map = Map::anonymous(bytes)?;
+        let memory = Memory::new(bytes)?;
         let shared = Box::new(Shared {
             free: ArrayQueue::new(capacity),
-            map,
+            memory,
             stride,
             closed: AtomicBool::new(false),
             missing: AtomicUsize::new(capacity),
@@ -128,7 +128,7 @@ impl Shared {
     fn header(&self, slot: u32) -> NonNull<Header> {
         // SAFETY: slots come from the free list, which holds those set up only: below capacity, so that the
         // header lies in the mapping.
-        unsafe { self.map.base().add(slot as usize * self.stride).cast() }
+        unsafe { self.memory.base().add(slot as usize * self.stride).cast() }
     }
 }
 
@@ -189,7 +189,21 @@ pub(crate) unsafe fn give_back(header: NonNull<Header>) {
 }
 
 #[cfg(test)]
+thread_local! {
+    /// Pools whose memory this thread has freed.
+    static FREED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+impl Drop for Shared {
+    fn drop(&mut self) {
+        FREED.set(FREED.get() + 1);
+    }
+}
+
+#[cfg(test)]
 mod tests {
+    use super::FREED;
     use crate::{ALIGN_INBOUND, ALIGN_OUTBOUND, Batch, HEADROOM, NoRoom, Packet, Pool, PoolConfig};
 
     #[test]
@@ -303,15 +317,27 @@ mod tests {
     }
 
     #[test]
-    fn packets_outlive_their_pool() {
+    fn packets_outlive_their_pool_and_the_last_one_home_frees_it() {
         let pool = Pool::memory(3, 100).unwrap();
         let (kept, home) = (pool.copy_of(b"kept").unwrap(), pool.alloc().unwrap());
         let other_handle = pool.clone();
         drop(pool);
-        assert_eq!(other_handle.available(), 1);
+        assert_eq!((other_handle.available(), FREED.get()), (1, 0));
         drop(other_handle);
         drop(home);
-        assert_eq!(kept.data(), b"kept");
+        assert_eq!((kept.data(), FREED.get()), (&b"kept"[..], 0));
+        drop(kept);
+        assert_eq!(FREED.get(), 1);
+    }
+
+    #[test]
+    fn a_pool_whose_packets_are_home_is_freed_with_its_last_handle() {
+        let pool = Pool::memory(3, 100).unwrap();
+        drop(pool.alloc());
+        drop(pool.clone());
+        assert_eq!(FREED.get(), 0);
+        drop(pool);
+        assert_eq!(FREED.get(), 1);
     }
 
     #[test]

@@ -230,3 +230,84 @@ fn prefetch(at: *const u8) {
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{HEADROOM, NoRoom, Packet, Pool};
+    use proptest::prelude::*;
+
+    const DATA_BYTES: usize = 200;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Prepend(usize),
+        Append(usize),
+        TrimFront(usize),
+        Truncate(usize),
+        Clear,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let n = prop_oneof![0..60usize, 0..400usize, Just(65_535), Just(65_536), Just(usize::MAX)];
+        (0..9u8, n).prop_map(|(kind, n)| match kind {
+            0..3 => Step::Prepend(n),
+            3..5 => Step::Append(n),
+            5..7 => Step::TrimFront(n),
+            7 => Step::Truncate(n),
+            _ => Step::Clear,
+        })
+    }
+
+    /// The same step on a plain buffer: where the data starts, and the data.
+    fn apply(step: &Step, headroom: &mut usize, data: &mut Vec<u8>, fill: u8) -> Result<(), NoRoom> {
+        let tailroom = HEADROOM + DATA_BYTES - *headroom - data.len();
+        match *step {
+            Step::Prepend(n) if n > *headroom => return Err(NoRoom),
+            Step::Append(n) if n > tailroom => return Err(NoRoom),
+            Step::TrimFront(n) if n > data.len() => return Err(NoRoom),
+            Step::Prepend(n) => {
+                *headroom -= n;
+                data.splice(..0, vec![fill; n]);
+            }
+            Step::Append(n) => data.extend(vec![fill; n]),
+            Step::TrimFront(n) => {
+                *headroom += n;
+                data.drain(..n);
+            }
+            Step::Truncate(n) => data.truncate(n),
+            Step::Clear => {
+                *headroom = HEADROOM;
+                data.clear();
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_to_packet(step: &Step, packet: &mut Packet, fill: u8) -> Result<(), NoRoom> {
+        match *step {
+            Step::Prepend(n) => packet.prepend(n)?.fill(fill),
+            Step::Append(n) => packet.append(n)?.fill(fill),
+            Step::TrimFront(n) => packet.trim_front(n)?,
+            Step::Truncate(n) => packet.truncate(n),
+            Step::Clear => packet.clear(),
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #[test]
+        fn a_packet_behaves_as_a_plain_buffer(steps in proptest::collection::vec(step(), 0..60)) {
+            let pool = Pool::memory(1, DATA_BYTES).unwrap();
+            let mut packet = pool.alloc().unwrap();
+            let (mut headroom, mut data) = (HEADROOM, Vec::new());
+            for (fill, step) in steps.iter().enumerate() {
+                let expected = apply(step, &mut headroom, &mut data, fill as u8);
+                prop_assert_eq!(apply_to_packet(step, &mut packet, fill as u8), expected);
+                prop_assert_eq!(packet.data(), &data[..]);
+                prop_assert_eq!(packet.headroom(), headroom);
+                prop_assert_eq!(packet.tailroom(), HEADROOM + DATA_BYTES - headroom - data.len());
+                prop_assert_eq!(packet.header().pkt_len as usize, data.len());
+            }
+        }
+    }
+}
