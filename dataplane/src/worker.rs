@@ -66,7 +66,7 @@ impl Worker {
     pub fn turn(&mut self, now_ns: u64) -> bool {
         self.switch_state(now_ns);
         let mut packets = self.receive(now_ns);
-        packets += self.exchange(now_ns);
+        packets += self.take_over(now_ns);
         if now_ns >= self.next_tick_ns {
             self.pipeline.tick(now_ns);
             self.next_tick_ns = now_ns + TICK_NS;
@@ -123,20 +123,21 @@ impl Worker {
             port.count(PortCounter::RxPackets, received as u64);
             port.count(PortCounter::RxBytes, bytes as u64);
             self.pipeline.receive(port.port, &mut self.batch, now_ns);
+            hand_over(&mut self.pipeline, &self.mailboxes, self.worker);
             packets += received;
         }
         packets
     }
 
-    /// Gives other workers theirs, and takes ours.
-    fn exchange(&mut self, now_ns: u64) -> usize {
+    /// Takes packets that other workers handed over.
+    fn take_over(&mut self, now_ns: u64) -> usize {
         let Self { pipeline, mailboxes, worker, .. } = self;
-        pipeline.hand_over(|to, packet: HandedOver| mailboxes.hand_over(*worker, to, packet));
         if !mailboxes.has_handovers(*worker) {
             return 0;
         }
         let mut taken = 0;
         pipeline.take_over(mailboxes.handed_over(*worker).inspect(|_| taken += 1), now_ns);
+        hand_over(pipeline, mailboxes, *worker);
         taken
     }
 
@@ -167,4 +168,9 @@ impl Worker {
             self.publish();
         }
     }
+}
+
+/// Gives other workers the packets whose SAs they own.
+fn hand_over(pipeline: &mut Pipeline, mailboxes: &Mailboxes, worker: WorkerId) {
+    pipeline.hand_over(|owner, packet: HandedOver| mailboxes.hand_over(worker, owner, packet));
 }
