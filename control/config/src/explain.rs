@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the dataplane says, in the names that people gave.
+
+use std::collections::HashMap;
+
+use messages::{Field, ObjectId, PortIndex, Refusal};
+
+use crate::{Environment, Indices, Kind};
+
+/// The names behind the numbers, for whoever asks about many of them.
+#[derive(Clone, Debug)]
+pub struct Names<'a> {
+    tunnels: HashMap<u32, &'a str>,
+    protections: HashMap<u32, &'a str>,
+    policies: HashMap<u32, &'a str>,
+    sas: HashMap<u32, &'a str>,
+    environment: &'a Environment,
+}
+
+impl<'a> Names<'a> {
+    /// Turns `indices` around.
+    #[must_use]
+    pub fn new(indices: &'a Indices, environment: &'a Environment) -> Self {
+        let turn = |names: &'a std::collections::BTreeMap<String, u32>| {
+            names.iter().map(|(name, number)| (*number, name.as_str())).collect()
+        };
+        Self {
+            tunnels: turn(&indices.tunnels),
+            protections: turn(&indices.protections),
+            policies: turn(&indices.policies),
+            sas: turn(&indices.sas),
+            environment,
+        }
+    }
+
+    /// Name of a tunnel.
+    #[must_use]
+    pub fn tunnel(&self, index: messages::TunnelIndex) -> Option<&'a str> {
+        self.tunnels.get(&index.0).copied()
+    }
+
+    /// Name of a protection.
+    #[must_use]
+    pub fn protection(&self, index: messages::ProtectionIndex) -> Option<&'a str> {
+        self.protections.get(&index.0).copied()
+    }
+
+    /// Name of a policy.
+    #[must_use]
+    pub fn policy(&self, index: messages::PolicyIndex) -> Option<&'a str> {
+        self.policies.get(&index.0).copied()
+    }
+
+    /// Name of an SA, as in "outbound 0x00001001".
+    #[must_use]
+    pub fn sa(&self, index: messages::SaIndex) -> Option<&'a str> {
+        self.sas.get(&index.0).copied()
+    }
+
+    /// Name of a port.
+    #[must_use]
+    pub fn port(&self, index: PortIndex) -> Option<&'a str> {
+        self.environment.ports.get(index.index()).map(|port| port.name.as_str())
+    }
+
+    /// Kind and name of any object: "tunnel branch-7". One without a name is told by its number.
+    #[must_use]
+    pub fn of(&self, id: &ObjectId) -> String {
+        let named = |kind: Kind, name: Option<&str>| name.map(|name| format!("{kind} {name}"));
+        let name = match id {
+            ObjectId::Port(port) => named(Kind::Port, self.port(*port)),
+            ObjectId::Address(_) | ObjectId::Route(_) => None,
+            ObjectId::Neighbor(port, address) => {
+                self.port(*port).map(|port| format!("neighbor {address} on port {port}"))
+            }
+            ObjectId::Tunnel(tunnel) => named(Kind::Tunnel, self.tunnel(*tunnel)),
+            ObjectId::Protection(protection) => named(Kind::Protection, self.protection(*protection)),
+            ObjectId::Policy(policy) => named(Kind::Policy, self.policy(*policy)),
+            ObjectId::Sa(sa) => named(Kind::Sa, self.sa(*sa)),
+        };
+        name.unwrap_or_else(|| id.to_string())
+    }
+
+    /// A refusal as a sentence: names the object, what is wrong and what would be right.
+    #[must_use]
+    pub fn explain(&self, refusal: &Refusal) -> String {
+        match subject(refusal) {
+            Some(id) => format!("{}: {}", self.of(&id), self.reason(refusal)),
+            None => refusal.to_string(),
+        }
+    }
+
+    /// What a refusal says of its object.
+    pub(crate) fn reason(&self, refusal: &Refusal) -> String {
+        match refusal {
+            Refusal::BeyondLimit(id, limit) => beyond_limit(id, *limit),
+            Refusal::Unknown(_) => "does not exist".into(),
+            Refusal::Dangling(id, other) => self.dangling(id, other),
+            Refusal::Conflict(id, other) => self.conflict(id, other),
+            Refusal::OutOfRange(id, field) => out_of_range(id, *field),
+            Refusal::KeyReused(_, other) => format!(
+                "has the same key and salt as {}, which would use nonces twice (RFC 4106 §2); give every SA a key of its own",
+                self.of(other)
+            ),
+            Refusal::KeyRefused(_) => "the dataplane's AEAD engine does not take this key".into(),
+            Refusal::NoSequenceStore(_) => {
+                "the dataplane's store of sequence limits is missing or damaged, so that no key is safe to use; run `greyhound-dataplane init-state` if this is a new headend, and give new keys if it is not".into()
+            }
+            Refusal::StoreWrite(_) => {
+                "its sequence limit could not be written to disk; see the dataplane's log, and whether its state folder is full or read-only".into()
+            }
+            Refusal::NoRoom(_) => {
+                "the MTU of the port where it leaves has no room for a payload of 68 bytes behind all headers; raise that port's mtu".into()
+            }
+            Refusal::OutOfMemory(_) => {
+                "the dataplane has no memory left for it; raise neighbors_max or memory in dataplane.toml".into()
+            }
+            other => other.to_string(),
+        }
+    }
+
+    fn dangling(&self, id: &ObjectId, other: &ObjectId) -> String {
+        match (id, other) {
+            (ObjectId::Tunnel(_), ObjectId::Address(address)) => {
+                format!("its source {address} is no address of ours; add it to a port or to loopbacks")
+            }
+            (ObjectId::Protection(_), ObjectId::Address(address)) => format!(
+                "its local endpoint {address} is no address of ours; add it to a port or to loopbacks"
+            ),
+            _ => format!("refers to {}, which does not exist", self.of(other)),
+        }
+    }
+
+    fn conflict(&self, id: &ObjectId, other: &ObjectId) -> String {
+        let named = self.of(other);
+        match (id, other) {
+            (ObjectId::Address(_), ObjectId::Address(_)) => {
+                format!(
+                    "connects the same prefix as {named}, but on another port; a prefix belongs to one port"
+                )
+            }
+            (ObjectId::Neighbor(..), ObjectId::Address(_)) => "is one of our own addresses".into(),
+            (ObjectId::Route(_), ObjectId::Address(_)) => {
+                format!("is connected already, by {named}; leave the route out, or make it longer")
+            }
+            (ObjectId::Tunnel(_), ObjectId::Address(address)) => {
+                format!("its destination {address} is one of our own addresses; give the peer's")
+            }
+            (ObjectId::Protection(_), ObjectId::Address(address)) => {
+                format!("its remote endpoint {address} is one of our own addresses; give the peer's")
+            }
+            (ObjectId::Tunnel(_), ObjectId::Tunnel(_)) => {
+                format!("has source, destination and key of {named}; give one of them another key")
+            }
+            (ObjectId::Tunnel(_), ObjectId::Protection(_)) => format!(
+                "its source and destination are not local and remote of {named}, as they must be in transport mode; use mode = \"tunnel\", or the same addresses"
+            ),
+            (ObjectId::Sa(_), ObjectId::Sa(_)) => format!(
+                "conflicts with {named}: an inbound SPI means one SA, and a protection has one outbound SA; delete the other, or use replace"
+            ),
+            _ => format!("conflicts with {named}"),
+        }
+    }
+}
+
+/// What a refusal is about.
+pub(crate) fn subject(refusal: &Refusal) -> Option<ObjectId> {
+    match refusal {
+        Refusal::BeyondLimit(id, _)
+        | Refusal::Unknown(id)
+        | Refusal::Dangling(id, _)
+        | Refusal::Conflict(id, _)
+        | Refusal::OutOfRange(id, _)
+        | Refusal::KeyReused(id, _)
+        | Refusal::KeyRefused(id)
+        | Refusal::NoSequenceStore(id)
+        | Refusal::StoreWrite(id)
+        | Refusal::NoRoom(id)
+        | Refusal::OutOfMemory(id) => Some(*id),
+        _ => None,
+    }
+}
+
+/// What else a refusal names.
+pub(crate) fn cause(refusal: &Refusal) -> Option<ObjectId> {
+    match refusal {
+        Refusal::Dangling(_, other) | Refusal::Conflict(_, other) | Refusal::KeyReused(_, other) => {
+            Some(*other)
+        }
+        _ => None,
+    }
+}
+
+fn beyond_limit(id: &ObjectId, limit: u32) -> String {
+    match id {
+        ObjectId::Policy(_) => format!("its port has more than {limit} policies, the most there can be"),
+        ObjectId::Port(_) => format!("the dataplane has {limit} ports; add it to dataplane.toml"),
+        ObjectId::Sa(_) => format!("the dataplane has room for {limit} SAs; raise sas_max in dataplane.toml"),
+        ObjectId::Tunnel(_) => {
+            format!("the dataplane has room for {limit} tunnels; raise tunnels_max in dataplane.toml")
+        }
+        ObjectId::Protection(_) => format!(
+            "the dataplane has room for {limit} protections; raise sas_max or tunnels_max in dataplane.toml"
+        ),
+        ObjectId::Address(_) | ObjectId::Neighbor(..) | ObjectId::Route(_) => {
+            format!("the dataplane has room for {limit} of them")
+        }
+    }
+}
+
+fn out_of_range(id: &ObjectId, field: Field) -> String {
+    let right = match (id, field) {
+        (ObjectId::Route(_), Field::Address) => {
+            "via is no neighbour: it has to lie in a prefix of one of the port's addresses, and neither be one of ours nor a broadcast address"
+        }
+        (ObjectId::Route(_), Field::Port) => {
+            "the port has no address of this family to ask neighbours from; give it one, or a via"
+        }
+        (ObjectId::Route(_), Field::Prefix) => {
+            "no route can lead there: link-local and IPv4-mapped prefixes are not forwarded, and no bit may be set behind the prefix length"
+        }
+        (ObjectId::Policy(_), Field::Port) => "a protected port has no SPD; give an unprotected port",
+        (ObjectId::Port(_), Field::Mtu) => {
+            "its mtu has to be 576 at least, 1280 at least with an IPv6 address, and no more than mtu_max in dataplane.toml"
+        }
+        (ObjectId::Tunnel(_) | ObjectId::Protection(_), Field::Address) => {
+            "its two addresses have to be two different hosts of one family; neither may be multicast, broadcast, loopback or unspecified"
+        }
+        (_, Field::Address) => "the address has to be that of one host",
+        (_, Field::Prefix) => "the prefix length does not fit the address, or bits behind it are set",
+        (_, Field::Port) => "the port is out of range",
+        (_, Field::Mtu) => "mtu is out of range; give 68 to 9216",
+        (_, Field::Ttl) => "ttl is out of range; give 1 to 255",
+        (_, Field::Dscp) => "tos is out of range; give a DSCP from 0 to 63",
+        (_, Field::Mss) => "mss is out of range; give 216 to 9176",
+        (_, Field::Spi) => "SPIs from 0 to 255 are reserved (RFC 4303 §2.1); give 0x100 at least",
+        (_, Field::IcvBytes) => "the ICV has 16, 12 or 8 bytes",
+        (_, Field::ReplayWindow) => "replay_window has to be a power of two from 64 to 8192, or 0 for none",
+        (_, Field::IvPrefix) => "iv_prefix has 32 bits at most, and its value fits them",
+        (_, Field::PortRange) => "ports need protocol tcp, udp, sctp or none, and the lowest goes first",
+        (_, Field::Owner) => "owner is not the number of a worker of this dataplane; the first is 0",
+        (_, Field::ClassGroup) => "the class group has to be 0",
+        (_, Field::Lifetime) => "a soft limit may not be above the hard one",
+        (_, Field::Mac) => "mac has to be the address of one station: neither multicast nor zero",
+        (_, other) => return format!("{other} is out of range"),
+    };
+    right.into()
+}
+
+/// Kind and name of an object: "tunnel branch-7". For many of them, [`Names`] is faster.
+#[must_use]
+pub fn name_of(indices: &Indices, environment: &Environment, id: &ObjectId) -> String {
+    Names::new(indices, environment).of(id)
+}
+
+/// A refusal by the dataplane as a sentence, in names.
+#[must_use]
+pub fn explain(refusal: &Refusal, indices: &Indices, environment: &Environment) -> String {
+    Names::new(indices, environment).explain(refusal)
+}

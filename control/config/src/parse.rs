@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Reading `config.toml`: all that is wrong at once, with lines and names.
+
+use core::fmt;
+use core::ops::Range;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::problem::{Place, Problem};
+use crate::{Config, Kind};
+
+/// More problems of syntax than this are consequences of the first ones.
+const SYNTAX_PROBLEMS_MAX: usize = 5;
+
+/// What is wrong with a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseError {
+    file: String,
+    problems: Vec<ParseProblem>,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseProblem {
+    /// The line, counted from 1, if there is one to point at.
+    pub line: Option<usize>,
+    /// The item, what is wrong and what would be right.
+    pub text: String,
+}
+
+impl ParseError {
+    /// The file, as the caller of [`Config::parse`] named it.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Everything that is wrong, in the order of the file.
+    #[must_use]
+    pub fn problems(&self) -> &[ParseProblem] {
+        &self.problems
+    }
+
+    /// A sentence for each problem, with file and line: "config.toml:7: port wan: …".
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
+        self.problems.iter().map(|problem| self.sentence(problem)).collect()
+    }
+
+    fn sentence(&self, problem: &ParseProblem) -> String {
+        match problem.line {
+            Some(line) => format!("{}:{line}: {}", self.file, problem.text),
+            None => format!("{}: {}", self.file, problem.text),
+        }
+    }
+}
+
+impl fmt::Display for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentences().join("\n"))
+    }
+}
+
+impl core::error::Error for ParseError {}
+
+impl Config {
+    /// Reads and [checks](Config::check) the text of a `config.toml`. `source` is what errors call the file.
+    ///
+    /// # Errors
+    /// All problems that were found: of syntax; or else in single entries; or else between them.
+    pub fn parse(text: &str, source: &str) -> Result<Config, ParseError> {
+        let lines = Lines::of(text);
+        let error = |mut problems: Vec<ParseProblem>| {
+            problems.sort_by_key(|problem| problem.line.unwrap_or(0));
+            ParseError { file: source.to_owned(), problems }
+        };
+        let (document, syntax) = DeTable::parse_recoverable(text);
+        if !syntax.is_empty() {
+            return Err(error(lines.syntax(&syntax)));
+        }
+        let mut reader = Reader { lines: &lines, places: HashMap::new(), problems: Vec::new() };
+        let config = reader.config(document.into_inner());
+        if !reader.problems.is_empty() {
+            return Err(error(reader.problems));
+        }
+        match config.check() {
+            Ok(()) => Ok(config),
+            Err(problems) => Err(error(problems.iter().map(|problem| reader.located(problem)).collect())),
+        }
+    }
+}
+
+/// Where lines begin.
+struct Lines {
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        let breaks = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(place, _)| place + 1);
+        Self { starts: [0].into_iter().chain(breaks).collect() }
+    }
+
+    fn number(&self, offset: usize) -> usize {
+        self.starts.partition_point(|start| *start <= offset)
+    }
+
+    fn syntax(&self, errors: &[toml::de::Error]) -> Vec<ParseProblem> {
+        let problem = |error: &toml::de::Error| ParseProblem {
+            line: error.span().map(|span| self.number(span.start)),
+            text: error.message().to_owned(),
+        };
+        errors.iter().take(SYNTAX_PROBLEMS_MAX).map(problem).collect()
+    }
+}
+
+/// Lines of an entry and of its fields.
+struct EntryLines {
+    line: usize,
+    fields: Vec<(String, usize)>,
+}
+
+struct Reader<'a> {
+    lines: &'a Lines,
+    places: HashMap<(Kind, usize), EntryLines>,
+    problems: Vec<ParseProblem>,
+}
+
+impl Reader<'_> {
+    /// Each entry on its own, so that one error does not hide the others.
+    fn config(&mut self, document: DeTable<'_>) -> Config {
+        let mut config = Config::default();
+        for (key, value) in document {
+            match key.get_ref().as_ref() {
+                "manual_keying" => config.manual_keying = self.setting("manual_keying", value),
+                "loopbacks" => config.loopbacks = self.loopbacks(value),
+                "port" => config.ports = self.entries(Kind::Port, value),
+                "neighbor" => config.neighbors = self.entries(Kind::Neighbor, value),
+                "route" => config.routes = self.entries(Kind::Route, value),
+                "protection" => config.protections = self.entries(Kind::Protection, value),
+                "tunnel" => config.tunnels = self.entries(Kind::Tunnel, value),
+                "policy" => config.policies = self.entries(Kind::Policy, value),
+                "sa" => config.sas = self.entries(Kind::Sa, value),
+                unknown => {
+                    let text = format!(
+                        "{unknown:?} is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]] and [[sa]]"
+                    );
+                    self.complain(key.span(), text);
+                }
+            }
+        }
+        config
+    }
+
+    fn complain(&mut self, span: Range<usize>, text: String) {
+        self.problems.push(ParseProblem { line: Some(self.lines.number(span.start)), text });
+    }
+
+    fn setting<T: DeserializeOwned>(&mut self, name: &str, value: Spanned<DeValue<'_>>) -> Option<T> {
+        let line = self.lines.number(value.span().start);
+        self.places.insert((Kind::Setting, 0), EntryLines { line, fields: Vec::new() });
+        match T::deserialize(value.into_deserializer()) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let text = format!("{name}: {}", error.message());
+                self.problems.push(ParseProblem { line: Some(line), text });
+                None
+            }
+        }
+    }
+
+    fn loopbacks(&mut self, value: Spanned<DeValue<'_>>) -> Vec<core::net::IpAddr> {
+        #[derive(Deserialize)]
+        struct Loopbacks(#[serde(with = "crate::values::singles")] Vec<core::net::IpAddr>);
+
+        let items = value.get_ref().as_array().into_iter().flat_map(|array| array.iter());
+        for (position, item) in items.enumerate() {
+            let line = self.lines.number(item.span().start);
+            self.places.insert((Kind::Loopback, position), EntryLines { line, fields: Vec::new() });
+        }
+        self.setting("loopbacks", value).map_or_else(Vec::new, |Loopbacks(addresses)| addresses)
+    }
+
+    fn entries<T: DeserializeOwned>(&mut self, kind: Kind, value: Spanned<DeValue<'_>>) -> Vec<T> {
+        let span = value.span();
+        let DeValue::Array(items) = value.into_inner() else {
+            self.complain(span, format!("{kind} is a list of tables; write [[{kind}]]"));
+            return Vec::new();
+        };
+        let mut entries = Vec::with_capacity(items.len());
+        for (position, item) in items.into_iter().enumerate() {
+            let header = Header::of(kind, position, &item);
+            self.places.insert((kind, position), header.lines(self.lines));
+            match T::deserialize(item.into_deserializer()) {
+                Ok(entry) => entries.push(entry),
+                Err(error) => {
+                    let problem = header.problem(&error, self.lines);
+                    self.problems.push(problem);
+                }
+            }
+        }
+        entries
+    }
+
+    fn located(&self, problem: &Problem) -> ParseProblem {
+        let line = problem.place.as_ref().and_then(|place| self.line(place));
+        ParseProblem { line, text: problem.to_string() }
+    }
+
+    fn line(&self, place: &Place) -> Option<usize> {
+        let entry = self.places.get(&(place.kind, place.position))?;
+        let field = entry.fields.iter().find(|(name, _)| Some(name.as_str()) == place.field);
+        Some(field.map_or(entry.line, |(_, line)| *line))
+    }
+}
+
+/// What can be said of an entry before it is understood.
+struct Header {
+    /// Kind and name, or its place in the list.
+    name: String,
+    span: Range<usize>,
+    /// Names of fields, where they stand, and where their values end.
+    fields: Vec<(String, Range<usize>)>,
+}
+
+impl Header {
+    fn of(kind: Kind, position: usize, item: &Spanned<DeValue<'_>>) -> Self {
+        let table = item.get_ref().as_table();
+        let fields = table
+            .into_iter()
+            .flatten()
+            .map(|(name, value)| (name.get_ref().to_string(), name.span().start..value.span().end));
+        let label = table.and_then(|table| label(kind, table));
+        let number = position + 1;
+        let name =
+            label.map_or_else(|| format!("[[{kind}]] number {number}"), |label| format!("{kind} {label}"));
+        Self { name, span: item.span(), fields: fields.collect() }
+    }
+
+    fn lines(&self, lines: &Lines) -> EntryLines {
+        let field = |(name, span): &(String, Range<usize>)| (name.clone(), lines.number(span.start));
+        EntryLines { line: lines.number(self.span.start), fields: self.fields.iter().map(field).collect() }
+    }
+
+    fn problem(&self, error: &toml::de::Error, lines: &Lines) -> ParseProblem {
+        let start = error.span().map_or(self.span.start, |span| span.start);
+        let field = self.fields.iter().find(|(_, span)| span.contains(&start));
+        let line = Some(lines.number(start));
+        let message = error.message();
+        let text = match field {
+            // What is said of a key names the key.
+            Some((name, _)) if !message.contains(&format!("`{name}`")) => {
+                format!("{}: {name}: {message}", self.name)
+            }
+            _ => format!("{}: {message}", self.name),
+        };
+        ParseProblem { line, text }
+    }
+}
+
+/// The name of an entry, from the fields that make it.
+fn label(kind: Kind, table: &DeTable<'_>) -> Option<String> {
+    let text = |field: &str| table.get(field).and_then(|value| value.get_ref().as_str());
+    match kind {
+        Kind::Port | Kind::Protection | Kind::Tunnel | Kind::Policy => text("name").map(str::to_owned),
+        Kind::Route => text("prefix").map(str::to_owned),
+        Kind::Neighbor => {
+            let address = text("address")?;
+            Some(text("port").map_or_else(|| address.to_owned(), |port| format!("{address} on port {port}")))
+        }
+        Kind::Sa => {
+            let integer = table.get("spi")?.get_ref().as_integer()?;
+            let spi = u32::from_str_radix(integer.as_str(), integer.radix()).ok()?;
+            Some(format!("{} 0x{spi:08x}", text("direction")?))
+        }
+        Kind::Setting | Kind::Loopback => None,
+    }
+}
