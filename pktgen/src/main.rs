@@ -101,7 +101,11 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Sink { listen, quiet_ms } => {
             let socket = UdpSocket::bind(listen).with_context(|| format!("{listen}"))?;
-            rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
+            // Root may go beyond net.core.rmem_max; others get what it allows.
+            if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER_BYTES).is_err()
+            {
+                rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER_BYTES)?;
+            }
             let arrived = sink::receive(&socket, &stop, Duration::from_millis(quiet_ms))?;
             if cli.json {
                 println!("{}", serde_json::to_string(&arrived)?);

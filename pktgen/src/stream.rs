@@ -30,6 +30,8 @@ pub struct Sent {
     pub sent: u64,
     /// Datagrams that it refused; their sequence numbers were not used.
     pub refused: u64,
+    /// CLOCK_MONOTONIC in nanoseconds when the first was due; without refusals, number n was due n ÷ rate later.
+    pub started_ns: u64,
     /// Seconds from the first to the last.
     pub seconds: f64,
 }
@@ -42,7 +44,7 @@ pub struct Sent {
 pub fn send(socket: &UdpSocket, plan: &Plan, stop: &AtomicBool) -> io::Result<Sent> {
     let mut payload = vec![0; plan.payload_bytes];
     let start = Instant::now();
-    let mut sent = Sent { sent: 0, refused: 0, seconds: 0.0 };
+    let mut sent = Sent { sent: 0, refused: 0, started_ns: now_ns(), seconds: 0.0 };
     while plan.packets.is_none_or(|packets| sent.sent < packets) && !stop.load(Ordering::Relaxed) {
         let due = Duration::from_nanos((sent.sent + sent.refused) * 1_000_000_000 / u64::from(plan.rate_pps));
         if let Some(early) = due.checked_sub(start.elapsed()) {
