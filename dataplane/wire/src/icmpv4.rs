@@ -344,6 +344,13 @@ pub fn reply_to_echo(packet: &mut [u8], ttl: u8, identification: u16) -> Result<
     let word = |kind: Type| u16::from_be_bytes([kind.0, 0]);
     icmp.checksum.set(checksum::update_u16(icmp.checksum.get(), word(Type::ECHO), word(Type::ECHO_REPLY)));
     icmp.kind = Type::ECHO_REPLY.0;
+    if icmp.checksum.get() == 0 {
+        // Where nothing but zeros is left the checksum is 0xffff, which the update cannot tell from 0 (RFC 1624 §3).
+        let total_bytes = usize::from(ip.total_length());
+        let message = packet.get_mut(ipv4::HEADER_BYTES..total_bytes).ok_or(ParseError::Truncated)?;
+        let checksum = checksum::checksum(message);
+        split_mut::<Header>(message)?.0.checksum.set(checksum);
+    }
     Ok(())
 }
 
@@ -544,6 +551,26 @@ mod tests {
             })
         );
         assert_eq!(Repr::parse(reply.payload), Ok(expected));
+    }
+
+    #[test]
+    fn a_reply_of_nothing_but_zeros_has_the_checksum_ffff() {
+        for data in [&[][..], &[0; 5], &[0; 56]] {
+            let message = Repr::Echo { identifier: 0, sequence_number: 0, data };
+            let payload_bytes = u16::try_from(message.message_bytes()).unwrap();
+            let ip = ipv4::Repr {
+                payload_bytes,
+                ..ipv4::Repr::new(Ipv4Addr::new(192, 0, 2, 9), ROUTER, IpProtocol::ICMP)
+            };
+            let mut packet = dirty();
+            let end = ip.emit(&mut packet).unwrap();
+            message.emit(&mut packet[end..]).unwrap();
+            reply_to_echo(&mut packet, 64, 7).unwrap();
+            let reply = ipv4::Packet::parse(&packet).unwrap();
+            let expected = Repr::EchoReply { identifier: 0, sequence_number: 0, data };
+            assert_eq!(Repr::parse(reply.payload), Ok(expected));
+            assert_eq!(reply.payload[2..4], [0xff, 0xff]);
+        }
     }
 
     #[test]
