@@ -1,3 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Main.
-fn main() {}
+//! `greyhound`: the command line.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    control::cli::main()
+}
