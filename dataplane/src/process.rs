@@ -34,6 +34,8 @@ use crate::worker::Worker;
 
 /// Bytes around an IP packet in a frame: Ethernet, 802.1Q.
 const LINK_BYTES: usize = 18;
+/// The least room for a frame: drivers such as net_af_packet refuse less, whatever the MTU.
+const FRAME_BYTES_MIN: usize = 2048;
 /// Packets that a worker's thread may keep to itself.
 const POOL_CACHE: u32 = 256;
 /// How long housekeeping rests when nobody asks anything of it.
@@ -221,7 +223,7 @@ fn packet_memory(config: &Config, directories: &Directories) -> anyhow::Result<P
     let mtu = config.ports.iter().map(|port| usize::from(port.mtu_max)).max().unwrap_or(1_500);
     let pool = PoolConfig {
         packets: config.memory.packets as usize,
-        data_bytes: mtu + LINK_BYTES + SEALING_TAILROOM,
+        data_bytes: (mtu + LINK_BYTES + SEALING_TAILROOM).max(FRAME_BYTES_MIN),
         cache: POOL_CACHE,
         align_at: ALIGN_OUTBOUND,
     };
