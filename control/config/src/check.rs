@@ -101,7 +101,7 @@ impl<'a> Checker<'a> {
 
     fn host<T: Item>(&mut self, item: &T, position: usize, field: &'static str, address: IpAddr) {
         if !address::is_host(address) {
-            self.about(item, position).field(field, format_args!("{address} is none; {HOST}"));
+            self.about(item, position).field(field, format_args!("{address} is no host's address; {HOST}"));
         }
     }
 
@@ -133,13 +133,15 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// `holder` is what messages begin with.
     fn own_address(&mut self, address: IpAddr, place: Place, holder: &str) {
+        let field = place.field.map(|field| format!("{field}: ")).unwrap_or_default();
         if !address::is_host(address) {
-            let text = format!("{address} is no host's address; {HOST}");
+            let text = format!("{field}{address} is no host's address; {HOST}");
             self.problems.add(Problem::new(Some(place.clone()), holder, text));
         }
         if let Some(other) = self.own.insert(address, holder.to_owned()) {
-            let text = format!("{address} is an address of {other} already; give it to one of them");
+            let text = format!("{field}{address} is an address of {other} already; give it to one of them");
             self.problems.add(Problem::new(Some(place), holder, text));
         }
     }
@@ -311,9 +313,7 @@ impl<'a> Checker<'a> {
             self.about(sa, position).field(field, "is empty; say where the key is");
         }
         if field == "key_id" && !is_key_id(key) {
-            let text = format!(
-                "{key:?} will not do; use 1 to {NAME_MAX} letters, digits, '-', '_' and '.', the first neither '-' nor '.'"
-            );
+            let text = format!("{key:?} will not do; use 1 to {NAME_MAX} letters, digits, '-' and '_'");
             self.about(sa, position).field(field, text);
         }
         if let Some(other) = self.keys.insert((field, key), sa.name().to_string()) {
@@ -372,7 +372,7 @@ impl<'a> Checker<'a> {
 
     fn manual_keying(&mut self) {
         if self.config.manual_keying.is_none() && !self.config.sas.is_empty() {
-            let place = Place { kind: Kind::Setting, position: 0, field: Some("manual_keying") };
+            let place = Place { kind: Kind::Sa, position: 0, field: None };
             let text = "is missing, but there are SAs with static keys; AES-GCM wants automated keying (RFC 4106 §2, RFC 8221 §3), so write manual_keying = \"lab\" if this is a laboratory";
             self.problems.add(Problem::new(Some(place), "manual_keying", text));
         }
@@ -381,8 +381,8 @@ impl<'a> Checker<'a> {
 
 /// What control may use as a file's name.
 fn is_key_id(id: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    (1..=NAME_MAX).contains(&id.len()) && id.chars().all(allowed) && !id.starts_with(['-', '.'])
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    (1..=NAME_MAX).contains(&id.len()) && id.chars().all(allowed)
 }
 
 /// Names some of those that there are.

@@ -44,11 +44,21 @@ pub fn compile(
     environment: &Environment,
     keys: &dyn KeySource,
 ) -> Result<Compiled, Problems> {
+    let objects = checked_objects(config, indices, environment, keys)?;
+    Ok(Compiled { digest: digest(&objects), objects })
+}
+
+fn checked_objects(
+    config: &Config,
+    indices: &Indices,
+    environment: &Environment,
+    keys: &dyn KeySource,
+) -> Result<BTreeMap<ObjectId, Object>, Problems> {
     check(config).into_result()?;
     let Assembled { objects, places, problems } = assemble(config, indices, environment, keys);
     problems.into_result()?;
     what_if(&objects, &places, indices, environment).into_result()?;
-    Ok(Compiled { digest: digest(&objects), objects })
+    Ok(objects)
 }
 
 impl Config {
@@ -58,7 +68,7 @@ impl Config {
     /// All problems that were found.
     pub fn check(&self) -> Result<(), Problems> {
         let indices = Indices::default().allocate(self);
-        compile(self, &indices, &Environment::assumed(self), &AssumedKeys::new(self)).map(drop)
+        checked_objects(self, &indices, &Environment::assumed(self), &AssumedKeys::new(self)).map(drop)
     }
 }
 

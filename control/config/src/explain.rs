@@ -156,7 +156,7 @@ impl<'a> Names<'a> {
                 "its source and destination are not local and remote of {named}, as they must be in transport mode; use mode = \"tunnel\", or the same addresses"
             ),
             (ObjectId::Sa(_), ObjectId::Sa(_)) => format!(
-                "conflicts with {named}: an inbound SPI means one SA, and a protection has one outbound SA; delete the other, or use replace"
+                "conflicts with {named}: a protection has one outbound SA, and an inbound SPI means one SA; delete the other, or replace it"
             ),
             _ => format!("conflicts with {named}"),
         }

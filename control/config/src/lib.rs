@@ -48,4 +48,4 @@ pub use model::{
 };
 pub use parse::{ParseError, ParseProblem};
 pub use problem::{Problem, Problems};
-pub use values::{Action, Algorithm, KeyReference, ManualKeying, SaName, UnknownSaName};
+pub use values::{Action, Algorithm, KeyReference, ManualKeying, SaName, UnknownAlgorithm, UnknownSaName};

@@ -57,7 +57,7 @@ pub struct Config {
 
 /// `[[port]]`: a port of `dataplane.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct PortEntry {
     /// Its name there.
     pub name: String,
@@ -81,7 +81,7 @@ pub struct PortEntry {
 
 /// `[[neighbor]]`: a static neighbour.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct NeighborEntry {
     /// The port it is on.
     pub port: String,
@@ -95,7 +95,7 @@ pub struct NeighborEntry {
 
 /// `[[route]]`: exactly one of `tunnel`, `port` and `discard`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct RouteEntry {
     /// Destinations.
     #[serde(with = "scalar")]
@@ -116,7 +116,7 @@ pub struct RouteEntry {
 
 /// `[[protection]]`: a pair of ESP endpoints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct ProtectionEntry {
     /// Its name.
     pub name: String,
@@ -146,7 +146,7 @@ pub struct ProtectionEntry {
 
 /// `[[tunnel]]`: a point-to-point GRE tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct TunnelEntry {
     /// Its name.
     pub name: String,
@@ -202,7 +202,7 @@ pub struct TunnelEntry {
 
 /// `[[policy]]`: an entry of a port's SPD. A selector that is absent is ANY.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct PolicyEntry {
     /// Its name.
     pub name: String,
@@ -232,7 +232,7 @@ pub struct PolicyEntry {
 
 /// `[[sa]]`: a security association.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table")]
 pub struct SaEntry {
     /// The protection it belongs to.
     pub protection: String,
@@ -277,7 +277,7 @@ pub struct SaEntry {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "IvPrefix", deny_unknown_fields)]
+#[serde(remote = "IvPrefix", deny_unknown_fields, expecting = "a table, as in { bits = 8, value = 3 }")]
 struct IvPrefixForm {
     #[serde(deserialize_with = "within::number::<_, _, 0, 32>")]
     bits: u8,
@@ -286,7 +286,11 @@ struct IvPrefixForm {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(remote = "LifetimeLimits", deny_unknown_fields)]
+#[serde(
+    remote = "LifetimeLimits",
+    deny_unknown_fields,
+    expecting = "a table, as in { soft_seconds = 3000, hard_seconds = 3600 }"
+)]
 struct LifetimeForm {
     #[serde(
         deserialize_with = "within::number::<_, _, 0, TOML_MAX>",

@@ -80,7 +80,7 @@ impl Config {
         };
         let (document, syntax) = DeTable::parse_recoverable(text);
         if !syntax.is_empty() {
-            return Err(error(lines.syntax(&syntax)));
+            return Err(error(lines.syntax(text, &syntax)));
         }
         let mut reader = Reader { lines: &lines, places: HashMap::new(), problems: Vec::new() };
         let config = reader.config(document.into_inner());
@@ -109,10 +109,16 @@ impl Lines {
         self.starts.partition_point(|start| *start <= offset)
     }
 
-    fn syntax(&self, errors: &[toml::de::Error]) -> Vec<ParseProblem> {
-        let problem = |error: &toml::de::Error| ParseProblem {
-            line: error.span().map(|span| self.number(span.start)),
-            text: error.message().to_owned(),
+    fn syntax(&self, text: &str, errors: &[toml::de::Error]) -> Vec<ParseProblem> {
+        let problem = |error: &toml::de::Error| {
+            let line = error.span().map(|span| self.number(span.start));
+            let key =
+                error.span().and_then(|span| text.get(span)).filter(|_| error.message() == "duplicate key");
+            let text = match key {
+                Some(key) => format!("{key} is given twice; delete one"),
+                None => format!("this is not TOML: {}", error.message()),
+            };
+            ParseProblem { line, text }
         };
         errors.iter().take(SYNTAX_PROBLEMS_MAX).map(problem).collect()
     }
@@ -166,7 +172,7 @@ impl Reader<'_> {
         match T::deserialize(value.into_deserializer()) {
             Ok(value) => Some(value),
             Err(error) => {
-                let text = format!("{name}: {}", error.message());
+                let text = format!("{name}: {}", plain(error.message()));
                 self.problems.push(ParseProblem { line: Some(line), text });
                 None
             }
@@ -220,6 +226,7 @@ impl Reader<'_> {
 
 /// What can be said of an entry before it is understood.
 struct Header {
+    kind: Kind,
     /// Kind and name, or its place in the list.
     name: String,
     span: Range<usize>,
@@ -238,7 +245,7 @@ impl Header {
         let number = position + 1;
         let name =
             label.map_or_else(|| format!("[[{kind}]] number {number}"), |label| format!("{kind} {label}"));
-        Self { name, span: item.span(), fields: fields.collect() }
+        Self { kind, name, span: item.span(), fields: fields.collect() }
     }
 
     fn lines(&self, lines: &Lines) -> EntryLines {
@@ -251,14 +258,58 @@ impl Header {
         let field = self.fields.iter().find(|(_, span)| span.contains(&start));
         let line = Some(lines.number(start));
         let message = error.message();
+        let said = match missing(message) {
+            Some(absent) if field.is_none() => {
+                format!("{absent} is missing; add {}", example(self.kind, absent))
+            }
+            Some(absent) => format!("{absent} is missing; add it"),
+            None => plain(message),
+        };
         let text = match field {
             // What is said of a key names the key.
-            Some((name, _)) if !message.contains(&format!("`{name}`")) => {
-                format!("{}: {name}: {message}", self.name)
+            Some((name, _)) if !said.contains(&format!("`{name}`")) => {
+                format!("{}: {name}: {said}", self.name)
             }
-            _ => format!("{}: {message}", self.name),
+            _ => format!("{}: {said}", self.name),
         };
         ParseProblem { line, text }
+    }
+}
+
+/// serde's words about types as those of values.
+fn plain(message: &str) -> String {
+    let types = message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
+    match types {
+        Some((given, "a boolean")) => format!("{given} will not do; give true or false"),
+        Some((given, expected)) => format!("{given} will not do; give {expected}"),
+        None => message.to_owned(),
+    }
+}
+
+/// The field that serde misses.
+fn missing(message: &str) -> Option<&str> {
+    message.strip_prefix("missing field `")?.split('`').next()
+}
+
+/// What a field could be, for those that an entry must have.
+fn example(kind: Kind, field: &str) -> &'static str {
+    match (kind, field) {
+        (Kind::Port, "name") => "name = \"…\", a port of dataplane.toml",
+        (_, "name") => "name = \"…\", by which others refer to it",
+        (_, "side") => "side = \"protected\" or side = \"unprotected\"",
+        (_, "port") => "port = \"…\", the name of a [[port]]",
+        (_, "address") => "address = \"…\", the neighbor's IPv4 or IPv6 address",
+        (_, "mac") => "mac = \"…\", an Ethernet address such as \"02:00:00:00:00:09\"",
+        (_, "prefix") => "prefix = \"…\", such as \"10.2.0.0/16\"",
+        (_, "local") => "local = \"…\", our ESP endpoint's address",
+        (_, "remote") => "remote = \"…\", the peer's ESP endpoint's address",
+        (_, "source") => "source = \"…\", our address in the delivery header",
+        (_, "destination") => "destination = \"…\", the peer's address in the delivery header",
+        (_, "action") => "action = \"protect\", action = \"bypass\" or action = \"discard\"",
+        (_, "protection") => "protection = \"…\", the name of a [[protection]]",
+        (_, "direction") => "direction = \"inbound\" or direction = \"outbound\"",
+        (_, "spi") => "spi = …, such as 0x1001",
+        _ => "it",
     }
 }
 

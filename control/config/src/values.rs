@@ -19,7 +19,7 @@ const MSS: core::ops::RangeInclusive<u16> = 216..=9176;
 
 /// That keys are configured by hand, and that whoever does it knows what it means.
 ///
-/// RFC 4106 §2 and RFC 8221 §5 want automated keying for AES-GCM: with static keys nothing but our own care keeps a
+/// RFC 4106 §2 and RFC 8221 §3 want automated keying for AES-GCM: with static keys nothing but our own care keeps a
 /// nonce from being used twice, and a key that leaks opens everything that was ever sent under it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ManualKeying {
