@@ -9,7 +9,8 @@
 //! SA ──▶ its protection, if outbound ──▶ the tunnels that need this protection
 //! ```
 //!
-//! When the frame changes, all tunnels and protections are built anew: their egress and verdict come from it.
+//! When routes changed and nothing else of the frame, those are built as well whose packets leave another way than
+//! before. When more changed, all tunnels and protections are built anew.
 
 mod frame;
 mod ways;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use messages::{ObjectId, ProtectionIndex, Refusal, TunnelIndex};
 
 use crate::chunked::Chunked;
-use crate::{Generation, Limits, Neighbors, Protections, SaConfig, Sas, Shadow, Tunnels};
+use crate::{Generation, Limits, Neighbors, Protections, SaConfig, Sas, Shadow, Tunnel, Tunnels};
 use frame::Frame;
 use ways::Ways;
 
@@ -36,10 +37,10 @@ pub(crate) fn compile(
     frame::check(wanted, &base)?;
     let frame = Frame::build(wanted, previous, neighbors)?;
     let (sas, touched) = sas(wanted, &base)?;
-    let frame_stays = base.shares_frame(wanted);
     let ways = Ways { frame: &frame, sas: &sas, neighbors, workers: limits.workers };
-    let (protections, touched) = protections(wanted, &base, &ways, frame_stays, touched)?;
-    let tunnels = tunnels(wanted, &base, &ways, &protections, frame_stays, &touched)?;
+    let step = Step { wanted, base: &base, ways: &ways, change: base.frame_change(wanted) };
+    let (protections, touched) = step.protections(&touched)?;
+    let tunnels = step.tunnels(&protections, &touched)?;
     Ok(Generation {
         number,
         ports: frame.ports,
@@ -53,6 +54,14 @@ pub(crate) fn compile(
         route_pins: frame.route_pins,
         static_pins: frame.static_pins,
     })
+}
+
+/// How much of the frame changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FrameChange {
+    Nothing,
+    Routes,
+    More,
 }
 
 /// What to start from: the previous generation, or nothing.
@@ -81,12 +90,16 @@ impl Base {
         }
     }
 
-    /// Whether everything is equal that egress and verdict of a tunnel come from.
-    fn shares_frame(&self, wanted: &Shadow) -> bool {
-        same(&self.source.ports, &wanted.ports)
+    /// Egress and verdict of tunnels and protections come from the frame.
+    fn frame_change(&self, wanted: &Shadow) -> FrameChange {
+        let all_but_routes = same(&self.source.ports, &wanted.ports)
             && same(&self.source.addresses, &wanted.addresses)
-            && same(&self.source.routes, &wanted.routes)
-            && same(&self.source.policies, &wanted.policies)
+            && same(&self.source.policies, &wanted.policies);
+        match (all_but_routes, same(&self.source.routes, &wanted.routes)) {
+            (true, true) => FrameChange::Nothing,
+            (true, false) => FrameChange::Routes,
+            (false, _) => FrameChange::More,
+        }
     }
 
     /// Whether nothing that others may name is gone.
@@ -122,74 +135,79 @@ fn sas(wanted: &Shadow, base: &Base) -> Result<(Sas, Vec<ProtectionIndex>), Refu
     Ok((sas, touched))
 }
 
-/// The protections, and which of them are new or changed.
-fn protections(
-    wanted: &Shadow,
-    base: &Base,
-    ways: &Ways<'_>,
-    frame_stays: bool,
-    touched: Vec<ProtectionIndex>,
-) -> Result<(Protections, BTreeSet<usize>), Refusal> {
-    if !frame_stays {
-        let mut protections = Protections::default();
-        for (index, config) in wanted.protections.iter() {
-            protections.entries.set(index, Some(ways.protection(config)?));
-        }
-        return Ok((protections, BTreeSet::new()));
-    }
-    let mut protections = base.protections.clone();
-    let changed = base.source.protections.differences(&wanted.protections);
-    let dirty: BTreeSet<usize> =
-        changed.into_iter().chain(touched.iter().map(|index| index.index())).collect();
-    for index in &dirty {
-        let entry = wanted.protections.get(*index).map(|config| ways.protection(config)).transpose()?;
-        protections.entries.set(*index, entry);
-    }
-    Ok((protections, dirty))
+/// The step from the previous generation to the next one, inside the frame.
+struct Step<'a> {
+    wanted: &'a Shadow,
+    base: &'a Base,
+    ways: &'a Ways<'a>,
+    change: FrameChange,
 }
 
-/// The tunnels. Those that changed leave the indices before they enter again: addresses may pass from one to another.
-fn tunnels(
-    wanted: &Shadow,
-    base: &Base,
-    ways: &Ways<'_>,
-    protections: &Protections,
-    frame_stays: bool,
-    touched: &BTreeSet<usize>,
-) -> Result<Tunnels, Refusal> {
-    let build = |config| ways.tunnel(config, protections, &base.tunnels);
-    let conflict = |config: &messages::Tunnel, other| {
-        Refusal::Conflict(ObjectId::Tunnel(config.tunnel), ObjectId::Tunnel(other))
-    };
-    if !frame_stays {
-        let mut tunnels = Tunnels::default();
-        for config in wanted.tunnels() {
-            tunnels.insert(build(config)?).map_err(|other| conflict(config, other))?;
+impl Step<'_> {
+    /// The protections, and which of them were built although the others were not.
+    fn protections(&self, touched: &[ProtectionIndex]) -> Result<(Protections, BTreeSet<usize>), Refusal> {
+        if self.change == FrameChange::More {
+            let mut protections = Protections::default();
+            for (index, config) in self.wanted.protections.iter() {
+                protections.entries.set(index, Some(self.ways.protection(config)?));
+            }
+            return Ok((protections, BTreeSet::new()));
         }
-        return Ok(tunnels);
+        let mut protections = self.base.protections.clone();
+        let mut dirty: BTreeSet<usize> = touched.iter().map(|protection| protection.index()).collect();
+        dirty.extend(self.base.source.protections.differences(&self.wanted.protections));
+        if self.change == FrameChange::Routes {
+            let rerouted = self.base.protections.iter().filter(|entry| !self.ways.keeps_protection(entry));
+            dirty.extend(rerouted.map(|entry| entry.protection.index()));
+        }
+        for index in &dirty {
+            let config = self.wanted.protections.get(*index);
+            protections.entries.set(*index, config.map(|config| self.ways.protection(config)).transpose()?);
+        }
+        Ok((protections, dirty))
     }
-    let mut tunnels = base.tunnels.clone();
-    let changed = base.source.tunnels.differences(&wanted.tunnels);
-    for tunnel in &changed {
-        tunnels.remove(tunnel_index(*tunnel));
-    }
-    for config in changed.iter().filter_map(|tunnel| wanted.tunnels.get(*tunnel)) {
-        tunnels.insert(build(config)?).map_err(|other| conflict(config, other))?;
-    }
-    for protection in touched.iter().map(|index| ProtectionIndex(index_of(*index))) {
-        for tunnel in base.tunnels.of_protection(protection) {
-            if changed.binary_search(&tunnel.index()).is_err()
-                && let Some(config) = wanted.tunnels.get(tunnel.index())
-            {
-                tunnels.replace(build(config)?);
+
+    /// The tunnels. Those whose delivery or protection may be another leave the indices before any enters again:
+    /// addresses may pass from one to another.
+    fn tunnels(&self, protections: &Protections, touched: &BTreeSet<usize>) -> Result<Tunnels, Refusal> {
+        let build = |config: &messages::Tunnel| self.ways.tunnel(config, protections, &self.base.tunnels);
+        let insert = |tunnels: &mut Tunnels, config: &messages::Tunnel| {
+            let conflict =
+                |other| Refusal::Conflict(ObjectId::Tunnel(config.tunnel), ObjectId::Tunnel(other));
+            tunnels.insert(build(config)?).map_err(conflict)
+        };
+        if self.change == FrameChange::More {
+            let mut tunnels = Tunnels::default();
+            self.wanted.tunnels().try_for_each(|config| insert(&mut tunnels, config))?;
+            return Ok(tunnels);
+        }
+        let mut tunnels = self.base.tunnels.clone();
+        let mut dirty: BTreeSet<usize> =
+            self.base.source.tunnels.differences(&self.wanted.tunnels).into_iter().collect();
+        if self.change == FrameChange::Routes {
+            let keeps = |tunnel: &&Tunnel| {
+                let config = self.wanted.tunnels.get(tunnel.tunnel.index());
+                config.is_some_and(|config| self.ways.keeps_tunnel(tunnel, config, protections))
+            };
+            let rerouted = self.base.tunnels.iter().filter(|tunnel| !keeps(tunnel));
+            dirty.extend(rerouted.map(|tunnel| tunnel.tunnel.index()));
+        }
+        for tunnel in &dirty {
+            tunnels.remove(TunnelIndex(index_of(*tunnel)));
+        }
+        for config in dirty.iter().filter_map(|tunnel| self.wanted.tunnels.get(*tunnel)) {
+            insert(&mut tunnels, config)?;
+        }
+        for protection in touched.iter().map(|index| ProtectionIndex(index_of(*index))) {
+            let users = self.base.tunnels.of_protection(protection).iter();
+            for tunnel in users.filter(|tunnel| !dirty.contains(&tunnel.index())) {
+                if let Some(config) = self.wanted.tunnels.get(tunnel.index()) {
+                    tunnels.replace(build(config)?);
+                }
             }
         }
+        Ok(tunnels)
     }
-    Ok(tunnels)
-}
-
-fn tunnel_index(index: usize) -> TunnelIndex {
-    TunnelIndex(index_of(index))
 }
 
 /// Indices come from 32-bit ones.

@@ -59,6 +59,7 @@ pub struct Encapsulation {
 }
 
 const_assert_eq!(size_of::<Encapsulation>(), 192);
+const_assert_eq!(core::mem::offset_of!(Encapsulation, template), 0);
 
 impl Encapsulation {
     pub(crate) fn new(

@@ -30,7 +30,7 @@ pub struct ProtectionEntry {
     /// The header that tunnel mode puts in front.
     pub(crate) header: IpHeader,
     /// Keeps the egress neighbour's slot.
-    pub(crate) _pin: Option<Pin>,
+    pub(crate) pin: Option<Pin>,
 }
 
 /// The protections.

@@ -2,8 +2,8 @@
 //! Longest-prefix match: a destination's next step.
 //!
 //! IPv4 is a trie ([`v4`]), IPv6 a binary search over prefix lengths ([`v6`]). Connected prefixes are routes to their
-//! port; addresses of ours are not in here, callers ask [`crate::Addresses`] first. Link-local destinations have no
-//! route: they are never forwarded.
+//! port; addresses of ours are not in here, callers ask [`crate::Addresses`] first. IPv6 link-local destinations are
+//! discarded whatever the routes say: they are never forwarded (RFC 4291 §2.5.6).
 
 mod v4;
 mod v6;
@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use messages::{IpPrefix, PortIndex, TunnelIndex};
+
+use static_assertions::const_assert;
 
 use crate::neighbors::NeighborIndex;
 
@@ -57,6 +59,7 @@ impl Routes {
     pub fn lookup(&self, destination: &IpAddr) -> Option<NextStep> {
         let leaf = match destination {
             IpAddr::V4(address) => self.v4.lookup(u32::from(*address)),
+            IpAddr::V6(address) if address.is_unicast_link_local() => return Some(NextStep::Discard),
             IpAddr::V6(address) => self.v6.lookup(u128::from(*address)),
         };
         leaf.step(&self.steps)
@@ -76,6 +79,8 @@ impl Routes {
         Routes { v4: v4::Trie::build(v4), v6: v6::Lengths::build(&v6), steps: steps.list.into() }
     }
 }
+
+const_assert!(size_of::<NextStep>() <= 16);
 
 impl core::fmt::Debug for Routes {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -200,6 +205,9 @@ mod tests {
     }
 
     fn linear(routes: &BTreeMap<IpPrefix, NextStep>, address: &IpAddr) -> Option<NextStep> {
+        if matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()) {
+            return Some(NextStep::Discard);
+        }
         let matching = routes.iter().filter(|(prefix, _)| contains(prefix, address));
         matching.max_by_key(|(prefix, _)| prefix.length).map(|(_, step)| *step)
     }

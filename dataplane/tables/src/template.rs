@@ -42,8 +42,9 @@ pub struct HeaderPatch {
     pub df: DfPolicy,
 }
 
-/// See the module's head.
+/// See the module's head. The bytes come first, so that they begin a cache line where an encapsulation does.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
 pub struct Template {
     bytes: [u8; CAPACITY],
     /// Bytes in use.

@@ -47,7 +47,7 @@ pub struct Tunnel {
     /// The peer's delivery address.
     pub destination: IpAddr,
     /// Keeps the egress neighbour's slot.
-    pub(crate) _pin: Option<Pin>,
+    pub(crate) pin: Option<Pin>,
 }
 
 const_assert_eq!(size_of::<Tunnel>(), 320);

@@ -11,7 +11,7 @@ use messages::{
 };
 use wire::ipv6;
 
-use super::{Base, same};
+use super::{Base, FrameChange, same};
 use crate::addresses::{connected_prefix, family_bits};
 use crate::neighbors::Pin;
 use crate::spd::POLICIES_PER_PORT_MAX;
@@ -113,7 +113,7 @@ fn connected(own: &Address) -> Option<(PortIndex, IpPrefix)> {
 
 /// Checks everything in the frame against everything it names, unless all of it was checked before.
 pub(super) fn check(wanted: &Shadow, base: &Base) -> Result<(), Refusal> {
-    if base.shares_frame(wanted)
+    if base.frame_change(wanted) == FrameChange::Nothing
         && same(&base.source.neighbors, &wanted.neighbors)
         && base.lost_nothing(wanted)
     {

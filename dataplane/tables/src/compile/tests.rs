@@ -519,7 +519,11 @@ fn connected_prefixes_are_routes_and_link_local_ones_are_not() {
     let default = generation.routes.lookup(&ip("8.8.8.8"));
     assert!(matches!(default, Some(NextStep::Port { port: OUTSIDE, neighbor: NextHop::Slot(_) })));
     assert_eq!(generation.routes.lookup(&ip("192.0.9.1")), default);
-    assert_eq!(generation.routes.lookup(&ip("fe80::9")), generation.routes.lookup(&ip("2001:db8:9::")));
+    assert_eq!(
+        generation.routes.lookup(&ip("fe80::9")),
+        Some(NextStep::Discard),
+        "in spite of the default route"
+    );
     assert_eq!(generation.routes.lookup(&ip("10.0.3.9")), Some(NextStep::Tunnel(TunnelIndex(3))));
 }
 
@@ -584,6 +588,30 @@ fn a_rekey_builds_one_tunnel_and_shares_the_rest() {
     });
     assert!(shared.count() >= 400 - 128, "all but one chunk");
     assert_eq!(after.sas.inbound(0x1000 + 14), Some((SaIndex(14), ProtectionIndex(7))));
+}
+
+#[test]
+fn a_new_site_shares_what_leaves_as_before_and_a_new_way_out_does_not() {
+    let table = Neighbors::with_seed(64, 1);
+    let shadow = headend(300);
+    let before = shadow.compile(1, &limits(), None, &table).unwrap();
+    let shared = |after: &Generation| {
+        let same = |index: &TunnelIndex| {
+            core::ptr::eq(before.tunnels.get(*index).unwrap(), after.tunnels.get(*index).unwrap())
+        };
+        (0..300).map(TunnelIndex).filter(same).count()
+    };
+    let site = [Object::Tunnel(tunnel(310)), route("10.200.0.0/16", RouteTarget::Tunnel(TunnelIndex(310)))];
+    let after = changed(&shadow, site).unwrap().compile(2, &limits(), Some(&before), &table).unwrap();
+    assert!(shared(&after) >= 300 - 128, "all but the chunk of the new one");
+    assert_eq!(after.routes.lookup(&ip("10.200.7.7")), Some(NextStep::Tunnel(TunnelIndex(310))));
+    let other_gateway = route("0.0.0.0/0", via(OUTSIDE, "198.51.100.253"));
+    let after =
+        changed(&shadow, [other_gateway]).unwrap().compile(2, &limits(), Some(&before), &table).unwrap();
+    assert_eq!(shared(&after), 0);
+    let gateway = table.find(OUTSIDE, &ip("198.51.100.253")).unwrap();
+    let egress = |index| after.tunnels.get(TunnelIndex(index)).unwrap().encapsulation.egress.unwrap();
+    assert!((0..300).all(|index| egress(index).neighbor == NextHop::Slot(gateway)));
 }
 
 #[test]
@@ -738,7 +766,16 @@ fn changes() -> impl Strategy<Value = Change> {
     let frame = prop_oneof![
         Just(port(OUTSIDE, 1400, PortSide::Unprotected)),
         Just(port(OUTSIDE, 1500, PortSide::Unprotected)),
-        (0u8..4).prop_map(|host| route(&format!("203.0.0.{host}/32"), RouteTarget::Discard)),
+        (0u8..4, 0usize..5).prop_map(|(host, way)| {
+            let target = [
+                RouteTarget::Discard,
+                RouteTarget::Tunnel(TunnelIndex(0)),
+                RouteTarget::Port { port: INSIDE, next_hop: None },
+                via(INSIDE, "192.0.2.99"),
+                via(OUTSIDE, "198.51.100.99"),
+            ][way];
+            route(&format!("203.0.0.{host}/32"), target)
+        }),
         (small.clone()).prop_map(|index| route("10.99.0.0/16", RouteTarget::Tunnel(TunnelIndex(index)))),
     ];
     let gone = prop_oneof![
@@ -754,7 +791,7 @@ fn changes() -> impl Strategy<Value = Change> {
         3 => protections.prop_map(Change::Put),
         5 => sas.prop_map(Change::Put),
         1 => policies.prop_map(Change::Put),
-        1 => frame.prop_map(Change::Put),
+        3 => frame.prop_map(Change::Put),
         3 => gone.prop_map(Change::Delete),
     ]
 }
@@ -766,7 +803,8 @@ proptest! {
         transactions in prop::collection::vec(prop::collection::vec(changes(), 1..6), 1..25),
     ) {
         let table = Neighbors::with_seed(256, 1);
-        let mut shadow = changed(&headend(0), (0..2).map(|i| Object::Tunnel(tunnel(i)))).unwrap();
+        let protections = (0..4).map(|i| Object::Protection(protection(i)));
+        let mut shadow = changed(&headend(0), protections.chain((0..2).map(|i| Object::Tunnel(tunnel(i))))).unwrap();
         let mut current = shadow.compile(0, &limits(), None, &table).unwrap();
         for (number, transaction) in (1..).zip(transactions) {
             let mut staged: Shadow = shadow.clone();

@@ -47,7 +47,7 @@ impl Ways<'_> {
             local: config.local,
             remote: config.remote,
             header: outer_header(config),
-            _pin: pin,
+            pin,
         })
     }
 
@@ -93,8 +93,48 @@ impl Ways<'_> {
             gre: config.gre,
             source: config.source,
             destination: config.destination,
-            _pin: pin,
+            pin,
         })
+    }
+
+    /// Whether a protection leaves the way it left before.
+    pub(super) fn keeps_protection(&self, entry: &ProtectionEntry) -> bool {
+        self.keeps_exit(&entry.encapsulation, entry.pin.is_some(), &entry.remote)
+    }
+
+    /// Whether nothing about a tunnel changes by the routes: its exit stays, and with it the SPD that was asked. An SPD
+    /// that led it into a tunnel mode was that of another port than it leaves by; then only asking again tells.
+    pub(super) fn keeps_tunnel(
+        &self,
+        tunnel: &Tunnel,
+        config: &messages::Tunnel,
+        protections: &Protections,
+    ) -> bool {
+        let in_tunnel_mode = tunnel.encapsulation.template.inner.is_some();
+        let outermost = match tunnel.protection.filter(|_| in_tunnel_mode) {
+            None => config.destination,
+            Some(_) if config.protection.is_none() => return false,
+            Some(protection) => match protections.get(protection) {
+                Some(entry) => entry.remote,
+                None => return false,
+            },
+        };
+        self.keeps_exit(&tunnel.encapsulation, tunnel.pin.is_some(), &outermost)
+    }
+
+    /// A pin of its own has what leaves to its destination itself; a slot without belongs to a route's next hop.
+    fn keeps_exit(&self, encapsulation: &Encapsulation, has_pin: bool, destination: &IpAddr) -> bool {
+        match (self.frame.routes.lookup(destination), encapsulation.egress) {
+            (Some(NextStep::Port { port, neighbor }), Some(before)) => {
+                let same_neighbor = match neighbor {
+                    NextHop::Slot(_) => !has_pin && before.neighbor == neighbor,
+                    NextHop::Connected => has_pin,
+                };
+                port == before.port && same_neighbor
+            }
+            (Some(NextStep::Port { .. }), None) => false,
+            (_, before) => before.is_none(),
+        }
     }
 
     /// The near end is ours, the far end is not, and is a host.

@@ -391,57 +391,66 @@ proptest! {
     }
 }
 
+/// One look of a worker at the neighbour with this number. Returns whether it found an Ethernet address.
+fn look(table: &Neighbors, number: u32, now_ns: u64) -> bool {
+    let port = PortIndex((number & 1) as u16);
+    let address = IpAddr::from([10, 0, 0, number as u8]);
+    let right = mac_of(port, &address);
+    let Ok(index) = table.ensure(port, &address) else { return false };
+    assert!(table.mac(index).is_none_or(|mac| mac == right), "{address} has the Ethernet address of another");
+    table.learn(index, right, now_ns);
+    assert!(table.address(index).is_none_or(|found| found == (port, address)));
+    let found = table.find(port, &address).and_then(|index| table.mac(index));
+    assert!(found.is_none_or(|mac| mac == right), "{address}: {found:?}");
+    for neighbor in table.iter().take(2) {
+        let right = mac_of(neighbor.port, &neighbor.address);
+        assert!(neighbor.mac == right || neighbor.state == NeighborState::Incomplete, "{neighbor:?}");
+    }
+    found.is_some()
+}
+
 /// Two workers and housekeeping on a small table, whose slots go from neighbour to neighbour all the time. No table is
 /// used for so long that a slot's tag could come round again while a thread is held up.
 #[test]
 fn nobody_ever_finds_the_address_of_another_neighbour() {
-    use core::sync::atomic::AtomicU64;
+    use core::sync::atomic::{AtomicBool, AtomicU64};
 
-    let mut reused = 0;
-    for round in 0..8u64 {
-        let table = Neighbors::with_seed(16, round);
-        let clock = AtomicU64::new(1);
+    const ROUNDS: u64 = 200;
+    for seed in 0..2u64 {
+        let table = Neighbors::with_seed(16, seed);
+        let (clock, looks, stop) = (AtomicU64::new(1), AtomicU64::new(0), AtomicBool::new(false));
         let worker = |first: u32| {
             let mut found = 0u64;
-            for step in 0..30_000u32 {
-                let number = step.wrapping_mul(2_654_435_761).wrapping_add(first) >> 20 & 63;
-                let port = PortIndex((number & 1) as u16);
-                let address = IpAddr::from([10, 0, 0, number as u8]);
-                let Ok(index) = table.ensure(port, &address) else { continue };
-                if table.mac(index).is_none_or(|mac| mac == mac_of(port, &address)) {
-                    table.learn(index, mac_of(port, &address), clock.load(Ordering::Relaxed));
-                } else {
-                    panic!("{address} has the Ethernet address of another");
+            for step in 0u32.. {
+                if stop.load(Ordering::Relaxed) {
+                    break;
                 }
-                assert!(table.address(index).is_none_or(|found| found == (port, address)));
-                if let Some(index) = table.find(port, &address) {
-                    let mac = table.mac(index);
-                    assert!(mac.is_none_or(|mac| mac == mac_of(port, &address)), "{address}: {mac:?}");
-                    found += u64::from(mac.is_some());
-                }
-                for neighbor in table.iter().take(2) {
-                    let mac = mac_of(neighbor.port, &neighbor.address);
-                    assert!(
-                        neighbor.mac == mac || neighbor.state == NeighborState::Incomplete,
-                        "{neighbor:?}"
-                    );
-                }
+                // The neighbours in use move on with time, so that those left behind are forgotten.
+                let now_ns = clock.load(Ordering::Relaxed);
+                let epoch = (now_ns / UNUSED_NS) as u32;
+                let near = step.wrapping_mul(2_654_435_761).wrapping_add(first) >> 20 & 31;
+                found += u64::from(look(&table, epoch.wrapping_mul(16).wrapping_add(near) & 63, now_ns));
+                looks.fetch_add(1, Ordering::Relaxed);
             }
             found
         };
-        let mut aged = 0;
         thread::scope(|scope| {
-            let workers = [scope.spawn(|| worker(round as u32)), scope.spawn(|| worker(!(round as u32)))];
-            while !workers.iter().all(|worker| worker.is_finished()) && aged < 2_000 {
+            let workers = [scope.spawn(|| worker(seed as u32)), scope.spawn(|| worker(!(seed as u32)))];
+            let mut seen = 0;
+            for _ in 0..ROUNDS {
+                // However busy the machine is, workers get their looks between two rounds.
+                while looks.load(Ordering::Relaxed) < seen + 40 && !workers.iter().any(|w| w.is_finished()) {
+                    thread::yield_now();
+                }
+                seen = looks.load(Ordering::Relaxed);
                 table.age(clock.fetch_add(UNUSED_NS, Ordering::Relaxed));
-                aged += 1;
-                thread::yield_now();
             }
+            stop.store(true, Ordering::Relaxed);
             for worker in workers {
                 assert!(worker.join().unwrap() > 0, "nothing was found at all");
             }
         });
-        reused += aged;
+        let tags = table.slots.iter().map(|slot| slot.binding().tag());
+        assert!(tags.sum::<u64>() > 32 * 5, "slots went from neighbour to neighbour");
     }
-    assert!(reused > 100, "slots were hardly reused");
 }
