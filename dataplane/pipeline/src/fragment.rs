@@ -51,7 +51,10 @@ pub(crate) fn fragment(
         return ctx.drop(packet, DropReason::NoBuffer);
     }
     for index in 0..plan.count() {
-        let Some(fragment) = piece(ctx, &plan, index, mtu) else { break };
+        // Another worker may have taken the buffers since: the packet is lost then, whatever has left of it.
+        let Some(fragment) = piece(ctx, &plan, index, mtu) else {
+            return ctx.drop(packet, DropReason::NoBuffer);
+        };
         ctx.counters.add(WorkerCounter::FragmentsMade, 1);
         match flow::parse(fragment.data()) {
             Ok(parsed) => each(ctx, fragment, Note { parsed, ..*note }),

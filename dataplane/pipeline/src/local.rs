@@ -23,7 +23,7 @@ pub(crate) fn deliver(ctx: &mut Context<'_>, packet: Packet, note: Note) {
 
 /// Turns an echo request into its reply, in place.
 fn echo(ctx: &mut Context<'_>, mut packet: Packet, note: Note) {
-    if !ctx.tables.ports.get(note.port).is_some_and(|port| port.answer_ping) {
+    if !answers_ping(ctx, &note) {
         return ctx.drop(packet, DropReason::LocalIcmp);
     }
     let replied = match note.parsed.family {
@@ -40,6 +40,12 @@ fn echo(ctx: &mut Context<'_>, mut packet: Packet, note: Note) {
         }
         Err((packet, reason)) => ctx.drop(packet, reason),
     }
+}
+
+/// The port that has the address decides; for a loopback address the one that the request came in by.
+fn answers_ping(ctx: &Context<'_>, note: &Note) -> bool {
+    let home = ctx.tables.addresses.local(&note.parsed.destination).and_then(|local| local.port);
+    ctx.tables.ports.get(home.unwrap_or(note.port)).is_some_and(|port| port.answer_ping)
 }
 
 /// Sends an IP packet of ours on its way after this burst.

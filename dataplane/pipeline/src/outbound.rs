@@ -96,10 +96,13 @@ fn protected(
         return ctx.drop(packet, DropReason::NoSa);
     };
     let mtu = entry.encapsulation.mtu;
+    let between_the_ends = note.parsed.source == entry.local && note.parsed.destination == entry.remote;
     match entry.mode {
         EspMode::Tunnel => fitted(ctx, packet, note, mtu, |ctx, packet, note| {
             deliver(ctx, packet, &note, &entry.encapsulation, None, to_seal);
         }),
+        // RFC 4301 §4.1: a gateway's transport mode is for packets of its own.
+        EspMode::Transport if !between_the_ends => ctx.drop(packet, DropReason::SaAddress),
         // RFC 4303 §3.3.4: whole datagrams only, so what does not fit is not cut here.
         EspMode::Transport if fragment::fits(&packet, &note.parsed, mtu) != Fits::Whole => {
             icmp::too_big(ctx, packet, &note, mtu);
