@@ -104,6 +104,9 @@ fn admit<'a>(
     )?;
     let tunnel = tunnels.get(index).ok_or(DropReason::GreNoTunnel)?;
     check_protection(ctx, tunnel, note)?;
+    if !matches!(header.protocol_type, EtherType::IPV4 | EtherType::IPV6) {
+        return Err(DropReason::GreProtocol);
+    }
     check_sequence(tunnel, header.sequence_number)?;
     Ok((header, tunnel))
 }
@@ -146,8 +149,7 @@ fn check_payload(
 ) -> Result<(), DropReason> {
     match (header.protocol_type, parsed.family) {
         (EtherType::IPV4, Family::Ipv4) | (EtherType::IPV6, Family::Ipv6) => {}
-        (EtherType::IPV4 | EtherType::IPV6, _) => return Err(DropReason::IpMalformed),
-        _ => return Err(DropReason::GreProtocol),
+        _ => return Err(DropReason::IpMalformed),
     }
     if tunnel.strict_source && !routed_to(ctx, tunnel.tunnel, &parsed.source) {
         return Err(DropReason::StrictSource);
