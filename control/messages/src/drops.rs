@@ -57,7 +57,7 @@ drop_reasons! {
     LocalIcmp "local_icmp" "An ICMP message for us that is malformed or that nothing takes.";
     PolicyDiscard "policy_discard" "The SPD entry that matches says DISCARD.";
     PolicyNone "policy_none" "No SPD entry of the unprotected port matches.";
-    ClearButProtected "clear_but_protected" "Came in clear although the SPD or the tunnel demands ESP (RFC 4301 §5.2).";
+    ClearButProtected "clear_but_protected" "In clear although the SPD or the tunnel demands ESP (RFC 4301 §5.2).";
     GreMalformed "gre_malformed" "Too short for the GRE header that its flags promise.";
     GreVersion "gre_version" "A GRE version other than 0 (RFC 2784 §2.3).";
     GreReservedBits "gre_reserved_bits" "Reserved GRE bits 1, 4 or 5 are set (RFC 2784 §2.3).";

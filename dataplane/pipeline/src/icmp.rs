@@ -4,12 +4,14 @@
 
 use core::net::IpAddr;
 
-use messages::{DropReason, WorkerCounter};
+use messages::{DropReason, PortIndex, PortSide, WorkerCounter};
 use pktbuf::Packet;
+use tables::PortEntry;
 use wire::{Family, flow, icmpv4, icmpv6, ipv6};
 
 use crate::context::{Context, Note, Origin};
 use crate::local::originate;
+use crate::outgoing::Outgoing;
 
 /// Hops that an error may make.
 const TTL: u8 = 64;
@@ -19,6 +21,7 @@ const TTL: u8 = 64;
 enum Complaint {
     TimeExceeded,
     NoRoute,
+    NoAnswer,
     TooBig { mtu: u16 },
 }
 
@@ -37,6 +40,20 @@ pub(crate) fn too_big(ctx: &mut Context<'_>, packet: Packet, note: &Note, mtu: u
     complain(ctx, packet, note, Complaint::TooBig { mtu }, DropReason::TooBig);
 }
 
+/// The neighbour on `port` that the packet goes to did not answer (RFC 4861 §7.2.2, RFC 1812 §5.2.7.1). Its sender is
+/// told unless it was sealed or made here, be it the delivery header only.
+pub(crate) fn neighbor_unresolved(ctx: &mut Context<'_>, port: PortIndex, outgoing: Outgoing) {
+    let is_in_clear = outgoing.is_in_clear();
+    let packet = outgoing.into_packet();
+    match flow::parse(packet.data()) {
+        Ok(parsed) if is_in_clear && !ctx.tables.addresses.is_local(&parsed.source) => {
+            let note = Note { parsed, port, origin: Origin::Port };
+            complain(ctx, packet, &note, Complaint::NoAnswer, DropReason::NeighborUnresolved);
+        }
+        _ => ctx.drop(packet, DropReason::NeighborUnresolved),
+    }
+}
+
 fn complain(ctx: &mut Context<'_>, packet: Packet, note: &Note, complaint: Complaint, reason: DropReason) {
     match error_about(ctx, &packet, note, complaint) {
         Some((error, note)) => originate(ctx, error, note),
@@ -52,10 +69,13 @@ fn error_about(
     note: &Note,
     complaint: Complaint,
 ) -> Option<(Packet, Note)> {
-    if note.origin == Origin::Own || !ctx.limiter.allow(ctx.now_ns) {
+    if note.origin == Origin::Own || !complaint.may_be_about(packet, note) {
         return None;
     }
-    let source = ctx.tables.addresses.source_for(note.port, &note.parsed.source)?;
+    let source = source(ctx, note)?;
+    if !ctx.limiter.allow(ctx.now_ns) {
+        return None;
+    }
     let identification = ctx.identification.next();
     let mut error = ctx.pool.alloc()?;
     let room = error.append(icmpv6::MAX_ERROR_BYTES).ok()?;
@@ -73,11 +93,36 @@ fn error_about(
     Some((error, Note { parsed, port: note.port, origin: Origin::Own }))
 }
 
+/// The address to complain from. A packet out of a tunnel has seen the inside only: an address of a protected port,
+/// if there is one. Otherwise one of the port that the packet came in by, or else of any (RFC 1812 §4.3.2.4).
+fn source(ctx: &Context<'_>, note: &Note) -> Option<IpAddr> {
+    let family = note.parsed.family;
+    let of = |port: &PortEntry| match family {
+        Family::Ipv4 => port.v4_source.map(IpAddr::V4),
+        Family::Ipv6 => port.v6_source.map(IpAddr::V6),
+    };
+    let ports = &ctx.tables.ports;
+    let inside =
+        || ports.iter().filter(|(_, port)| port.side == PortSide::Protected).find_map(|(_, p)| of(p));
+    let near = || ctx.tables.addresses.source_for(note.port, &note.parsed.source);
+    let any = || ports.iter().find_map(|(_, port)| of(port));
+    if note.origin == Origin::Port { near().or_else(any) } else { inside().or_else(near).or_else(any) }
+}
+
 impl Complaint {
+    /// Whether the RFCs allow it (RFC 1812 §4.3.2.7, RFC 4443 §2.4 e).
+    fn may_be_about(self, packet: &Packet, note: &Note) -> bool {
+        match note.parsed.family {
+            Family::Ipv4 => icmpv4::may_send_error(packet.data()),
+            Family::Ipv6 => icmpv6::may_send_error(packet.data(), self.v6()),
+        }
+    }
+
     fn v4(self) -> icmpv4::Error {
         match self {
             Self::TimeExceeded => icmpv4::Error::TimeExceeded,
             Self::NoRoute => icmpv4::Error::DestinationUnreachable { code: icmpv4::unreachable::NET },
+            Self::NoAnswer => icmpv4::Error::DestinationUnreachable { code: icmpv4::unreachable::HOST },
             Self::TooBig { mtu } => icmpv4::Error::FragmentationNeeded { next_hop_mtu: mtu },
         }
     }
@@ -86,6 +131,7 @@ impl Complaint {
         match self {
             Self::TimeExceeded => icmpv6::Error::TimeExceeded,
             Self::NoRoute => icmpv6::Error::DestinationUnreachable { code: icmpv6::unreachable::NO_ROUTE },
+            Self::NoAnswer => icmpv6::Error::DestinationUnreachable { code: icmpv6::unreachable::ADDRESS },
             // RFC 8200 §5: no IPv6 link is below 1,280; below that the tunnel fragments or drops.
             Self::TooBig { mtu } => icmpv6::Error::PacketTooBig { mtu: u32::from(mtu.max(ipv6::MIN_MTU)) },
         }

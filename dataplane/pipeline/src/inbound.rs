@@ -11,7 +11,7 @@ use wire::flow::Parsed;
 use wire::{Ecn, IpProtocol, ecn};
 
 use crate::context::{Context, Note, Origin};
-use crate::dispatch::{Lanes, dispatch};
+use crate::dispatch::{self, Lanes};
 use crate::gre::{GreNote, apply_ecn};
 use crate::lane::Lane;
 use crate::sad::InboundEntry;
@@ -207,6 +207,7 @@ fn inner(ctx: &mut Context<'_>, packet: Packet, note: &EspNote, lanes: &mut Lane
     };
     let gre_for_us = parsed.protocol == IpProtocol::GRE
         && !parsed.is_fragment()
+        && !dispatch::has_ipv4_options(&parsed)
         && ctx.tables.addresses.is_local(&parsed.destination);
     if gre_for_us {
         let gre = GreNote::protected(parsed, parsed.header_bytes, combined, note.port, note.protection);
@@ -214,7 +215,7 @@ fn inner(ctx: &mut Context<'_>, packet: Packet, note: &EspNote, lanes: &mut Lane
     }
     apply_ecn(ctx, &mut packet, &mut parsed, combined);
     let origin = Origin::Protection(note.protection);
-    dispatch(ctx, packet, Note { parsed, port: note.port, origin }, lanes);
+    dispatch::dispatch(ctx, packet, Note { parsed, port: note.port, origin }, lanes);
 }
 
 fn push_gre(ctx: &mut Context<'_>, packet: Packet, note: GreNote, lanes: &mut Lanes) {

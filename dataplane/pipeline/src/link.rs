@@ -34,6 +34,10 @@ pub(crate) fn send(ctx: &mut Context<'_>, hop: Hop, outgoing: Outgoing) {
                 if stale {
                     neighbor::ask(ctx, hop.port, neighbor);
                 }
+                // Another worker, or a commit, may have resolved it: what waits goes first.
+                if ctx.waiting.is_awaited(neighbor) {
+                    neighbor::release(ctx);
+                }
                 transmit(ctx, hop.port, MacAddr(mac), outgoing);
             }
             None => neighbor::wait(ctx, hop.port, neighbor, outgoing),

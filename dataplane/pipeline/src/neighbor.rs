@@ -7,18 +7,19 @@ use core::net::{IpAddr, Ipv6Addr};
 
 use messages::{DropReason, PortIndex};
 use pktbuf::Packet;
-use tables::{Ask, NeighborIndex};
+use tables::{Ask, NeighborIndex, NextHop, NextStep};
+use wire::flow::Fragment;
 use wire::ndp::{self, Message};
 use wire::{EtherType, IpProtocol, MacAddr, arp, ethernet, icmpv6};
 
 use crate::context::{Context, Note, Origin};
-use crate::link;
 use crate::outgoing::Outgoing;
+use crate::waiting::Waiter;
+use crate::{icmp, link, policy};
 
-/// Answers a request for an address of the port, and learns from what is meant for us.
+/// Answers a request for an address of the port, and learns from what is meant for us. The link header is off.
 pub(crate) fn arp(ctx: &mut Context<'_>, port: PortIndex, packet: Packet) {
-    let message = packet.data().get(ethernet::HEADER_BYTES..).unwrap_or(&[]);
-    let Ok(message) = arp::Repr::parse(message) else {
+    let Ok(message) = arp::Repr::parse(packet.data()) else {
         return ctx.drop(packet, DropReason::ArpMalformed);
     };
     let sender = IpAddr::V4(message.sender_protocol);
@@ -35,7 +36,10 @@ pub(crate) fn arp(ctx: &mut Context<'_>, port: PortIndex, packet: Packet) {
 
 /// Whether this is neighbour discovery, which the SPD has no say in.
 pub(crate) fn is_discovery(packet: &Packet, note: &Note) -> bool {
-    if note.parsed.protocol != IpProtocol::ICMPV6 || note.origin != Origin::Port {
+    let may_be = note.parsed.protocol == IpProtocol::ICMPV6
+        && note.origin == Origin::Port
+        && note.parsed.fragment != Fragment::Later;
+    if !may_be {
         return false;
     }
     let kind = note.parsed.upper_layer(packet.data()).first().map(|kind| icmpv6::Type(*kind));
@@ -57,11 +61,13 @@ pub(crate) fn discovery(ctx: &mut Context<'_>, packet: Packet, note: &Note) {
                 answer_solicitation(ctx, note.port, &message, source_link_layer);
             }
         }
-        ndp::Repr::NeighborAdvertisement { target, target_link_layer, .. } => {
-            if let Some(mac) = target_link_layer {
+        ndp::Repr::NeighborAdvertisement { target, target_link_layer: Some(mac), overrides, .. } => {
+            // Without the override flag it may fill in an address, not change one (RFC 4861 §7.2.5).
+            if overrides || known_mac(ctx, note.port, target).is_none_or(|known| known == mac) {
                 learn(ctx, note.port, IpAddr::V6(target), mac, false);
             }
         }
+        ndp::Repr::NeighborAdvertisement { target_link_layer: None, .. } => {}
     }
     ctx.consume(packet);
 }
@@ -69,9 +75,10 @@ pub(crate) fn discovery(ctx: &mut Context<'_>, packet: Packet, note: &Note) {
 /// Holds a packet until its neighbour answers, and asks if it is time to.
 pub(crate) fn wait(ctx: &mut Context<'_>, port: PortIndex, neighbor: NeighborIndex, outgoing: Outgoing) {
     if ask(ctx, port, neighbor) == Ask::GaveUp {
-        return ctx.drop(outgoing.into_packet(), DropReason::NeighborUnresolved);
+        return icmp::neighbor_unresolved(ctx, port, outgoing);
     }
-    if let Err(outgoing) = ctx.waiting.hold(port, neighbor, outgoing, ctx.now_ns) {
+    let since = (ctx.tables.number, ctx.now_ns);
+    if let Err(outgoing) = ctx.waiting.hold(port, neighbor, outgoing, since) {
         ctx.drop(outgoing.into_packet(), DropReason::NeighborPending);
     }
 }
@@ -84,7 +91,7 @@ pub(crate) fn tick(ctx: &mut Context<'_>) {
     release(ctx);
     let now_ns = ctx.now_ns;
     while let Some(waiter) = ctx.waiting.take(|waiter| waiter.is_overdue(now_ns)) {
-        ctx.drop(waiter.outgoing.into_packet(), DropReason::NeighborUnresolved);
+        icmp::neighbor_unresolved(ctx, waiter.port, waiter.outgoing);
     }
     for place in 0..ctx.waiting.len() {
         if let Some((port, neighbor)) = ctx.waiting.awaited(place) {
@@ -94,14 +101,30 @@ pub(crate) fn tick(ctx: &mut Context<'_>) {
 }
 
 /// Sends every packet whose neighbour is known by now, oldest first.
-fn release(ctx: &mut Context<'_>) {
+pub(crate) fn release(ctx: &mut Context<'_>) {
     let neighbors = ctx.neighbors;
     while let Some(waiter) = ctx.waiting.take(|waiter| neighbors.mac(waiter.neighbor).is_some()) {
-        match neighbors.mac(waiter.neighbor) {
-            Some(mac) => link::transmit(ctx, waiter.port, MacAddr(mac), waiter.outgoing),
-            None => ctx.drop(waiter.outgoing.into_packet(), DropReason::NeighborUnresolved),
+        let mac = neighbors.mac(waiter.neighbor).ok_or(DropReason::NeighborUnresolved);
+        match mac.and_then(|mac| may_still_leave(ctx, &waiter).map(|()| mac)) {
+            Ok(mac) => link::transmit(ctx, waiter.port, MacAddr(mac), waiter.outgoing),
+            Err(reason) => ctx.drop(waiter.outgoing.into_packet(), reason),
         }
     }
+}
+
+/// A packet that waited while tables were switched leaves as the tables in force would let it.
+fn may_still_leave(ctx: &Context<'_>, waiter: &Waiter) -> Result<(), DropReason> {
+    if waiter.generation == ctx.tables.number {
+        return Ok(());
+    }
+    let port = ctx.tables.ports.get(waiter.port).ok_or(DropReason::PortDown)?;
+    if waiter.outgoing.packet().len() > usize::from(port.mtu) {
+        return Err(DropReason::MtuChanged);
+    }
+    if waiter.outgoing.is_in_clear() {
+        policy::still_clear(ctx, waiter.port, waiter.outgoing.packet())?;
+    }
+    Ok(())
 }
 
 /// RFC 826: an address that is known is updated by anyone; a new one is taken only from who speaks to us.
@@ -109,6 +132,7 @@ fn learn(ctx: &mut Context<'_>, port: PortIndex, address: IpAddr, mac: MacAddr, 
     let known = ctx.neighbors.update(port, &address, mac.0, ctx.now_ns);
     if !known
         && create
+        && is_on_link(ctx, port, &address)
         && let Ok(neighbor) = ctx.neighbors.ensure(port, &address)
     {
         ctx.neighbors.learn(neighbor, mac.0, ctx.now_ns);
@@ -116,6 +140,14 @@ fn learn(ctx: &mut Context<'_>, port: PortIndex, address: IpAddr, mac: MacAddr, 
     if known && !ctx.waiting.is_empty() {
         release(ctx);
     }
+}
+
+/// Whether the port leads to this address without a router: others are nobody's neighbours, and would fill the table.
+fn is_on_link(ctx: &Context<'_>, port: PortIndex, address: &IpAddr) -> bool {
+    let is_link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let step = ctx.tables.routes.lookup(address);
+    is_link_local
+        || matches!(step, Some(NextStep::Port { port: by, neighbor: NextHop::Connected }) if by == port)
 }
 
 /// Sends a question if it is time to; says what the table thinks of the neighbour.

@@ -11,7 +11,10 @@ use pktbuf::{BURST, Batch, Packet};
 const QUEUE_FRAMES: usize = 1024;
 
 /// A packet that may be transmitted.
-pub(crate) struct Outgoing(Packet);
+pub(crate) struct Outgoing {
+    packet: Packet,
+    in_clear: bool,
+}
 
 /// Leave to send a packet in clear. Only the SPD stage makes it, and only from BYPASS or on the protected side.
 #[derive(Clone, Copy)]
@@ -27,36 +30,41 @@ impl ClearancePass {
 impl Outgoing {
     /// A packet that ESP has sealed.
     pub(crate) fn sealed(packet: Packet) -> Self {
-        Self(packet)
+        Self { packet, in_clear: false }
     }
 
     /// A packet that may leave in clear.
     pub(crate) fn clear(packet: Packet, _pass: ClearancePass) -> Self {
-        Self(packet)
+        Self { packet, in_clear: true }
     }
 
     /// An ARP or neighbour discovery message of ours: link-local, never forwarded.
     pub(crate) fn link_local(packet: Packet) -> Self {
-        Self(packet)
+        Self { packet, in_clear: true }
     }
 
     pub(crate) fn packet(&self) -> &Packet {
-        &self.0
+        &self.packet
+    }
+
+    /// Whether it leaves without ESP: a [`ClearancePass`] holds for the generation that gave it.
+    pub(crate) fn is_in_clear(&self) -> bool {
+        self.in_clear
     }
 
     /// The packet, to end its way: what comes out is no longer allowed to leave.
     pub(crate) fn into_packet(self) -> Packet {
-        self.0
+        self.packet
     }
 
     pub(crate) fn packet_mut(&mut self) -> &mut Packet {
-        &mut self.0
+        &mut self.packet
     }
 }
 
 /// Frames that wait for each port's device.
 pub(crate) struct Transmission {
-    queues: Vec<VecDeque<Outgoing>>,
+    queues: Vec<VecDeque<Packet>>,
     batch: Batch,
 }
 
@@ -71,10 +79,10 @@ impl Transmission {
     pub(crate) fn push(&mut self, port: PortIndex, frame: Outgoing) -> Result<(), Packet> {
         match self.queues.get_mut(port.index()) {
             Some(queue) if queue.len() < QUEUE_FRAMES => {
-                queue.push_back(frame);
+                queue.push_back(frame.packet);
                 Ok(())
             }
-            _ => Err(frame.0),
+            _ => Err(frame.packet),
         }
     }
 
@@ -90,13 +98,13 @@ impl Transmission {
         let Some(queue) = self.queues.get_mut(port.index()) else { return sent };
         while !queue.is_empty() && self.batch.is_empty() {
             let burst = queue.len().min(BURST);
-            self.batch.extend(queue.drain(..burst).map(|frame| frame.0));
+            self.batch.extend(queue.drain(..burst));
             let offered = bytes_of(&self.batch);
             sent.frames += send(&mut self.batch) as u64;
             sent.bytes += offered - bytes_of(&self.batch);
         }
         for refused in self.batch.drain(..).rev() {
-            queue.push_front(Outgoing(refused));
+            queue.push_front(refused);
         }
         sent
     }

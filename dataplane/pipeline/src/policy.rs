@@ -2,9 +2,10 @@
 //! Questions to the SPD (RFC 4301 §4.4.1, §5.1, §5.2).
 
 use messages::{DropReason, PortIndex, ProtectionIndex};
+use pktbuf::Packet;
 use tables::{PacketSelectors, SpdVerdict};
-use wire::IpProtocol;
-use wire::flow::{Fragment, Parsed};
+use wire::flow::{self, Fragment, Parsed};
+use wire::{IpProtocol, gre};
 
 use crate::context::{Context, Note, Origin};
 
@@ -29,6 +30,21 @@ pub(crate) fn outbound(ctx: &Context<'_>, port: PortIndex, parsed: &Parsed) -> S
     let ports = ports(parsed);
     let (local, remote) = (parsed.source, parsed.destination);
     ctx.tables.spds.lookup(port, &PacketSelectors { local, remote, protocol: parsed.protocol.0, ports })
+}
+
+/// Whether a packet that an older generation let out in clear may leave so still.
+pub(crate) fn still_clear(ctx: &Context<'_>, port: PortIndex, packet: &Packet) -> Result<(), DropReason> {
+    let parsed = flow::parse(packet.data()).map_err(|_| DropReason::IpMalformed)?;
+    in_clear(outbound(ctx, port, &parsed))?;
+    if parsed.protocol != IpProtocol::GRE || parsed.fragment != Fragment::None {
+        return Ok(());
+    }
+    let key = gre::Packet::parse(parsed.upper_layer(packet.data())).ok().and_then(|gre| gre.key());
+    let tunnels = &ctx.tables.tunnels;
+    match tunnels.by_delivery(&parsed.source, &parsed.destination, key).ok().and_then(|t| tunnels.get(t)) {
+        Some(tunnel) if tunnel.protection.is_some() => Err(DropReason::ClearButProtected),
+        _ => Ok(()),
+    }
 }
 
 fn lookup_inbound(ctx: &Context<'_>, port: PortIndex, parsed: &Parsed) -> SpdVerdict {

@@ -19,6 +19,8 @@ pub(crate) struct Waiter {
     pub neighbor: NeighborIndex,
     pub port: PortIndex,
     pub outgoing: Outgoing,
+    /// The generation that let it leave.
+    pub generation: u64,
     until_ns: u64,
 }
 
@@ -49,14 +51,20 @@ impl Waiting {
         port: PortIndex,
         neighbor: NeighborIndex,
         outgoing: Outgoing,
-        now_ns: u64,
+        (generation, now_ns): (u64, u64),
     ) -> Result<(), Outgoing> {
         let for_neighbor = self.waiters.iter().filter(|waiter| waiter.neighbor == neighbor).count();
         if self.waiters.is_full() || for_neighbor >= PACKETS_PER_NEIGHBOR {
             return Err(outgoing);
         }
-        self.waiters.push(Waiter { neighbor, port, outgoing, until_ns: now_ns.saturating_add(PATIENCE_NS) });
+        let until_ns = now_ns.saturating_add(PATIENCE_NS);
+        self.waiters.push(Waiter { neighbor, port, outgoing, generation, until_ns });
         Ok(())
+    }
+
+    /// Whether a packet waits for this neighbour.
+    pub(crate) fn is_awaited(&self, neighbor: NeighborIndex) -> bool {
+        self.waiters.iter().any(|waiter| waiter.neighbor == neighbor)
     }
 
     /// Takes out the oldest waiter that `ready` says is done waiting.
