@@ -61,6 +61,15 @@ impl Link {
         self.carry_one_way(Direction::AToB) + self.carry_one_way(Direction::BToA)
     }
 
+    /// Puts a frame on the cable as somebody else who has tapped it would: past trace and faults, to the port that
+    /// `direction` leads to.
+    ///
+    /// # Errors
+    /// The packet, if the port's queue is full.
+    pub fn inject(&self, direction: Direction, queue: u16, packet: Packet) -> Result<(), Packet> {
+        self.wires[1 - direction as usize].inject(queue, packet)
+    }
+
     /// Delivers what reordering holds back.
     pub fn flush(&mut self) {
         for from in 0..2 {
@@ -146,6 +155,19 @@ mod tests {
         let expected = [Direction::AToB, Direction::BToA].map(|direction| (direction, b"there".to_vec()));
         assert_eq!(*seen.lock().unwrap(), expected);
         assert_ne!(a.mac(), b.mac());
+    }
+
+    #[test]
+    fn an_injected_frame_goes_one_way_past_trace_and_faults() {
+        let pool = Pool::memory(10, 100).unwrap();
+        let (a, b, mut link) = Link::new(&PairConfig::new(1, 1), 1, &pool);
+        link.set_faults(Direction::AToB, Faults { loss_ppm: 1_000_000, ..Faults::default() });
+        link.set_trace(Box::new(|_, _| panic!("an injected frame was transmitted by nobody")));
+        let frame = || pool.copy_of(b"frame").unwrap();
+        assert!(link.inject(Direction::AToB, 0, frame()).is_ok());
+        assert!(link.inject(Direction::AToB, 0, frame()).is_err(), "the queue holds one");
+        let [got_a, got_b] = [&a, &b].map(|port| port.queue(0).unwrap().receive(&mut Batch::new()));
+        assert_eq!((got_a, got_b), (0, 1));
     }
 
     #[test]
