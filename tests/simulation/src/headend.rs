@@ -32,26 +32,44 @@ pub struct HeadendConfig {
     pub engine: Engine,
 }
 
+/// How a process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// As on SIGTERM: what was reserved and not used is given back.
+    Clean,
+    /// As on SIGKILL: nothing is saved any more, and what waited inside is gone.
+    Crash,
+}
+
 /// A dataplane without threads: [`turn`](Self::turn) turns every worker once.
 pub struct Headend {
+    process: Process,
+    blueprint: Blueprint,
+    transaction: u32,
+    // The queues claim their ports, so the ports live as long.
+    ports: Vec<Port>,
+}
+
+/// What a process is made of, each time it starts.
+struct Blueprint {
+    workers: u16,
+    state: PathBuf,
+    packets: usize,
+    engine: Engine,
+}
+
+/// What ends with the process.
+struct Process {
     installer: Installer,
     mailboxes: Arc<Mailboxes>,
     workers: Vec<Worker>,
     pool: Pool,
-    transaction: u32,
-    // The queues claim their ports, so the ports live as long.
-    _ports: Vec<Port>,
     _counters: CountersMemory,
 }
 
-impl Headend {
-    /// A headend with nothing configured.
-    ///
-    /// # Panics
-    /// If memory, a queue or the store cannot be had: a simulation has no use for half a headend.
-    #[must_use]
-    pub fn new(config: HeadendConfig) -> Self {
-        let HeadendConfig { ports, workers, state, packets, engine } = config;
+impl Process {
+    fn start(blueprint: &Blueprint, ports: &[Port], store: Option<SequenceStore>) -> Self {
+        let &Blueprint { workers, packets, engine, .. } = blueprint;
         let pool = Pool::memory(packets, 9_216 + 64).expect("packet memory");
         let neighbors = Arc::new(Neighbors::with_seed(1_024, 7));
         let limits = Limits {
@@ -60,8 +78,7 @@ impl Headend {
             workers,
             ports: ports.iter().map(|port| PortLimits { mtu_max: port.mtu() }).collect(),
         };
-        let store = open_or_make(&state).expect("sequence store");
-        let installer = Installer::new(engine, limits, Arc::clone(&neighbors), Some(store));
+        let installer = Installer::new(engine, limits, Arc::clone(&neighbors), store);
         let mailboxes = Mailboxes::new(workers);
         let layout = CountersLayout { workers, ports: ports.len() as u16 };
         let counters = CountersMemory::create(layout).expect("counters memory");
@@ -80,7 +97,48 @@ impl Headend {
             Worker::new(pipeline, queues, Arc::clone(&mailboxes), writer)
         };
         let workers = (0..workers).map(worker).collect();
-        Self { installer, mailboxes, workers, pool, transaction: 0, _ports: ports, _counters: counters }
+        Self { installer, mailboxes, workers, pool, _counters: counters }
+    }
+}
+
+impl Headend {
+    /// A headend with nothing configured.
+    ///
+    /// # Panics
+    /// If memory, a queue or the store cannot be had: a simulation has no use for half a headend.
+    #[must_use]
+    pub fn new(config: HeadendConfig) -> Self {
+        let HeadendConfig { ports, workers, state, packets, engine } = config;
+        let store = open_or_make(&state).expect("sequence store");
+        let blueprint = Blueprint { workers, state, packets, engine };
+        let process = Process::start(&blueprint, &ports, Some(store));
+        Self { process, blueprint, transaction: 0, ports }
+    }
+
+    /// Ends the process and starts another one on the same ports and state directory, with nothing configured. As in
+    /// the real one, a store that cannot be read keeps every SA out.
+    ///
+    /// # Panics
+    /// If memory or a queue cannot be had, or a clean ending cannot write the store.
+    pub fn restart(&mut self, ending: Ending) {
+        self.process.workers.clear();
+        if ending == Ending::Clean {
+            self.process.installer.close_cleanly().expect("the store can be written");
+        }
+        let store = SequenceStore::open(&self.blueprint.state).ok();
+        self.process = Process::start(&self.blueprint, &self.ports, store);
+        self.transaction = 0;
+    }
+
+    /// The installer, to do to it what no honest control would.
+    pub fn installer(&mut self) -> &mut Installer {
+        &mut self.process.installer
+    }
+
+    /// The generation that was committed last.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.process.installer.tables().number
     }
 
     /// Commits objects onto `base`; workers switch in their next turn.
@@ -102,28 +160,29 @@ impl Headend {
         objects: &[Object],
         now_ns: u64,
     ) -> Result<(), Refusal> {
+        self.process.mailboxes.free_retired();
         self.transaction += 1;
-        self.installer.begin(self.transaction, base);
-        deleted.iter().for_each(|id| self.installer.delete(*id));
-        objects.iter().for_each(|object| self.installer.put(object));
-        let state = self.installer.commit(self.transaction, now_ns)?;
-        assert!(self.mailboxes.post(&state), "workers take each state before the next");
+        self.process.installer.begin(self.transaction, base);
+        deleted.iter().for_each(|id| self.process.installer.delete(*id));
+        objects.iter().for_each(|object| self.process.installer.put(object));
+        let state = self.process.installer.commit(self.transaction, now_ns)?;
+        assert!(self.process.mailboxes.post(&state), "workers take each state before the next");
         Ok(())
     }
 
     /// One turn of every worker, in order. True if any had something to do.
     pub fn turn(&mut self, now_ns: u64) -> bool {
         let mut busy = false;
-        for worker in &mut self.workers {
+        for worker in &mut self.process.workers {
             busy |= worker.turn(now_ns);
         }
-        self.mailboxes.free_retired();
+        self.process.mailboxes.free_retired();
         busy
     }
 
     /// One turn of one worker.
     pub fn turn_worker(&mut self, worker: u16, now_ns: u64) -> bool {
-        self.workers[usize::from(worker)].turn(now_ns)
+        self.process.workers[usize::from(worker)].turn(now_ns)
     }
 
     /// What housekeeping does for sequence numbers.
@@ -131,23 +190,23 @@ impl Headend {
     /// # Errors
     /// The store cannot be written.
     pub fn housekeep(&mut self) -> Result<(), StoreError> {
-        self.installer.extend_limits()?;
-        self.installer.save_edges()
+        self.process.installer.extend_limits()?;
+        self.process.installer.save_edges()
     }
 
     /// Ends as on SIGTERM: what was reserved and not used is given back.
     pub fn stop(mut self) {
-        self.installer.close_cleanly().expect("the store can be written");
+        self.process.installer.close_cleanly().expect("the store can be written");
     }
 
     /// A counter, over all workers.
     pub fn counter(&mut self, counter: WorkerCounter) -> u64 {
-        self.workers.iter_mut().map(|worker| worker.counters().worker(counter)).sum()
+        self.process.workers.iter_mut().map(|worker| worker.counters().worker(counter)).sum()
     }
 
     /// Packets dropped for a reason, over all workers.
     pub fn dropped(&mut self, reason: DropReason) -> u64 {
-        self.workers.iter_mut().map(|worker| worker.counters().dropped(reason)).sum()
+        self.process.workers.iter_mut().map(|worker| worker.counters().dropped(reason)).sum()
     }
 
     /// Every reason with packets, over all workers.
@@ -156,21 +215,21 @@ impl Headend {
         DropReason::ALL.iter().map(of).filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Packets that no worker can account for: always 0 between turns.
+    /// Packets that a worker cannot account for, or has too many of: always 0 between turns.
     pub fn unaccounted(&mut self) -> i128 {
-        self.workers.iter_mut().map(|worker| worker.counters().unaccounted()).sum()
+        self.process.workers.iter_mut().map(|worker| worker.counters().unaccounted().abs()).sum()
     }
 
     /// Every SA.
     #[must_use]
     pub fn sas(&self, now_ns: u64) -> Vec<SaState> {
-        self.installer.sa_states(now_ns).collect()
+        self.process.installer.sa_states(now_ns).collect()
     }
 
     /// Buffers that are out of the pool.
     #[must_use]
     pub fn buffers_out(&self) -> usize {
-        self.pool.capacity() - self.pool.available()
+        self.process.pool.capacity() - self.process.pool.available()
     }
 }
 

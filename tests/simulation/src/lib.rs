@@ -3,15 +3,18 @@
 //!
 //! A [`Headend`] is everything of the dataplane process but its threads, sockets and devices: the very installer,
 //! mailboxes, workers and pipelines. A [`Site`] is a host at the far side of a port, which knows ARP and nothing else.
-//! [`packets`] builds and reads what sites exchange.
+//! [`packets`] builds and reads what sites exchange, [`traffic`] numbers it and keeps the books, [`esp`] reads what an
+//! eavesdropper sees of ESP.
 //!
 //! Not here: control and the rings (its own tests), real devices (the scenarios in the folders beside this one).
 #![forbid(unsafe_code)]
 
+pub mod esp;
 mod headend;
 pub mod packets;
 mod site;
 pub mod topology;
+pub mod traffic;
 
-pub use headend::{Headend, HeadendConfig};
+pub use headend::{Ending, Headend, HeadendConfig};
 pub use site::Site;

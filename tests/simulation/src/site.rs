@@ -70,6 +70,17 @@ impl Site {
         std::mem::take(&mut self.received)
     }
 
+    /// Takes in what arrived and forgets it unread, without allocation; returns how many frames that were.
+    pub fn discard(&mut self) -> usize {
+        std::iter::from_fn(|| self.wire.collect()).count()
+    }
+
+    /// Buffers of this host's pool that are still on their way.
+    #[must_use]
+    pub fn buffers_out(&self) -> usize {
+        self.pool.capacity() - self.pool.available()
+    }
+
     fn answer(&self, frame: &[u8]) -> bool {
         let (ether_type, payload) = packets::open_frame(frame);
         match ether_type {

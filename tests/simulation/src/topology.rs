@@ -14,10 +14,10 @@ use messages::{
     RouteTarget, Sa, SaIndex, Secret, TosPolicy, Tunnel, TunnelIndex,
 };
 use pktbuf::Pool;
-use port::link::Link;
+use port::link::{self, Link};
 use port::memory::{self, PairConfig};
 
-use crate::{Headend, HeadendConfig, Site};
+use crate::{Ending, Headend, HeadendConfig, Site, esp};
 
 /// The protected port of each headend.
 pub const LAN: PortIndex = PortIndex(0);
@@ -25,6 +25,10 @@ pub const LAN: PortIndex = PortIndex(0);
 pub const WAN: PortIndex = PortIndex(1);
 
 const WIRE_PACKETS: usize = 4_096;
+/// What a headend makes itself: ARP, ICMP, fragments. What it forwards is in buffers of the site that sent it.
+const HEADEND_PACKETS: usize = 2_048;
+/// Duplicates, and what is injected.
+const LINK_PACKETS: usize = 4_608;
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +46,15 @@ impl End {
         match self {
             Self::A => Self::B,
             Self::B => Self::A,
+        }
+    }
+
+    /// The way of the untrusted link that leads away from this end.
+    #[must_use]
+    pub fn outward(self) -> link::Direction {
+        match self {
+            Self::A => link::Direction::AToB,
+            Self::B => link::Direction::BToA,
         }
     }
 
@@ -153,6 +166,7 @@ pub struct Topology {
     pub seen: Arc<Mutex<Vec<Vec<u8>>>>,
     /// The clock.
     pub now_ns: u64,
+    pool: Pool,
     directories: [PathBuf; 2],
     _home: tempfile::TempDir,
 }
@@ -181,7 +195,7 @@ impl Topology {
     pub fn unconfigured(shape: Shape) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
         let directories = ["a", "b"].map(|name| home.path().join(name));
-        let pool = Pool::memory(16_384, 9_216 + 64).expect("packet memory");
+        let pool = Pool::memory(LINK_PACKETS, 9_216 + 64).expect("packet memory");
         let config = PairConfig {
             macs: [End::A.mac(WAN), End::B.mac(WAN)],
             mtu: shape.wan_mtu,
@@ -206,13 +220,13 @@ impl Topology {
                 ports: vec![lan, wan],
                 workers: shape.workers,
                 state: state.clone(),
-                packets: 16_384,
+                packets: HEADEND_PACKETS,
                 engine: Engine::best(),
             }));
         }
         let [a, b]: [Headend; 2] = headends.try_into().ok().expect("two headends");
         let sites: [Site; 2] = sites.try_into().ok().expect("two sites");
-        Self { shape, headends: [a, b], sites, link, seen, now_ns: 1_000_000, directories, _home: home }
+        Self { shape, headends: [a, b], sites, link, seen, now_ns: 1_000_000, pool, directories, _home: home }
     }
 
     /// A headend.
@@ -229,6 +243,22 @@ impl Topology {
     #[must_use]
     pub fn directory(&self, end: End) -> &PathBuf {
         &self.directories[end as usize]
+    }
+
+    /// Ends a headend's process as told and starts it again on the same state directory, with nothing configured.
+    pub fn restart(&mut self, end: End, ending: Ending) {
+        self.headend(end).restart(ending);
+    }
+
+    /// Puts a frame on the untrusted link towards a headend's queue, as an attacker or a slow path would: the link's
+    /// faults and trace do not see it.
+    ///
+    /// # Panics
+    /// If the wire is full: a simulation turns the headend before that.
+    pub fn inject(&self, to: End, queue: u16, frame: &[u8]) {
+        let packet = self.pool.copy_of(frame).expect("a buffer");
+        let injected = self.link.inject(to.other().outward(), queue, packet);
+        assert!(injected.is_ok(), "the wire is full");
     }
 
     /// Everything an end is configured with, its SAs under generation `generation` of the keys.
@@ -303,9 +333,7 @@ impl Topology {
     pub fn sa(&self, end: End, direction: Direction, generation: u32) -> Object {
         let sender = if direction == Direction::Outbound { end } else { end.other() };
         let way = u32::from(sender.number());
-        let keymat: Vec<u8> = (0..self.shape.key_bytes as u32 + 4)
-            .map(|place| (place * 7 + way * 101 + generation * 31 + (generation >> 8) * 17) as u8)
-            .collect();
+        let keymat = keymat(u64::from(way) << 32 | u64::from(generation), self.shape.key_bytes + 4);
         let index = generation * 2 + u32::from(direction == Direction::Outbound);
         Object::Sa(Sa {
             sa: SaIndex(index),
@@ -375,6 +403,23 @@ impl Topology {
         self.settle();
     }
 
+    /// What an eavesdropper has read off the ESP packets on the untrusted link, as transmitted.
+    ///
+    /// # Panics
+    /// If the trace panicked.
+    #[must_use]
+    pub fn esp_seen(&self) -> Vec<esp::Clear> {
+        esp::read_all(&self.seen.lock().expect("no panic"))
+    }
+
+    /// Buffers that are out of any pool: none once everything has settled.
+    #[must_use]
+    pub fn buffers_out(&self) -> usize {
+        let headends = self.headends.iter().map(Headend::buffers_out);
+        let sites = self.sites.iter().map(Site::buffers_out);
+        headends.chain(sites).sum::<usize>() + self.pool.capacity() - self.pool.available()
+    }
+
     /// Frames seen on the untrusted link that are neither ESP nor ARP nor neighbour discovery.
     ///
     /// # Panics
@@ -386,4 +431,15 @@ impl Topology {
             |frame: &&Vec<u8>| crate::packets::is_esp(frame) || crate::packets::is_link_local_chatter(frame);
         seen.len() - seen.iter().filter(fine).count()
     }
+}
+
+/// Keying material of its own for each seed (SplitMix64: a bijection of the seed, so no two first words are equal).
+fn keymat(seed: u64, bytes: usize) -> Vec<u8> {
+    let word = |place: u64| {
+        let mut word = seed.wrapping_add((place + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (word ^ (word >> 31)).to_le_bytes()
+    };
+    (0..).flat_map(word).take(bytes).collect()
 }
