@@ -64,6 +64,7 @@ struct Process {
     mailboxes: Arc<Mailboxes>,
     workers: Vec<Worker>,
     pool: Pool,
+    neighbors: Arc<Neighbors>,
     _counters: CountersMemory,
 }
 
@@ -97,7 +98,7 @@ impl Process {
             Worker::new(pipeline, queues, Arc::clone(&mailboxes), writer)
         };
         let workers = (0..workers).map(worker).collect();
-        Self { installer, mailboxes, workers, pool, _counters: counters }
+        Self { installer, mailboxes, workers, pool, neighbors, _counters: counters }
     }
 }
 
@@ -192,6 +193,17 @@ impl Headend {
     pub fn housekeep(&mut self) -> Result<(), StoreError> {
         self.process.installer.extend_limits()?;
         self.process.installer.save_edges()
+    }
+
+    /// What housekeeping does for neighbours, once a second.
+    pub fn age_neighbors(&self, now_ns: u64) {
+        self.process.neighbors.age(now_ns);
+    }
+
+    /// What is known of neighbours.
+    #[must_use]
+    pub fn neighbors(&self) -> Vec<messages::Neighbor> {
+        self.process.neighbors.iter().collect()
     }
 
     /// Ends as on SIGTERM: what was reserved and not used is given back.

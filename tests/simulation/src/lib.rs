@@ -9,12 +9,15 @@
 //! Not here: control and the rings (its own tests), real devices (the scenarios in the folders beside this one).
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod esp;
 mod headend;
 pub mod packets;
+pub mod sealer;
 mod site;
 pub mod topology;
 pub mod traffic;
 
+pub use bench::Bench;
 pub use headend::{Ending, Headend, HeadendConfig};
 pub use site::Site;

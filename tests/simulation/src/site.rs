@@ -4,7 +4,7 @@
 
 use core::net::IpAddr;
 
-use pktbuf::Pool;
+use pktbuf::{Packet, Pool};
 use port::memory::Wire;
 use wire::ndp::Message;
 use wire::{EtherType, IpProtocol, MacAddr, arp, ethernet};
@@ -19,6 +19,8 @@ pub struct Site {
     gateway: MacAddr,
     addresses: Vec<IpAddr>,
     received: Vec<Vec<u8>>,
+    frames: Option<Vec<Vec<u8>>>,
+    silent: bool,
 }
 
 impl Site {
@@ -30,7 +32,36 @@ impl Site {
     pub fn new(wire: Wire, mac: [u8; 6], gateway: [u8; 6], addresses: &[IpAddr]) -> Self {
         let pool = Pool::memory(8_192, 9_216 + 64).expect("packet memory");
         let (mac, gateway) = (MacAddr(mac), MacAddr(gateway));
-        Self { wire, pool, mac, gateway, addresses: addresses.to_vec(), received: Vec::new() }
+        let addresses = addresses.to_vec();
+        Self { wire, pool, mac, gateway, addresses, received: Vec::new(), frames: None, silent: false }
+    }
+
+    /// Keeps every frame from now on, for [`take_frames`](Self::take_frames).
+    #[must_use]
+    pub fn keeping_frames(mut self) -> Self {
+        self.frames = Some(Vec::new());
+        self
+    }
+
+    /// With so many buffers.
+    ///
+    /// # Panics
+    /// Without memory.
+    #[must_use]
+    pub fn with_buffers(mut self, packets: usize) -> Self {
+        self.pool = Pool::memory(packets, 9_216 + 64).expect("packet memory");
+        self
+    }
+
+    /// Answers no more ARP requests and solicitations, or does again.
+    pub fn set_silent(&mut self, silent: bool) {
+        self.silent = silent;
+    }
+
+    /// The frames received since the last call, in order, if they are kept.
+    pub fn take_frames(&mut self) -> Vec<Vec<u8>> {
+        self.poll();
+        self.frames.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Sends an IP packet to the gateway's queue 0.
@@ -48,7 +79,14 @@ impl Site {
     /// # Panics
     /// If the wire is full: a simulation carries before that.
     pub fn send_frame(&self, queue: u16, frame: &[u8]) {
-        let packet = self.pool.copy_of(frame).expect("a buffer");
+        self.send_buffer(queue, self.pool.copy_of(frame).expect("a buffer"));
+    }
+
+    /// Sends a whole frame that lies in any buffer.
+    ///
+    /// # Panics
+    /// If the wire is full.
+    pub fn send_buffer(&self, queue: u16, packet: Packet) {
         assert!(self.wire.inject(queue, packet).is_ok(), "the wire is full");
     }
 
@@ -56,6 +94,9 @@ impl Site {
     pub fn poll(&mut self) {
         while let Some(packet) = self.wire.collect() {
             let frame = packet.data().to_vec();
+            if let Some(frames) = &mut self.frames {
+                frames.push(frame.clone());
+            }
             if !self.answer(&frame)
                 && let Some((_, ip)) = packets::ip_in(&frame)
             {
@@ -86,6 +127,7 @@ impl Site {
         match ether_type {
             EtherType::ARP => {
                 if let Ok(question) = arp::Repr::parse(payload)
+                    && !self.silent
                     && question.operation == arp::Operation::REQUEST
                     && self.addresses.contains(&IpAddr::V4(question.target_protocol))
                 {
@@ -107,6 +149,7 @@ impl Site {
         let is_icmp = wire::flow::parse(payload).is_ok_and(|parsed| parsed.protocol == IpProtocol::ICMPV6);
         let Some(question) = is_icmp.then(|| Message::parse(payload).ok()).flatten() else { return false };
         if let wire::ndp::Repr::NeighborSolicitation { target, .. } = question.repr
+            && !self.silent
             && self.addresses.contains(&IpAddr::V6(target))
             && let Some(answer) = question.answer(self.mac)
         {

@@ -101,11 +101,15 @@ impl End {
         Ipv6Addr::new(0x2001, 0xdb8, u16::from(self.number()), 0, 0, 0, 0, 2).into()
     }
 
-    fn mac(self, port: PortIndex) -> [u8; 6] {
+    /// Ethernet address of one of the headend's ports.
+    #[must_use]
+    pub fn mac(self, port: PortIndex) -> [u8; 6] {
         [2, 0, 0, 0, self.number(), 1 + port.0 as u8]
     }
 
-    fn host_mac(self) -> [u8; 6] {
+    /// Ethernet address of the host.
+    #[must_use]
+    pub fn host_mac(self) -> [u8; 6] {
         [2, 0, 0, 0, self.number(), 0xff]
     }
 }
@@ -149,6 +153,103 @@ impl Default for Shape {
             delivery_v6: false,
             seed: 1,
         }
+    }
+}
+
+impl Shape {
+    /// Everything an end is configured with, its SAs under generation `generation` of the keys.
+    #[must_use]
+    pub fn objects(&self, end: End, generation: u32) -> Vec<Object> {
+        let mut objects = self.network(end);
+        if self.esp.is_some() {
+            objects.extend([Direction::Inbound, Direction::Outbound].map(|d| self.sa(end, d, generation)));
+        }
+        objects
+    }
+
+    /// The same without SAs.
+    #[must_use]
+    pub fn network(&self, end: End) -> Vec<Object> {
+        let shape = self;
+        let (near, far) = self.endpoints(end);
+        let side = [PortSide::Protected, PortSide::Unprotected];
+        let mut objects: Vec<Object> = [LAN, WAN]
+            .map(|port| {
+                let mtu = if port == LAN { 9_216 } else { shape.wan_mtu };
+                let side = side[port.index()];
+                Object::Port(PortSettings { port, mtu, side, answer_ping: true })
+            })
+            .into();
+        for (port, address, length) in [
+            (LAN, end.gateway(), 24),
+            (LAN, end.gateway_v6(), 64),
+            (WAN, end.wan(), 24),
+            (WAN, end.wan_v6(), 64),
+        ] {
+            objects.push(Object::Address(Address { port: Some(port), address, length }));
+        }
+        let remote = end.other();
+        let protection = shape.esp.map(|_| ProtectionIndex(0));
+        if let Some(mode) = shape.esp {
+            objects.push(Object::Protection(Protection {
+                protection: ProtectionIndex(0),
+                mode,
+                local: near,
+                remote: far,
+                tos: TosPolicy::Copy,
+                df: DfPolicy::Copy,
+                ttl: 64,
+            }));
+        }
+        objects.push(Object::Tunnel(Tunnel {
+            tunnel: TunnelIndex(0),
+            source: near,
+            destination: far,
+            gre: shape.gre,
+            protection,
+            tos: TosPolicy::Copy,
+            df: DfPolicy::Copy,
+            ttl: 64,
+            mtu: None,
+            mss: MssClamp::Automatic,
+            strict_source: false,
+        }));
+        for (address, length) in [(remote.host(), 32), (remote.host_v6(), 128)] {
+            let prefix = IpPrefix { address, length };
+            objects.push(Object::Route(Route { prefix, target: RouteTarget::Tunnel(TunnelIndex(0)) }));
+        }
+        objects
+    }
+
+    /// One SA of an end. Generations have SPIs and keys of their own; the other end's opposite SA matches.
+    ///
+    /// # Panics
+    /// If the shape's key length is none.
+    #[must_use]
+    pub fn sa(&self, end: End, direction: Direction, generation: u32) -> Object {
+        let sender = if direction == Direction::Outbound { end } else { end.other() };
+        let way = u32::from(sender.number());
+        let keymat = keymat(u64::from(way) << 32 | u64::from(generation), self.key_bytes + 4);
+        let index = generation * 2 + u32::from(direction == Direction::Outbound);
+        Object::Sa(Sa {
+            sa: SaIndex(index),
+            protection: ProtectionIndex(0),
+            direction,
+            spi: 0x1000 * way + generation,
+            key: Key { secret: Secret::from_keymat(&keymat).expect("a key"), icv_bytes: self.icv_bytes },
+            esn: self.esn,
+            replay_window: if direction == Direction::Inbound { self.replay_window } else { 0 },
+            class_group: 0,
+            owner: None,
+            iv_prefix: IvPrefix::default(),
+            lifetime: LifetimeLimits::default(),
+        })
+    }
+
+    /// The ESP and GRE endpoints of an end, near and far.
+    #[must_use]
+    pub fn endpoints(&self, end: End) -> (IpAddr, IpAddr) {
+        if self.delivery_v6 { (end.wan_v6(), end.other().wan_v6()) } else { (end.wan(), end.other().wan()) }
     }
 }
 
@@ -261,106 +362,28 @@ impl Topology {
         assert!(injected.is_ok(), "the wire is full");
     }
 
-    /// Everything an end is configured with, its SAs under generation `generation` of the keys.
+    /// As [`Shape::objects`].
     #[must_use]
     pub fn objects(&self, end: End, generation: u32) -> Vec<Object> {
-        let mut objects = self.network(end);
-        if self.shape.esp.is_some() {
-            objects.extend([Direction::Inbound, Direction::Outbound].map(|d| self.sa(end, d, generation)));
-        }
-        objects
+        self.shape.objects(end, generation)
     }
 
-    /// The same without SAs.
+    /// As [`Shape::network`].
     #[must_use]
     pub fn network(&self, end: End) -> Vec<Object> {
-        let shape = &self.shape;
-        let (near, far) = self.endpoints(end);
-        let side = [PortSide::Protected, PortSide::Unprotected];
-        let mut objects: Vec<Object> = [LAN, WAN]
-            .map(|port| {
-                let mtu = if port == LAN { 9_216 } else { shape.wan_mtu };
-                let side = side[port.index()];
-                Object::Port(PortSettings { port, mtu, side, answer_ping: true })
-            })
-            .into();
-        for (port, address, length) in [
-            (LAN, end.gateway(), 24),
-            (LAN, end.gateway_v6(), 64),
-            (WAN, end.wan(), 24),
-            (WAN, end.wan_v6(), 64),
-        ] {
-            objects.push(Object::Address(Address { port: Some(port), address, length }));
-        }
-        let remote = end.other();
-        let protection = shape.esp.map(|_| ProtectionIndex(0));
-        if let Some(mode) = shape.esp {
-            objects.push(Object::Protection(Protection {
-                protection: ProtectionIndex(0),
-                mode,
-                local: near,
-                remote: far,
-                tos: TosPolicy::Copy,
-                df: DfPolicy::Copy,
-                ttl: 64,
-            }));
-        }
-        objects.push(Object::Tunnel(Tunnel {
-            tunnel: TunnelIndex(0),
-            source: near,
-            destination: far,
-            gre: shape.gre,
-            protection,
-            tos: TosPolicy::Copy,
-            df: DfPolicy::Copy,
-            ttl: 64,
-            mtu: None,
-            mss: MssClamp::Automatic,
-            strict_source: false,
-        }));
-        for (address, length) in [(remote.host(), 32), (remote.host_v6(), 128)] {
-            let prefix = IpPrefix { address, length };
-            objects.push(Object::Route(Route { prefix, target: RouteTarget::Tunnel(TunnelIndex(0)) }));
-        }
-        objects
+        self.shape.network(end)
     }
 
-    /// One SA of an end. Generations have SPIs and keys of their own; the other end's opposite SA matches.
-    ///
-    /// # Panics
-    /// If the shape's key length is none.
+    /// As [`Shape::sa`].
     #[must_use]
     pub fn sa(&self, end: End, direction: Direction, generation: u32) -> Object {
-        let sender = if direction == Direction::Outbound { end } else { end.other() };
-        let way = u32::from(sender.number());
-        let keymat = keymat(u64::from(way) << 32 | u64::from(generation), self.shape.key_bytes + 4);
-        let index = generation * 2 + u32::from(direction == Direction::Outbound);
-        Object::Sa(Sa {
-            sa: SaIndex(index),
-            protection: ProtectionIndex(0),
-            direction,
-            spi: 0x1000 * way + generation,
-            key: Key {
-                secret: Secret::from_keymat(&keymat).expect("a key"),
-                icv_bytes: self.shape.icv_bytes,
-            },
-            esn: self.shape.esn,
-            replay_window: if direction == Direction::Inbound { self.shape.replay_window } else { 0 },
-            class_group: 0,
-            owner: None,
-            iv_prefix: IvPrefix::default(),
-            lifetime: LifetimeLimits::default(),
-        })
+        self.shape.sa(end, direction, generation)
     }
 
-    /// The ESP and GRE endpoints of an end, near and far.
+    /// As [`Shape::endpoints`].
     #[must_use]
     pub fn endpoints(&self, end: End) -> (IpAddr, IpAddr) {
-        if self.shape.delivery_v6 {
-            (end.wan_v6(), end.other().wan_v6())
-        } else {
-            (end.wan(), end.other().wan())
-        }
+        self.shape.endpoints(end)
     }
 
     /// Commits a change to one end.
