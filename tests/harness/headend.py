@@ -151,7 +151,7 @@ class Headend:
 
     def _start(self, program):
         binary = skips.binary_folder() / program
-        return self.lab.start(self.namespace, [binary, *self.flags], env=self.env,
+        return self.lab.start(self.namespace, [binary, *self.flags], env={"NO_COLOR": "1", **self.env},
                               name=f"{program}-{self.namespace.label}-{self.instance}")
 
     def _wait_listening(self, name, process, timeout):

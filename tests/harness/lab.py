@@ -54,10 +54,10 @@ class Lab:
         self.processes.append(made)
         return made
 
-    def capture(self, namespace, interface, kernel_filter=None):
-        """A capture that runs already when this returns."""
+    def capture(self, namespace, interface, kernel_filter=None, **options):
+        """A capture that runs already when this returns; options as `pcap.Capture` has them."""
         path = self.folder / f"{namespace.label}-{interface}.pcap"
-        return pcap.Capture(self.start, namespace, interface, path, kernel_filter)
+        return pcap.Capture(self.start, namespace, interface, path, kernel_filter, **options)
 
     def headend(self, namespace, dataplane_toml, config_toml, instance="main", env=None):
         """A headend with its files written; nothing runs before its `start`."""

@@ -37,23 +37,26 @@ def write(path, frames):
 
 def read(path):
     """Reads a whole pcap file; returns a list of `Record`. A file cut in the middle of a record ends before it."""
+    return list(each(path))
+
+
+def each(path):
+    """The records of a pcap file one by one, for files that are too large to hold."""
     with open(path, "rb") as source:
-        data = source.read()
-    order, scale = _format(data, path)
-    (linktype,) = struct.unpack_from(order + "I", data, 20)
-    if linktype & 0x0FFFFFFF != LINKTYPE_ETHERNET:
-        raise ValueError(f"{path}: link type {linktype}, expected Ethernet ({LINKTYPE_ETHERNET})")
-    records, offset = [], 24
-    while offset + 16 <= len(data):
-        seconds, fraction, kept, full = struct.unpack_from(order + "IIII", data, offset)
-        offset += 16
-        if offset + kept > len(data):
-            break
-        if kept != full:
-            raise ValueError(f"{path}: a frame of {full} bytes was cut to {kept}")
-        records.append(Record(seconds * 1_000_000_000 + fraction * scale, data[offset:offset + kept]))
-        offset += kept
-    return records
+        head = source.read(24)
+        order, scale = _format(head, path)
+        (linktype,) = struct.unpack_from(order + "I", head, 20)
+        if linktype & 0x0FFFFFFF != LINKTYPE_ETHERNET:
+            raise ValueError(f"{path}: link type {linktype}, expected Ethernet ({LINKTYPE_ETHERNET})")
+        header = struct.Struct(order + "IIII")
+        while len(text := source.read(header.size)) == header.size:
+            seconds, fraction, kept, full = header.unpack(text)
+            frame = source.read(kept)
+            if len(frame) < kept:
+                return
+            if kept != full:
+                raise ValueError(f"{path}: a frame of {full} bytes was cut to {kept}")
+            yield Record(seconds * 1_000_000_000 + fraction * scale, frame)
 
 
 def frames(path):
@@ -75,11 +78,17 @@ def _format(data, path):
 class Capture:
     """tcpdump on one interface, from the moment it listens until `stop`."""
 
-    def __init__(self, start, namespace, interface, path, kernel_filter=None):
-        """`start` begins a process as `Lab.start` does."""
+    def __init__(self, start, namespace, interface, path, kernel_filter=None, direction="inout", buffer_kib=32768,
+                 live=True):
+        """`start` begins a process as `Lab.start` does.
+
+        `direction` is `in`, `out` or `inout`, as the interface sees it. Without `live` frames reach the file late,
+        and many more of them fit into the buffer and through a busy machine.
+        """
         self.path = path
-        args = ["tcpdump", "-i", interface, "-n", "-U", "-s", "0", "-B", "32768", "--immediate-mode", "-Z", "root",
+        args = ["tcpdump", "-i", interface, "-n", "-s", "0", "-B", str(buffer_kib), "-Q", direction, "-Z", "root",
                 "-w", str(path)]
+        args += ["-U", "--immediate-mode"] if live else []
         args += [kernel_filter] if kernel_filter else []
         self._process = start(namespace, args, name=f"tcpdump-{namespace.label}-{interface}")
         self._process.wait_output(r"listening on")
@@ -87,11 +96,15 @@ class Capture:
 
     def stop(self):
         """Ends the capture; returns its records. `dropped` then says how many frames the capture itself lost."""
+        self.end()
+        return read(self.path)
+
+    def end(self):
+        """As `stop`, but leaves the records in the file."""
         wait.until(self._caught_up, f"{self._process.name} to write what it has received")
         self._process.signal(signal.SIGINT)
         self._process.wait(timeout=15.0, check=False)
         self.dropped = int(_DROPPED.findall(self._process.output())[-1])
-        return read(self.path)
 
     def _caught_up(self):
         """Asks tcpdump for its counts (SIGUSR1): has it written all that the kernel put into its ring?"""

@@ -49,21 +49,32 @@ class Dissected:
 def dissect(pcap, keys, display_filter=None):
     """Dissects a capture with ESP decryption on; returns a list of `Dissected`."""
     with tempfile.TemporaryDirectory(prefix="greyhound-tshark-") as folder:
-        os.chmod(folder, 0o700)
-        _write_keys(pathlib.Path(folder, "esp_sa"), keys)
-        args = ["tshark", "-r", str(pcap), "-n", "-o", "esp.enable_encryption_decode:TRUE",
-                "-o", "esp.enable_authentication_check:TRUE", "-T", "fields", "-E", "separator=|", "-E", "occurrence=a"]
-        args += ["-Y", display_filter] if display_filter else []
-        for field in _FIELDS:
-            args += ["-e", field]
-        done = netns.run(args, env={**os.environ, "WIRESHARK_CONFIG_DIR": folder})
+        done = netns.run(arguments(pcap, _FIELDS, display_filter), env={**os.environ, **settings(folder, keys)})
     return [_row(line) for line in done.stdout.splitlines()]
 
 
-def _write_keys(path, keys):
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def arguments(pcap, fields, display_filter=None, closed=()):
+    """The command that prints `fields` of each frame of a capture, ESP decryption on; values separated by `|`.
+
+    tshark does not look into the protocols `closed`: it keeps a memory of every TCP connection, for instance.
+    """
+    args = ["tshark", "-r", str(pcap), "-n", "-o", "esp.enable_encryption_decode:TRUE",
+            "-o", "esp.enable_authentication_check:TRUE", "-T", "fields", "-E", "separator=|", "-E", "occurrence=a"]
+    for protocol in closed:
+        args += ["--disable-protocol", protocol]
+    args += ["-Y", display_filter] if display_filter else []
+    for field in fields:
+        args += ["-e", field]
+    return args
+
+
+def settings(folder, keys):
+    """Writes the keys into `folder`, which is made private; returns the environment by which tshark finds them."""
+    os.chmod(folder, 0o700)
+    descriptor = os.open(pathlib.Path(folder, "esp_sa"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as out:
         out.writelines(key.line() for key in keys)
+    return {"WIRESHARK_CONFIG_DIR": str(folder)}
 
 
 def _row(line):
