@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! The neighbour table against a model, and under several threads at once.
 
 use std::collections::HashMap;
 use std::thread;
