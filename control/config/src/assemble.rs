@@ -60,6 +60,8 @@ struct Assembler<'a> {
     keys: &'a dyn KeySource,
     ports: HashMap<&'a str, PortIndex>,
     fingerprints: HashMap<Fingerprint, &'a SaEntry>,
+    /// How many policies each port has so far.
+    orders: HashMap<&'a str, u32>,
     done: Assembled,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Assembler<'a> {
             keys,
             ports: numbered.map(|(index, port)| (port.name.as_str(), index)).collect(),
             fingerprints: HashMap::new(),
+            orders: HashMap::new(),
             done: Assembled { objects: BTreeMap::new(), places: HashMap::new(), problems },
         }
     }
@@ -215,7 +218,10 @@ impl<'a> Assembler<'a> {
         self.add_item(Object::Tunnel(tunnel), entry, position)
     }
 
-    fn policy(&mut self, entry: &PolicyEntry, position: usize) -> Option<()> {
+    fn policy(&mut self, entry: &'a PolicyEntry, position: usize) -> Option<()> {
+        let order = self.orders.entry(&entry.port).or_default();
+        *order += 1;
+        let order = *order;
         let action = match (entry.action, &entry.protection) {
             (Action::Bypass, _) => PolicyAction::Bypass,
             (Action::Protect, Some(name)) => {
@@ -233,7 +239,7 @@ impl<'a> Assembler<'a> {
         let policy = Policy {
             policy: PolicyIndex(self.number(entry, position, &self.indices.policies, &entry.name)?),
             port: self.port_index(entry, position, &entry.port)?,
-            order: u32::try_from(position).unwrap_or(u32::MAX),
+            order,
             selector,
             action,
         };

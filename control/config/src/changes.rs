@@ -60,3 +60,67 @@ fn rank(id: &ObjectId) -> u8 {
         ObjectId::Sa(_) => 7,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Indices;
+    use crate::testing::{compiled, pair, references};
+
+    fn apply(state: &mut BTreeMap<ObjectId, Object>, change: &Change) {
+        match change {
+            Change::Put(object) => drop(state.insert(object.id(), object.clone())),
+            Change::Delete(id) => assert!(state.remove(id).is_some(), "{id} was not there"),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn changes_lead_from_one_state_to_the_other_in_the_fewest_steps(seed: u64) {
+            let (before, after) = pair(seed);
+            let (indices, from) = compiled(&before, &Indices::default());
+            let (_, to) = compiled(&after, &indices);
+            let steps = changes(&from.objects, &to.objects);
+            let mut state = from.objects.clone();
+            steps.iter().for_each(|step| apply(&mut state, step));
+            prop_assert_eq!(&state, &to.objects);
+            let mut differing: Vec<_> = from.objects.keys().chain(to.objects.keys()).copied().collect();
+            differing.retain(|id| from.objects.get(id) != to.objects.get(id));
+            differing.sort();
+            differing.dedup();
+            let mut touched: Vec<_> = steps.iter().map(Change::id).collect();
+            touched.sort();
+            prop_assert_eq!(touched, differing);
+        }
+
+        #[test]
+        fn what_an_object_names_is_put_before_it_and_deleted_after_it(seed: u64) {
+            let (before, after) = pair(seed);
+            let (indices, from) = compiled(&before, &Indices::default());
+            let (_, to) = compiled(&after, &indices);
+            let mut state = BTreeMap::new();
+            for step in changes(&state, &to.objects) {
+                let Change::Put(object) = &step else { panic!("nothing to delete") };
+                prop_assert!(references(object).iter().all(|id| state.contains_key(id)), "{:?}", object);
+                apply(&mut state, &step);
+            }
+            let mut state = from.objects.clone();
+            for step in changes(&from.objects, &BTreeMap::new()) {
+                apply(&mut state, &step);
+                prop_assert!(state.values().all(|object| !references(object).contains(&step.id())), "{:?}", step);
+            }
+            prop_assert!(state.is_empty());
+        }
+    }
+
+    #[test]
+    fn without_a_difference_there_is_nothing_to_do() {
+        let (config, _) = pair(3);
+        let (indices, compiled_once) = compiled(&config, &Indices::default());
+        let (again, compiled_twice) = compiled(&config, &indices);
+        assert_eq!(again, indices);
+        assert_eq!(changes(&compiled_once.objects, &compiled_twice.objects), []);
+    }
+}

@@ -134,3 +134,142 @@ fn what_if(
 fn others_stand_without(id: &ObjectId) -> bool {
     !matches!(id, ObjectId::Port(_) | ObjectId::Address(_))
 }
+
+#[cfg(test)]
+mod tests {
+    use messages::{IpPrefix, PortIndex, SaIndex};
+
+    use super::*;
+    use crate::{EnvironmentPort, sample};
+
+    const FULL: &str = include_str!("../tests/full.toml");
+
+    fn full() -> Config {
+        Config::parse(FULL, "full.toml").unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    fn environment() -> Environment {
+        let port = |name: &str, mtu_max| EnvironmentPort { name: name.into(), mtu_max };
+        Environment {
+            ports: vec![port("lan", 1500), port("wan", 1400)],
+            workers: 2,
+            sas_max: 3,
+            tunnels_max: 2,
+        }
+    }
+
+    /// What is said of `full.toml` for an environment that was changed.
+    fn said(change: impl FnOnce(&mut Environment)) -> Vec<String> {
+        let (config, mut environment) = (full(), environment());
+        change(&mut environment);
+        let indices = Indices::default().allocate(&config);
+        compile(&config, &indices, &environment, &sample::Keys)
+            .map_or_else(|problems| problems.sentences(), |_| Vec::new())
+    }
+
+    #[test]
+    fn what_does_not_fit_the_dataplane_is_named() {
+        assert_eq!(said(|_| {}), [""; 0]);
+        assert_eq!(
+            said(|it| it.ports[1].name = "uplink".into()),
+            ["port wan: name: the dataplane has no such port; its dataplane.toml has \"lan\", \"uplink\""]
+        );
+        assert_eq!(
+            said(|it| it.ports[1].mtu_max = 1300),
+            [
+                "port wan: mtu: 1400 is more than the 1300 that the dataplane opened the port with; lower it, or raise mtu_max in dataplane.toml"
+            ]
+        );
+        assert_eq!(
+            said(|it| it.workers = 1),
+            ["sa inbound 0x00001001: owner: the dataplane has no worker 1; give 0 to 0, or leave it out"]
+        );
+        assert_eq!(
+            said(|it| (it.sas_max, it.tunnels_max) = (2, 1)),
+            [
+                "[[tunnel]]: there are 2, but the dataplane was started with room for 1; raise tunnels_max in dataplane.toml and restart it, or delete some",
+                "[[sa]]: there are 3, but the dataplane was started with room for 2; raise sas_max in dataplane.toml and restart it, or delete some"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_mtu_is_the_dataplanes_unless_it_is_configured() {
+        let (config, indices) = (full(), Indices::default().allocate(&full()));
+        let compiled = compile(&config, &indices, &environment(), &sample::Keys).unwrap();
+        let mtus = compiled.objects.values().filter_map(|object| match object {
+            Object::Port(port) => Some((port.port, port.mtu)),
+            _ => None,
+        });
+        assert_eq!(mtus.collect::<Vec<_>>(), [(PortIndex(0), 1500), (PortIndex(1), 1400)]);
+    }
+
+    #[test]
+    fn defaults_become_values() {
+        let (config, indices) = (full(), Indices::default().allocate(&full()));
+        let compiled = compile(&config, &indices, &environment(), &sample::Keys).unwrap();
+        let sa = |name: &str| match &compiled.objects[&ObjectId::Sa(SaIndex(indices.sas[name]))] {
+            Object::Sa(sa) => sa.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(sa("inbound 0x00001001").replay_window, 64);
+        assert_eq!(sa("inbound 0x00002002").replay_window, 0);
+        assert_eq!(sa("outbound 0x00001001").replay_window, 0);
+        let mut plain = full();
+        plain.sas[2].replay_window = None;
+        let compiled = compile(&plain, &indices, &environment(), &sample::Keys).unwrap();
+        let Object::Sa(sa) = &compiled.objects[&ObjectId::Sa(SaIndex(2))] else { panic!() };
+        assert_eq!((sa.replay_window, sa.key.icv_bytes, sa.esn, sa.owner), (1024, 16, false, None));
+        let discard = ObjectId::Route(IpPrefix { address: "10.0.0.0".parse().unwrap(), length: 8 });
+        assert!(
+            matches!(&compiled.objects[&discard], Object::Route(route) if route.target == messages::RouteTarget::Discard)
+        );
+    }
+
+    #[test]
+    fn numbers_of_another_configuration_are_refused() {
+        let indices = Indices::default();
+        let problems = compile(&full(), &indices, &environment(), &sample::Keys).unwrap_err();
+        assert!(problems.sentences().iter().any(|said| said.contains("has no number")), "{problems}");
+    }
+
+    struct Same;
+
+    impl KeySource for Same {
+        fn secret(&self, sa: &SaEntry) -> Result<Secret, String> {
+            match sa.spi {
+                0x2002 => Err("key file keys/branch-8-in.key: no such file".into()),
+                _ => Ok(Secret::from_keymat(&[7; 36]).unwrap()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_had_or_serves_twice_is_named() {
+        let (config, indices) = (full(), Indices::default().allocate(&full()));
+        let problems = compile(&config, &indices, &environment(), &Same).unwrap_err();
+        assert_eq!(
+            problems.sentences(),
+            [
+                "sa inbound 0x00001001: key_id: is the same key and salt as that of sa outbound 0x00001001, which would use nonces twice (RFC 4106 §2); give every SA a key of its own",
+                "sa inbound 0x00002002: key_file: key file keys/branch-8-in.key: no such file"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_follows_from_a_problem_is_not_told_beside_it() {
+        let mut config = full();
+        // Its tunnel and its SAs stand on it.
+        config.protections[0].local = "192.0.2.77".parse().unwrap();
+        config.tunnels[1].source = "192.0.2.78".parse().unwrap();
+        let problems = config.check().unwrap_err();
+        assert_eq!(
+            problems.sentences(),
+            [
+                "protection branch-7: its local endpoint 192.0.2.77 is no address of ours; add it to a port or to loopbacks",
+                "tunnel branch-8: its source 192.0.2.78 is no address of ours; add it to a port or to loopbacks"
+            ]
+        );
+    }
+}

@@ -38,7 +38,7 @@ pub struct ItemDiff {
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// Its fields that differ; all of them for one that is new or gone.
+    /// Its fields that differ; for one that is new or gone, all but those of its name.
     pub fields: Vec<FieldChange>,
 }
 
@@ -135,7 +135,8 @@ fn entries<T: Item + PartialEq>(items: &mut Vec<ItemDiff>, running: &[T], wanted
 fn item_diff<T: Item>(change: DiffKind, from: Option<&T>, to: Option<&T>) -> ItemDiff {
     let texts = |item: Option<&T>| -> Vec<(String, String)> {
         let table = item.map(fields).unwrap_or_default();
-        table.iter().map(|(name, value)| (name.clone(), shown(T::KIND, name, value))).collect()
+        let beside_name = table.iter().filter(|(name, _)| !T::NAMED_BY.contains(&name.as_str()));
+        beside_name.map(|(name, value)| (name.clone(), shown(T::KIND, name, value))).collect()
     };
     let (before, after) = (texts(from), texts(to));
     let of = |list: &[(String, String)], name: &str| {
@@ -257,6 +258,159 @@ impl ItemDiff {
                 let value = |side: &Option<String>| side.clone().unwrap_or_else(absent);
                 write!(f, "{field} {} → {}", value(from), value(to))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{pair, shuffled};
+
+    const BEFORE: &str = r#"
+        loopbacks = ["10.255.0.1"]
+        [[port]]
+        name = "wan"
+        side = "unprotected"
+        addresses = ["192.0.2.1/24"]
+        [[route]]
+        prefix = "10.0.0.0/8"
+        tunnel = "branch-7"
+        [[tunnel]]
+        name = "branch-7"
+        source = "192.0.2.1"
+        destination = "198.51.100.7"
+        key = 7
+        [[policy]]
+        name = "a"
+        port = "wan"
+        action = "bypass"
+        [[policy]]
+        name = "b"
+        port = "wan"
+        action = "discard"
+        [[policy]]
+        name = "c"
+        port = "wan"
+        action = "discard"
+    "#;
+
+    const AFTER: &str = r#"
+        manual_keying = "lab"
+        loopbacks = ["10.255.0.2"]
+        [[port]]
+        name = "wan"
+        side = "unprotected"
+        addresses = ["192.0.2.1/24"]
+        mtu = 1400
+        [[route]]
+        prefix = "10.0.0.0/8"
+        tunnel = "branch-8"
+        [[tunnel]]
+        name = "branch-8"
+        source = "192.0.2.1"
+        destination = "198.51.100.8"
+        [[protection]]
+        name = "branch-8"
+        mode = "transport"
+        local = "192.0.2.1"
+        remote = "198.51.100.8"
+        [[policy]]
+        name = "c"
+        port = "wan"
+        action = "bypass"
+        [[policy]]
+        name = "a"
+        port = "wan"
+        action = "bypass"
+        [[policy]]
+        name = "b"
+        port = "wan"
+        action = "discard"
+        [[sa]]
+        protection = "branch-8"
+        direction = "outbound"
+        spi = 0x1001
+        key_id = "k"
+    "#;
+
+    const SAID: &str = r#"+ manual_keying: value = "lab"
+- loopback 10.255.0.1
++ loopback 10.255.0.2
+~ port wan: mtu (default) → 1400
+~ route 10.0.0.0/8: tunnel "branch-7" → "branch-8"
++ protection branch-8: mode = "transport", local = "192.0.2.1", remote = "198.51.100.8"
+- tunnel branch-7: source = "192.0.2.1", destination = "198.51.100.7", key = 7
++ tunnel branch-8: source = "192.0.2.1", destination = "198.51.100.8"
+~ policy c: action "discard" → "bypass", after "b" → (first)
++ sa outbound 0x00001001: protection = "branch-8", algorithm = "ENCR_AES_GCM_16", key_id = "k"
+"#;
+
+    fn read(text: &str) -> Config {
+        Config::parse(text, "test").unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn a_difference_reads_like_a_diff() {
+        assert_eq!(diff(&read(BEFORE), &read(AFTER)).to_string(), SAID);
+    }
+
+    #[test]
+    fn programs_read_it_too() {
+        let diff = diff(&read(BEFORE), &read(AFTER));
+        let json = serde_json::to_value(&diff).unwrap();
+        assert_eq!(json[3]["change"], "changed");
+        assert_eq!((&json[3]["kind"], &json[3]["name"]), (&"port".into(), &"wan".into()));
+        assert_eq!(json[3]["fields"], serde_json::json!([{"field": "mtu", "to": "1400"}]));
+        assert_eq!(serde_json::from_value::<Diff>(json).unwrap(), diff);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_empty_exactly_where_both_mean_the_same(seed: u64) {
+            let (before, after) = pair(seed);
+            let says_nothing = diff(&before, &after).is_empty();
+            prop_assert_eq!(says_nothing, before.normalized() == after.normalized());
+            prop_assert_eq!(diff(&after, &before).is_empty(), says_nothing);
+            prop_assert!(diff(&before, &shuffled(&before, seed)).is_empty());
+        }
+
+        #[test]
+        fn it_names_every_entry_that_differs_and_no_other(seed: u64) {
+            let (before, after) = pair(seed);
+            let diff = diff(&before, &after);
+            for tunnel in &after.tunnels {
+                let said = diff.items.iter().find(|item| item.kind == Kind::Tunnel && item.name == tunnel.name);
+                let expected = match before.tunnel(&tunnel.name) {
+                    None => Some(DiffKind::Added),
+                    Some(old) if old != tunnel => Some(DiffKind::Changed),
+                    Some(_) => None,
+                };
+                prop_assert_eq!(said.map(|item| item.change), expected);
+            }
+            for sa in &before.sas {
+                let label = sa.name().to_string();
+                let said = diff.items.iter().find(|item| item.kind == Kind::Sa && item.name == label);
+                let expected = match after.sa(sa.name()) {
+                    None => Some(DiffKind::Removed),
+                    Some(new) if new != sa => Some(DiffKind::Changed),
+                    Some(_) => None,
+                };
+                prop_assert_eq!(said.map(|item| item.change), expected);
+            }
+        }
+
+        #[test]
+        fn the_longest_increasing_subsequence_is_one_and_none_is_longer(numbers in Just((0..7usize).collect::<Vec<_>>()).prop_shuffle()) {
+            let found = longest_increasing(&numbers);
+            prop_assert!(found.windows(2).all(|pair| pair[0] < pair[1] && numbers[pair[0]] < numbers[pair[1]]));
+            let best = (0u32..1 << numbers.len()).filter_map(|set| {
+                let chosen: Vec<_> = numbers.iter().enumerate().filter(|(place, _)| set >> place & 1 == 1).map(|(_, n)| n).collect();
+                chosen.windows(2).all(|pair| pair[0] < pair[1]).then_some(chosen.len())
+            });
+            prop_assert_eq!(Some(found.len()), best.max());
         }
     }
 }

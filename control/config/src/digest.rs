@@ -37,3 +37,46 @@ fn without_key(sa: &Sa) -> Sa {
     let secret = Secret::from_keymat(&[0; 20]).expect("20 bytes are the shortest keying material");
     Sa { key: Key { secret, icv_bytes: sa.key.icv_bytes }, ..*sa }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Indices;
+    use crate::sample::Shape;
+    use crate::testing::{compiled, pair, sample};
+
+    proptest! {
+        #[test]
+        fn digests_are_equal_where_states_are(seed: u64) {
+            let (before, after) = pair(seed);
+            let (indices, from) = compiled(&before, &Indices::default());
+            let (_, to) = compiled(&after, &indices);
+            prop_assert_eq!(from.digest == to.digest, from.objects == to.objects);
+            prop_assert_eq!(digest(&to.objects), to.digest);
+        }
+    }
+
+    #[test]
+    fn another_key_is_another_state() {
+        let (_, mut state) = compiled(&sample(5, &Shape::default()), &Indices::default());
+        let before = state.digest;
+        let key = state.objects.values_mut().find_map(|object| match object {
+            Object::Sa(sa) => Some(&mut sa.key),
+            _ => None,
+        });
+        let key = key.unwrap();
+        // Of the same length, so that nothing but its fingerprint tells it.
+        let mut keymat = [key.secret.key(), key.secret.salt()].concat();
+        keymat[0] ^= 1;
+        key.secret = Secret::from_keymat(&keymat).unwrap();
+        assert_ne!(digest(&state.objects), before);
+    }
+
+    #[test]
+    fn nothing_has_a_digest_too() {
+        let (_, state) = compiled(&sample(5, &Shape::default()), &Indices::default());
+        assert_ne!(digest(&BTreeMap::new()), state.digest);
+    }
+}

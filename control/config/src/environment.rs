@@ -84,3 +84,38 @@ pub trait KeySource {
     /// Why there is none, for people: names the file, what is wrong with it and what would be right. Never the key.
     fn secret(&self, sa: &SaEntry) -> Result<Secret, String>;
 }
+
+#[cfg(test)]
+mod tests {
+    use messages::{CountersLayout, HelloPort, PROTOCOL_VERSION};
+
+    use super::*;
+
+    #[test]
+    fn it_is_what_the_dataplane_says_of_itself() {
+        let port = |name: &str, mtu_max| HelloPort {
+            name: name.into(),
+            device: "net_null0".into(),
+            mac: [2; 6],
+            mtu_max,
+        };
+        let hello = Hello {
+            version: PROTOCOL_VERSION,
+            pid: 1,
+            generation: 0,
+            digest: None,
+            engine: "aes-gcm".into(),
+            worker_cpus: vec![2, 3, 5],
+            cycles_per_second: 1,
+            ports: vec![port("wan", 1500), port("lan", 9000)],
+            sas_max: 10,
+            tunnels_max: 20,
+            ring_records: 64,
+            counters: CountersLayout { workers: 3, ports: 2 },
+        };
+        let environment = Environment::from(&hello);
+        assert_eq!((environment.workers, environment.sas_max, environment.tunnels_max), (3, 10, 20));
+        assert_eq!(environment.port_names(), "\"wan\", \"lan\"");
+        assert_eq!(environment.limits().ports[1].mtu_max, 9000);
+    }
+}

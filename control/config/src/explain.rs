@@ -258,3 +258,89 @@ pub fn name_of(indices: &Indices, environment: &Environment, id: &ObjectId) -> S
 pub fn explain(refusal: &Refusal, indices: &Indices, environment: &Environment) -> String {
     Names::new(indices, environment).explain(refusal)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use messages::{IpPrefix, PolicyIndex, ProtectionIndex, SaIndex, TunnelIndex, WorkerId};
+
+    use super::*;
+    use crate::EnvironmentPort;
+
+    fn indices() -> Indices {
+        let one = |name: &str| BTreeMap::from([(name.to_owned(), 4)]);
+        Indices {
+            tunnels: one("branch-7"),
+            protections: one("branch-7"),
+            policies: one("ike"),
+            sas: BTreeMap::from([("outbound 0x00001001".into(), 4), ("inbound 0x00001001".into(), 5)]),
+        }
+    }
+
+    fn environment() -> Environment {
+        let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500 }];
+        Environment { ports, workers: 1, sas_max: 8, tunnels_max: 8 }
+    }
+
+    const SA: ObjectId = ObjectId::Sa(SaIndex(4));
+    const TUNNEL: ObjectId = ObjectId::Tunnel(TunnelIndex(4));
+
+    #[test]
+    fn objects_are_called_by_their_names_or_else_by_their_numbers() {
+        let address = "192.0.2.1".parse().unwrap();
+        let prefix = IpPrefix { address, length: 32 };
+        for (id, name) in [
+            (SA, "sa outbound 0x00001001"),
+            (ObjectId::Sa(SaIndex(6)), "SA 6"),
+            (TUNNEL, "tunnel branch-7"),
+            (ObjectId::Tunnel(TunnelIndex(0)), "tunnel 0"),
+            (ObjectId::Protection(ProtectionIndex(4)), "protection branch-7"),
+            (ObjectId::Policy(PolicyIndex(4)), "policy ike"),
+            (ObjectId::Port(PortIndex(0)), "port wan"),
+            (ObjectId::Port(PortIndex(1)), "port 1"),
+            (ObjectId::Neighbor(PortIndex(0), address), "neighbor 192.0.2.1 on port wan"),
+            (ObjectId::Neighbor(PortIndex(1), address), "neighbor 192.0.2.1 on port 1"),
+            (ObjectId::Address(address), "address 192.0.2.1"),
+            (ObjectId::Route(prefix), "route 192.0.2.1/32"),
+        ] {
+            assert_eq!(name_of(&indices(), &environment(), &id), name);
+        }
+    }
+
+    #[test]
+    fn what_only_the_dataplane_can_refuse_is_a_sentence_with_names() {
+        for (refusal, sentence) in [
+            (
+                Refusal::KeyReused(SA, ObjectId::Sa(SaIndex(5))),
+                "sa outbound 0x00001001: has the same key and salt as sa inbound 0x00001001, which would use nonces twice (RFC 4106 §2); give every SA a key of its own",
+            ),
+            (
+                Refusal::BeyondLimit(TUNNEL, 8),
+                "tunnel branch-7: the dataplane has room for 8 tunnels; raise tunnels_max in dataplane.toml",
+            ),
+            (
+                Refusal::KeyRefused(SA),
+                "sa outbound 0x00001001: the dataplane's AEAD engine does not take this key",
+            ),
+            (
+                Refusal::NoSequenceStore(SA),
+                "sa outbound 0x00001001: the dataplane's store of sequence limits is missing or damaged, so that no key is safe to use; run `greyhound-dataplane init-state` if this is a new headend, and give new keys if it is not",
+            ),
+            (
+                Refusal::NoRoom(TUNNEL),
+                "tunnel branch-7: the MTU of the port where it leaves has no room for a payload of 68 bytes behind all headers; raise that port's mtu",
+            ),
+            (Refusal::Unknown(TUNNEL), "tunnel branch-7: does not exist"),
+            (
+                Refusal::Dangling(SA, ObjectId::Protection(ProtectionIndex(9))),
+                "sa outbound 0x00001001: refers to protection 9, which does not exist",
+            ),
+            (Refusal::OutOfRange(TUNNEL, Field::Ttl), "tunnel branch-7: ttl is out of range; give 1 to 255"),
+            (Refusal::WorkerStuck(WorkerId(3)), "worker 3 did not switch to the new generation"),
+            (Refusal::NoTransaction, "no such transaction is open"),
+        ] {
+            assert_eq!(explain(&refusal, &indices(), &environment()), sentence);
+        }
+    }
+}

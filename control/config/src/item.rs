@@ -59,6 +59,8 @@ impl fmt::Display for Kind {
 pub trait Item: Serialize {
     /// Its kind.
     const KIND: Kind;
+    /// The fields that its name is made of.
+    const NAMED_BY: &'static [&'static str] = &["name"];
 
     /// Its name among those of its kind, as messages say it.
     fn label(&self) -> String;
@@ -79,6 +81,7 @@ impl Item for PortEntry {
 
 impl Item for NeighborEntry {
     const KIND: Kind = Kind::Neighbor;
+    const NAMED_BY: &'static [&'static str] = &["port", "address"];
 
     fn label(&self) -> String {
         format!("{} on port {}", self.address, self.port)
@@ -87,6 +90,7 @@ impl Item for NeighborEntry {
 
 impl Item for RouteEntry {
     const KIND: Kind = Kind::Route;
+    const NAMED_BY: &'static [&'static str] = &["prefix"];
 
     fn label(&self) -> String {
         self.prefix.to_string()
@@ -119,6 +123,7 @@ impl Item for PolicyEntry {
 
 impl Item for SaEntry {
     const KIND: Kind = Kind::Sa;
+    const NAMED_BY: &'static [&'static str] = &["direction", "spi"];
 
     fn label(&self) -> String {
         self.name().to_string()

@@ -34,6 +34,8 @@ mod write;
 
 #[cfg(any(test, feature = "sample"))]
 pub mod sample;
+#[cfg(test)]
+mod testing;
 
 pub use changes::{Change, changes};
 pub use compile::{Compiled, compile};

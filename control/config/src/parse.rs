@@ -281,6 +281,7 @@ fn plain(message: &str) -> String {
     let types = message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
     match types {
         Some((given, "a boolean")) => format!("{given} will not do; give true or false"),
+        Some((given, "a sequence")) => format!("{given} will not do; give a list, as in [\"…\"]"),
         Some((given, expected)) => format!("{given} will not do; give {expected}"),
         None => message.to_owned(),
     }
@@ -329,5 +330,83 @@ fn label(kind: Kind, table: &DeTable<'_>) -> Option<String> {
             Some(format!("{} 0x{spi:08x}", text("direction")?))
         }
         Kind::Setting | Kind::Loopback => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FULL: &str = include_str!("../tests/full.toml");
+
+    #[test]
+    fn problems_name_file_and_line_in_the_order_of_the_file() {
+        let text = "[[port]]\nname = \"a\"\n[[tunnel]]\nname = 5\n\n[[port]]\nname = \"b\"\nside = \"up\"\n";
+        let error = Config::parse(text, "/etc/config.toml").unwrap_err();
+        let start: Vec<_> = error.sentences().iter().map(|said| said[..24].to_owned()).collect();
+        assert_eq!(
+            start,
+            ["/etc/config.toml:1: port", "/etc/config.toml:4: [[tu", "/etc/config.toml:8: port"]
+        );
+        assert_eq!(error.to_string(), error.sentences().join("\n"));
+        assert_eq!((error.file(), error.problems().len()), ("/etc/config.toml", 3));
+    }
+
+    #[test]
+    fn several_mistakes_between_entries_are_told_at_once() {
+        let text = FULL
+            .replace("source = \"192.0.2.1\"", "source = \"192.0.2.77\"")
+            .replace("via = \"192.0.2.254\"", "via = \"203.0.113.1\"")
+            .replace("address = \"192.0.2.9\"", "address = \"192.0.2.1\"");
+        let error = Config::parse(&text, "f").unwrap_err();
+        let items: Vec<_> =
+            error.problems().iter().map(|said| said.text.split(": ").next().unwrap()).collect();
+        assert_eq!(items, ["neighbor 192.0.2.1 on port wan", "route 0.0.0.0/0", "tunnel branch-7"]);
+    }
+
+    /// Text with pieces of it removed, doubled, moved and overwritten.
+    fn damaged() -> impl Strategy<Value = String> {
+        let edit = (0u8..5, any::<prop::sample::Index>(), 1usize..40, any::<char>());
+        prop::collection::vec(edit, 1..6).prop_map(|edits| {
+            let mut text: Vec<char> = FULL.chars().collect();
+            for (kind, place, length, character) in edits {
+                let from = place.index(text.len().max(1)).min(text.len());
+                let to = (from + length).min(text.len());
+                match kind {
+                    0 => drop(text.drain(from..to)),
+                    1 => {
+                        let piece = text[from..to].to_vec();
+                        drop(text.splice(to..to, piece));
+                    }
+                    2 => text.insert(from, character),
+                    3 => text.insert(from, ['\"', '[', ']', '=', '0', '9', '.', ':', '\n', '-'][length % 10]),
+                    _ => text[from..to].reverse(),
+                }
+            }
+            text.into_iter().collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_text_is_refused_with_words_or_means_something(text in damaged()) {
+            match Config::parse(&text, "damaged") {
+                Ok(config) => prop_assert_eq!(Config::parse(&config.to_toml(), "written"), Ok(config)),
+                Err(error) => {
+                    prop_assert!(!error.problems().is_empty());
+                    let last = text.lines().count() + 1;
+                    prop_assert!(error.problems().iter().all(|said| !said.text.is_empty() && said.line.is_none_or(|line| (1..=last).contains(&line))));
+                }
+            }
+        }
+
+        #[test]
+        fn any_text_is_refused_with_words_or_means_something(text in ".{0,200}") {
+            if let Err(error) = Config::parse(&text, "any") {
+                prop_assert!(!error.to_string().is_empty());
+            }
+        }
     }
 }

@@ -397,3 +397,102 @@ pub(crate) mod spi {
         scalar::deserialize::<SpiNumber, D>(deserializer).map(|SpiNumber(spi)| spi)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a text or a number means, and what is written for it.
+    fn text<T: Value>(text: &str) -> Option<String> {
+        T::from_text(text).as_ref().map(shown)
+    }
+
+    fn number<T: Value>(number: i64) -> Option<String> {
+        T::from_number(number).as_ref().map(shown)
+    }
+
+    fn shown<T: Value>(value: &T) -> String {
+        match value.to_scalar() {
+            Scalar::Number(number) => number.to_string(),
+            Scalar::Text(text) => format!("{text:?}"),
+        }
+    }
+
+    #[test]
+    fn code_points_protocols_and_mss_are_names_or_numbers() {
+        assert_eq!(text::<TosPolicy>("copy").as_deref(), Some("\"copy\""));
+        assert_eq!(text::<TosPolicy>("ef").as_deref(), Some("\"EF\""));
+        assert_eq!(number::<TosPolicy>(46).as_deref(), Some("\"EF\""));
+        assert_eq!(number::<TosPolicy>(63).as_deref(), Some("63"));
+        assert_eq!(
+            (number::<TosPolicy>(64), number::<TosPolicy>(-1), text::<TosPolicy>("")),
+            (None, None, None)
+        );
+        assert_eq!(number::<IpProtocol>(47).as_deref(), Some("\"gre\""));
+        assert_eq!(number::<IpProtocol>(255).as_deref(), Some("255"));
+        assert_eq!((number::<IpProtocol>(256), text::<IpProtocol>("gra")), (None, None));
+        assert_eq!(number::<MssClamp>(1360).as_deref(), Some("1360"));
+        assert_eq!((number::<MssClamp>(215), number::<MssClamp>(9177)), (None, None));
+    }
+
+    #[test]
+    fn ports_are_one_or_a_range() {
+        assert_eq!(text::<PortRange>("500").as_deref(), Some("\"500\""));
+        assert_eq!(number::<PortRange>(500).as_deref(), Some("\"500\""));
+        assert_eq!(text::<PortRange>("0 - 65535").as_deref(), Some("\"0-65535\""));
+        for bad in ["", "-", "5-", "-5", "6-5", "65536", "1-2-3", "http"] {
+            assert_eq!(text::<PortRange>(bad), None, "{bad}");
+        }
+        assert_eq!(number::<PortRange>(65536), None);
+    }
+
+    #[test]
+    fn an_sa_is_named_by_direction_and_spi() {
+        let name = SaName { direction: Direction::Outbound, spi: 0x1001 };
+        assert_eq!(name.to_string(), "outbound 0x00001001");
+        for same in ["outbound 0x00001001", "outbound 0x1001", "outbound 4097"] {
+            assert_eq!(same.parse(), Ok(name), "{same}");
+        }
+        for bad in [
+            "",
+            "outbound",
+            "out 0x1001",
+            "outbound 1001g",
+            "outbound 0x+1",
+            "outbound -1",
+            "outbound 0x100000000",
+        ] {
+            assert_eq!(bad.parse::<SaName>(), Err(UnknownSaName), "{bad}");
+        }
+        assert_eq!(serde_json::to_string(&name).unwrap(), "\"outbound 0x00001001\"");
+    }
+
+    #[test]
+    fn reserved_spis_are_none() {
+        assert_eq!(number::<SpiNumber>(256).as_deref(), Some("256"));
+        assert_eq!(text::<SpiNumber>("0xffffffff").as_deref(), Some("4294967295"));
+        assert_eq!(
+            (number::<SpiNumber>(255), number::<SpiNumber>(1 << 32), text::<SpiNumber>("0xff")),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn a_single_address_may_have_the_length_of_a_whole_one() {
+        assert_eq!(text::<Single>("10.255.0.1").as_deref(), Some("\"10.255.0.1/32\""));
+        assert_eq!(text::<Single>("2001:db8::1/128").as_deref(), Some("\"2001:db8::1/128\""));
+        assert_eq!((text::<Single>("10.0.0.0/31"), text::<Single>("10.0.0")), (None, None));
+    }
+
+    #[test]
+    fn an_algorithm_is_called_as_in_rfc_8221() {
+        for (algorithm, icv_bytes) in
+            [(Algorithm::AesGcm16, 16), (Algorithm::AesGcm12, 12), (Algorithm::AesGcm8, 8)]
+        {
+            assert_eq!(algorithm.to_string(), format!("ENCR_AES_GCM_{icv_bytes}"));
+            assert_eq!((algorithm.icv_bytes(), algorithm.name().parse()), (icv_bytes, Ok(algorithm)));
+        }
+        let error = "aes".parse::<Algorithm>().unwrap_err();
+        assert!(error.to_string().contains("ENCR_AES_GCM_16"), "{error}");
+    }
+}

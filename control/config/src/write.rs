@@ -62,3 +62,55 @@ pub(crate) fn shown(kind: Kind, field: &str, value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::pair;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(seed: u64) {
+            for config in <[Config; 2]>::from(pair(seed)) {
+                let text = config.to_toml();
+                match Config::parse(&text, "written") {
+                    Ok(read) => prop_assert_eq!(read, config),
+                    Err(error) => return Err(TestCaseError::fail(format!("{error}\n{text}"))),
+                }
+            }
+        }
+
+        #[test]
+        fn json_says_the_same(seed: u64) {
+            let (config, _) = pair(seed);
+            let json = serde_json::to_string(&config).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn nothing_is_written_of_an_empty_configuration() {
+        assert_eq!(Config::default().to_toml(), "");
+        assert_eq!(Config::parse("", "empty"), Ok(Config::default()));
+    }
+
+    #[test]
+    fn json_refuses_with_the_same_words() {
+        let error =
+            serde_json::from_str::<crate::PortEntry>(r#"{"name": "wan", "side": "out"}"#).unwrap_err();
+        assert!(
+            error.to_string().starts_with("\"out\" will not do; give \"protected\" or \"unprotected\""),
+            "{error}"
+        );
+        let sa =
+            r#"{"protection": "a", "direction": "inbound", "spi": "0x1001", "key_id": "k", "owner": null}"#;
+        assert_eq!(serde_json::from_str::<crate::SaEntry>(sa).unwrap().spi, 0x1001);
+        let port = r#"{"name": "wan", "side": "protected", "mtu": 99999999999999999999}"#;
+        assert!(serde_json::from_str::<crate::PortEntry>(port).is_err());
+        let port = r#"{"name": "wan", "side": "protected", "mtu": 18446744073709551615}"#;
+        let error = serde_json::from_str::<crate::PortEntry>(port).unwrap_err();
+        assert!(error.to_string().contains("out of range; give 576 to 9216"), "{error}");
+    }
+}

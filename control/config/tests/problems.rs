@@ -221,7 +221,7 @@ fn values_that_will_not_do() {
             "loopbacks = [\"10.255.0.1/32\", \"2001:db8:ff::1\"]",
             "loopbacks = \"10.255.0.1\"",
             "loopbacks = \"10.255.0.1\"",
-            "loopbacks: string \"10.255.0.1\" will not do; give a sequence",
+            "loopbacks: string \"10.255.0.1\" will not do; give a list, as in [\"…\"]",
         ),
         (
             "soft_seconds = 3000",
