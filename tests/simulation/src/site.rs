@@ -30,7 +30,7 @@ impl Site {
     /// Without memory.
     #[must_use]
     pub fn new(wire: Wire, mac: [u8; 6], gateway: [u8; 6], addresses: &[IpAddr]) -> Self {
-        let pool = Pool::memory(8_192, 9_216 + 64).expect("packet memory");
+        let pool = Pool::memory(4_608, 9_216 + 64).expect("packet memory");
         let (mac, gateway) = (MacAddr(mac), MacAddr(gateway));
         let addresses = addresses.to_vec();
         Self { wire, pool, mac, gateway, addresses, received: Vec::new(), frames: None, silent: false }

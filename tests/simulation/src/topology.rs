@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use aead::Engine;
+use dataplane::store::SequenceStore;
 use messages::{
     Address, Base, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits,
     MssClamp, Object, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex, Refusal, Route,
@@ -26,7 +27,7 @@ pub const WAN: PortIndex = PortIndex(1);
 
 const WIRE_PACKETS: usize = 4_096;
 /// What a headend makes itself: ARP, ICMP, fragments. What it forwards is in buffers of the site that sent it.
-const HEADEND_PACKETS: usize = 2_048;
+const HEADEND_PACKETS: usize = 1_024;
 /// Duplicates, and what is injected.
 const LINK_PACKETS: usize = 4_608;
 
@@ -280,12 +281,20 @@ impl Topology {
     #[must_use]
     pub fn new(shape: Shape) -> Self {
         let mut topology = Self::unconfigured(shape);
-        for end in [End::A, End::B] {
-            let objects = topology.objects(end, 0);
-            topology.headend(end).put(Base::Empty, &objects, 0).expect("a valid configuration");
-        }
-        topology.settle();
+        topology.configure(0);
         topology
+    }
+
+    /// Configures both ends from nothing, with SAs of this generation.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub fn configure(&mut self, generation: u32) {
+        for end in [End::A, End::B] {
+            let (objects, now_ns) = (self.objects(end, generation), self.now_ns);
+            self.headend(end).put(Base::Empty, &objects, now_ns).expect("a valid configuration");
+        }
+        self.settle();
     }
 
     /// Builds it without any configuration.
@@ -349,6 +358,27 @@ impl Topology {
     /// Ends a headend's process as told and starts it again on the same state directory, with nothing configured.
     pub fn restart(&mut self, end: End, ending: Ending) {
         self.headend(end).restart(ending);
+    }
+
+    /// Before anything is configured: lets `from` give its first packet under a key the number `next`, and the other end
+    /// take it for the next one. Both processes start anew for that.
+    ///
+    /// # Panics
+    /// If a store cannot be written.
+    pub fn begin_at(&mut self, from: End, generation: u32, next: u64) {
+        let Object::Sa(sa) = self.sa(from, Direction::Outbound, generation) else { unreachable!("an SA") };
+        let key = sa.key.secret.fingerprint();
+        for end in [from, from.other()] {
+            let mut store = SequenceStore::open(self.directory(end)).expect("a store");
+            if end == from {
+                store.set_limit(key, next);
+                store.save_limits().expect("a directory that can be written");
+            } else {
+                store.set_edge(key, next - 1);
+                store.save_edges().expect("a directory that can be written");
+            }
+            self.restart(end, Ending::Crash);
+        }
     }
 
     /// Puts a frame on the untrusted link towards a headend's queue, as an attacker or a slow path would: the link's
