@@ -255,7 +255,8 @@ fn open_ports(config: &Config, pool: &Pool) -> anyhow::Result<Vec<Port>> {
             },
         )?;
         let driver = port.capabilities().driver;
-        tracing::info!(port = settings.name, device = settings.device, driver, mac = ?port.mac(), "port open");
+        let mac = port.mac().map(|byte| format!("{byte:02x}")).join(":");
+        tracing::info!(port = settings.name, device = settings.device, driver, mac, "port open");
         anyhow::Ok(port)
     };
     config.ports.iter().map(open).collect()
