@@ -37,12 +37,14 @@ TOOLS = ("ip", "ethtool", "ping", "ss", "tcpdump", "tshark", "iperf3")
 PROGRAMS = ("greyhound-dataplane", "greyhound-control", "greyhound", "greyhound-pktgen")
 FOLDER = re.compile(r"^greyhound-demo-(\d+)-")
 #: Nice value while traffic flows: a headend has cores of its own, this machine has not.
-URGENT, ORDINARY = -10, 0
+URGENT, ORDINARY = -20, 0
 HOLDS, FAILED, CANNOT, INCONCLUSIVE = 0, 1, 2, 3
 
 
 def main():
     options = arguments()
+    # Shells start what runs in the background with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     missing = skips.missing_root() or skips.missing_tools(TOOLS) or skips.missing_binaries(PROGRAMS)
     if missing:
         print(f"demo: {missing}", file=sys.stderr)

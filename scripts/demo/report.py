@@ -6,7 +6,7 @@ import dataclasses
 from wire import KINDS
 
 #: Share of its pace below which TCP says more about the machine than about the headends.
-TCP_SHARE = 0.5
+TCP_SHARE = 0.2
 
 
 @dataclasses.dataclass

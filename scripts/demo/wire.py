@@ -73,9 +73,9 @@ class Taps:
 
     def judge(self):
         """Counts both captures, while tshark decrypts them; returns a `WireCount` for each direction."""
-        keys = [_key(sa) for generation in self._world.plan.generations for sa in generation]
         dissections = {
-            direction: Dissection(self._world.lab, arrow(*direction).replace(" → ", "-"), capture.path, keys)
+            direction: Dissection(self._world.lab, "-".join(side.label for side in direction), capture.path,
+                                  self._keys(direction))
             for direction, capture in self._captures.items()
         }
         ticker = Ticker()
@@ -83,6 +83,11 @@ class Taps:
         for direction, dissection in dissections.items():
             dissection.finish(counts[direction], ticker)
         return list(counts.values())
+
+    def _keys(self, direction):
+        """Those of every generation; tshark tries one after the other, so it gets no others."""
+        sas = (sa for generation in self._world.plan.generations for sa in generation)
+        return [_key(sa) for sa in sas if (sa.sender, sa.receiver) == direction]
 
 
 class Dissection:
