@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frames that a headend must drop, each under its own reason. They are put on the wire when all else was counted."""
 
+import collections
 import socket
 import struct
 
 from harness import frames, wait
+from progress import say
 from world import WAN
 
 SOL_PACKET = 263
@@ -17,8 +19,8 @@ FORGED_AHEAD = 1_000
 
 
 def provoke(world, sender, receiver, captured):
-    """Sends the frames from the sender's end; returns what the receiver must have counted, and what it has."""
-    expected = {}
+    """Sends the frames from the sender's end; returns what the receiver must have counted since, and what it has."""
+    before, expected = collections.Counter(world.drops(receiver)), {}
     with world.gateways[sender].entered(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         # Past the taps: the dataplane at this end must not see them.
         wire.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
@@ -27,12 +29,15 @@ def provoke(world, sender, receiver, captured):
             expected[reason] = copies
             for _ in range(copies):
                 wire.send(frame)
+
+    def found():
+        return dict(collections.Counter(world.drops(receiver)) - before)
+
     try:
-        found = wait.until(lambda: _sum(world.drops(receiver)) >= _sum(expected) and world.drops(receiver),
-                           "the provoked frames to be dropped")
-    except TimeoutError:
-        found = world.drops(receiver)
-    return expected, found
+        wait.until(lambda: sum(found().values()) >= sum(expected.values()), "the provoked frames to be dropped")
+    except TimeoutError as late:
+        say(str(late))
+    return expected, found()
 
 
 def _frames(plan, sender, receiver, captured):
@@ -63,7 +68,3 @@ def _ipv4(source, destination, protocol, payload):
         total = (total & 0xFFFF) + (total >> 16)
     fields[7] = ~total & 0xFFFF
     return struct.pack("!BBHHHBBH4s4s", *fields) + payload
-
-
-def _sum(counts):
-    return sum(counts.values())
