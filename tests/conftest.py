@@ -45,8 +45,9 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     if report.skipped and not hasattr(report, "wasxfail"):
         _refuse_skip(report)
-    if report.failed and _LAB in item.stash:
-        report.sections.extend((f"log of {name}", text) for name, text in item.stash[_LAB].logs())
+    if report.failed:
+        for node in (node for node in item.listchain() if _LAB in node.stash):
+            report.sections.extend((f"log of {name}", text) for name, text in node.stash[_LAB].logs())
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -65,16 +66,29 @@ def _refuse_skip(report):
         report.longrepr = f"GREYHOUND_REQUIRE_ALL=1 and skipped: {reason}"
 
 
-@pytest.fixture
-def lab(tmp_path, request):
-    """An empty `Lab`; what is made in it goes when the test ends. Needs root."""
+def _lab(folder, node):
     reason = skips.missing_root() or skips.missing_tools(("ip", "ethtool"))
     if reason:
         pytest.skip(reason)
-    made = Lab(tmp_path)
-    request.node.stash[_LAB] = made
+    made = Lab(folder)
+    node.stash[_LAB] = made
     yield made
     made.close()
+
+
+@pytest.fixture
+def lab(tmp_path, request):
+    """An empty `Lab`; what is made in it goes when the test ends. Needs root."""
+    yield from _lab(tmp_path, request.node)
+
+
+@pytest.fixture(scope="module")
+def module_lab(tmp_path_factory, request):
+    """As `lab`, for all tests of a file: what is slow to start is started once. Needs root and the binaries."""
+    reason = skips.missing_root() or skips.missing_binaries()
+    if reason:
+        pytest.skip(reason)
+    yield from _lab(tmp_path_factory.mktemp(request.module.__name__), request.node)
 
 
 @pytest.fixture
