@@ -282,16 +282,11 @@ fn names(headers: &HeaderMap, header: &str, media_type: &str) -> bool {
 }
 
 fn read_config(headers: &HeaderMap, body: &[u8]) -> Result<Config, Failure> {
-    let failed = |details| Failure {
-        kind: FailureKind::Unreadable,
-        error: "this is no configuration".into(),
-        details,
-    };
     if names(headers, CONTENT_TYPE.as_str(), JSON) {
-        return serde_json::from_slice(body).map_err(|error| failed(vec![error.to_string()]));
+        return serde_json::from_slice(body).map_err(unreadable);
     }
-    let text = std::str::from_utf8(body).map_err(|error| failed(vec![error.to_string()]))?;
-    Config::parse(text, "configuration").map_err(|error| failed(error.sentences()))
+    let text = std::str::from_utf8(body).map_err(unreadable)?;
+    Config::parse(text, "configuration").map_err(|error| Failure::invalid(error.sentences()))
 }
 
 /// A body that may carry keys: wiped where that can be done.

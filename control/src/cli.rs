@@ -58,6 +58,20 @@ impl CliError {
     }
 }
 
+impl CliError {
+    /// Control knows the lines of what it was sent, but not the name of the file.
+    fn in_file(mut self, file: &Path) -> Self {
+        if let Self::Refused(body) = &mut self {
+            for detail in &mut body.details {
+                if let Some(rest) = detail.strip_prefix("configuration:") {
+                    *detail = format!("{}:{rest}", file.display());
+                }
+            }
+        }
+        self
+    }
+}
+
 impl From<io::Error> for CliError {
     fn from(error: io::Error) -> Self {
         Self::Failed(error.to_string())
@@ -134,8 +148,8 @@ async fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Config => show_config(&client, &out).await,
         Command::Apply { file, dry_run } => {
             let path = dry_run_path("/v1/config", *dry_run);
-            let body = read_configuration(file)?;
-            changed(&out, client.send("PUT", &path, body).await?)
+            let answer = client.send("PUT", &path, read_configuration(file)?).await;
+            changed(&out, answer.map_err(|error| error.in_file(file))?)
         }
         Command::Diff { file } => {
             let file = file.clone().unwrap_or_else(|| cli.place.config_file());
@@ -196,8 +210,8 @@ async fn show_config(client: &Client, out: &Output) -> Result<(), CliError> {
 }
 
 async fn compare(client: &Client, out: &Output, file: &Path) -> Result<(), CliError> {
-    let answer: DiffBody =
-        client::understand(client.send("POST", "/v1/config/diff", read_configuration(file)?).await?)?;
+    let answer = client.send("POST", "/v1/config/diff", read_configuration(file)?).await;
+    let answer: DiffBody = client::understand(answer.map_err(|error| error.in_file(file))?)?;
     if out.json {
         out.json(&answer)?;
     } else if answer.different {

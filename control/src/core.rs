@@ -152,6 +152,8 @@ pub struct Core {
     generation: Option<u64>,
     phase: Phase,
     trouble: Vec<String>,
+    /// What is wrong with `config.toml`, while nothing else is configured.
+    file_problems: Vec<String>,
     history: Arc<History>,
     view: watch::Sender<Arc<View>>,
 }
@@ -177,14 +179,16 @@ impl Core {
             environment: None,
             synced: None,
             generation: None,
-            phase: if is_stored { Phase::Pending } else { Phase::Empty },
+            phase: Phase::Empty,
             trouble: Vec::new(),
+            file_problems: Vec::new(),
             history,
             view: watch::Sender::new(Arc::new(View::default())),
         };
         if !is_stored {
             core.begin_with_file();
         }
+        core.wait_for_dataplane();
         core.publish();
         Ok(core)
     }
@@ -314,9 +318,18 @@ impl Core {
         self.dataplane = None;
         self.synced = None;
         self.generation = None;
-        self.phase = if self.is_configured { Phase::Pending } else { Phase::Empty };
-        self.trouble.clear();
+        self.wait_for_dataplane();
         self.publish();
+    }
+
+    /// How things stand without a dataplane.
+    fn wait_for_dataplane(&mut self) {
+        self.trouble = self.file_problems.clone();
+        self.phase = match (self.is_configured, self.file_problems.is_empty()) {
+            (true, _) => Phase::Pending,
+            (false, true) => Phase::Empty,
+            (false, false) => Phase::Refused,
+        };
     }
 
     fn publish(&self) {

@@ -2,6 +2,7 @@
 //! `greyhound-control`: the command line of the daemon.
 #![forbid(unsafe_code)]
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,7 +38,8 @@ fn main() -> ExitCode {
     let level = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .from_env_lossy();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(level).init();
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(ansi).with_env_filter(level).init();
     match daemon::run(&cli.place, cli.state_dir.as_ref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -119,7 +119,7 @@ mod tests {
             )
         };
         let text = [
-            "manual_keying = \"lab\"\n",
+            "manual_keying = \"lab\"\nloopbacks = [\"192.0.2.1\"]\n",
             "[[protection]]\nname = \"a\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\n",
             "[[protection]]\nname = \"b\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.3\"\n",
             &sa("a", "inbound", 0x1001, "esn = true\nreplay_window = 64"),

@@ -15,6 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use config::{Config, Indices, SaName};
@@ -83,7 +84,9 @@ impl Store {
         files::private_folder(folder)?;
         let path = folder.join("lock");
         let failed = |error| FileError::Io { path: path.clone(), error };
-        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+        let mut options = File::options();
+        let lock =
+            options.create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(failed)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse(folder.to_owned())),
@@ -187,8 +190,9 @@ mod tests {
     use super::*;
 
     fn saved(tunnel: &str) -> Saved {
-        let text =
-            format!("[[tunnel]]\nname = {tunnel:?}\nsource = \"192.0.2.1\"\ndestination = \"192.0.2.2\"");
+        let text = format!(
+            "loopbacks = [\"192.0.2.1\"]\n[[tunnel]]\nname = {tunnel:?}\nsource = \"192.0.2.1\"\ndestination = \"192.0.2.2\""
+        );
         let config = Config::parse(&text, "test").unwrap();
         let indices = Indices::default().allocate(&config);
         let name = "inbound 0x00001001".parse().unwrap();

@@ -126,6 +126,7 @@ impl Core {
     async fn carry_out(&mut self, wanted: Saved, compiled: Compiled) -> Result<ChangeOutcome, Failure> {
         if self.link.is_none() {
             self.store.save(&wanted).map_err(|error| internal(&error))?;
+            self.forget_candidate();
             self.adopt(wanted, Phase::Pending);
             return Ok(ChangeOutcome::Pending);
         }
@@ -169,6 +170,13 @@ impl Core {
         self.adopt(wanted, Phase::Committed);
     }
 
+    /// What came later counts, whatever became of the change that was never answered.
+    fn forget_candidate(&mut self) {
+        self.candidate = None;
+        let discarded = self.store.discard_candidate();
+        self.complain_of_store(discarded);
+    }
+
     fn adopt(&mut self, wanted: Saved, phase: Phase) {
         let number = config::diff(&self.saved.config, &wanted.config).items.len();
         let entries = if number == 1 { "entry" } else { "entries" };
@@ -184,6 +192,7 @@ impl Core {
         (self.is_configured, self.is_stored) = (true, true);
         self.phase = phase;
         self.trouble.clear();
+        self.file_problems.clear();
         self.publish();
     }
 

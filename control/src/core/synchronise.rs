@@ -31,12 +31,10 @@ impl Core {
                 let indices = self.saved.indices.allocate(&config);
                 self.saved = Arc::new(Saved { config, indices, retiring: Retiring::new() });
                 self.is_configured = true;
-                self.phase = Phase::Pending;
             }
             Err(problems) => {
                 problems.iter().for_each(|problem| tracing::error!("{problem}"));
-                self.trouble = problems;
-                self.phase = Phase::Refused;
+                self.file_problems = problems;
             }
         }
     }
@@ -56,7 +54,7 @@ impl Core {
         self.environment = Some(dataplane.environment.clone());
         self.dataplane = Some(Arc::new(dataplane));
         self.link = Some(link);
-        self.trouble.clear();
+        self.wait_for_dataplane();
         if self.is_configured {
             self.take_over_or_fill(digest, generation).await;
         } else {
@@ -70,7 +68,6 @@ impl Core {
         if digest.is_none() {
             let empty = Compiled { objects: Default::default(), digest: config::digest(&Default::default()) };
             self.synced = Some(Synced::new(empty, &Saved::default()));
-            self.phase = Phase::Empty;
             return;
         }
         let text = format!(
@@ -79,7 +76,7 @@ impl Core {
         );
         tracing::warn!("{text}");
         self.history.note(Kind::Dataplane, text.clone());
-        self.trouble = vec![text];
+        self.trouble.push(text);
         self.phase = Phase::Foreign;
     }
 
