@@ -136,8 +136,8 @@ def change_under_traffic(plan, world, traffic):
         if number == plan.replacements // 2:
             takeover = kill_and_restart_control(world, plan.west)
         replacements.append(replace_all(world))
-        say(f"SAs replaced, {number + 1} of {plan.replacements}, in {replacements[-1].milliseconds:.0f} ms: " + ", ".join(
-            f"{arrow(sa.sender, sa.receiver)} {sa.name}" for sa in plan.generations[-1]))
+        names = ", ".join(f"{arrow(sa.sender, sa.receiver)} {sa.name}" for sa in plan.generations[-1])
+        say(f"SAs replaced, {number + 1} of {plan.replacements}, in {replacements[-1].milliseconds:.0f} ms: {names}")
     flow_until(start + plan.seconds, world, traffic)
     return replacements, takeover
 
@@ -181,7 +181,7 @@ def keep(world):
         lines.append(f"  {side.label}='{program} --run-dir {headend.run_dir}'")
     west, east = world.plan.sides
     lines += [
-        f"  $west status; $west sa list; $west tunnel list; $east drops; $west watch",
+        "  $west status; $west sa list; $west tunnel list; $east drops; $west watch",
         f"  $west diff {world.headends[west].config_dir}/config.toml",
         f"  ip netns exec {world.hosts[west].name} ping {east.host.ip}",
         f"  ip netns exec {world.gateways[east].name} tcpdump -n -e -i wan -Q in",

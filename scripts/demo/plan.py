@@ -9,6 +9,7 @@ import dataclasses
 import ipaddress
 import os
 import secrets
+from ipaddress import ip_interface, ip_network
 
 #: AES-128 and AES-256; the salt of RFC 4106 §4 comes behind the key.
 KEY_BYTES = (16, 32)
@@ -64,8 +65,9 @@ class Plan:
         self.rate_pps = rate_pps
         self.tcp_mbit_s = tcp_mbit_s
         self.instance = f"demo-{secrets.token_hex(3)}"
-        self.west = Side("west", ipaddress.ip_network("10.1.0.0/24"), ipaddress.ip_interface("198.51.100.1/24"), cpus[0])
-        self.east = Side("east", ipaddress.ip_network("10.2.0.0/24"), ipaddress.ip_interface("198.51.100.2/24"), cpus[-1])
+        # 198.51.100.0/24 is for documentation (RFC 5737).
+        self.west = Side("west", ip_network("10.1.0.0/24"), ip_interface("198.51.100.1/24"), cpus[0])
+        self.east = Side("east", ip_network("10.2.0.0/24"), ip_interface("198.51.100.2/24"), cpus[-1])
         self.sides = (self.west, self.east)
         self.directions = ((self.west, self.east), (self.east, self.west))
         self.gre_key = secrets.randbits(32)

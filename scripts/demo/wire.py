@@ -58,10 +58,6 @@ class Taps:
         }
 
     @property
-    def paths(self):
-        return [capture.path for capture in self._captures.values()]
-
-    @property
     def dropped(self):
         """Frames that the captures lost."""
         return sum(capture.dropped for capture in self._captures.values())

@@ -137,10 +137,9 @@ class World:
                              gateways=[str(side.gateway.ip)])
 
     def _headend(self, side):
-        made = self.lab.headend(self.gateways[side], dataplane_toml(side), "", instance=f"{self.plan.instance}-{side.label}")
-        key_files = {
-            sa: made.write_key(f"{sa.name}.key", sa.key_material) for sa in self.plan.generations[0]
-        }
+        instance = f"{self.plan.instance}-{side.label}"
+        made = self.lab.headend(self.gateways[side], dataplane_toml(side), "", instance)
+        key_files = {sa: made.write_key(f"{sa.name}.key", sa.key_material) for sa in self.plan.generations[0]}
         made.write_config("config.toml", config_toml(self.plan, side, key_files))
         return made
 

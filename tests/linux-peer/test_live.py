@@ -7,6 +7,7 @@
 One guest and one headend; each configuration is set up in the one and applied to the other.
 """
 
+import collections
 import dataclasses
 import random
 import re
@@ -31,6 +32,9 @@ SITE4, SITE6 = "10.2.0.2", "2001:db8:2::2"
 INNER4, INNER6 = "172.31.0.2", "2001:db8:31::2"
 ROUTES = ("10.2.0.0/24", "2001:db8:2::/64")
 GUEST_MAC = "52:54:00:12:34:01"
+
+#: The site's own kernel reports multicast groups and asks for routers; neither is for the headend.
+OF_THE_SITES_KERNEL = {"destination_invalid"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +108,11 @@ def site_pings(site, address, count=3, octets=56):
     return int(re.search(r"(\d+) received", done.stdout)[1])
 
 
+def drops(greyhound):
+    """Packets dropped so far, by reason."""
+    return collections.Counter({row["reason"]: row["packets"] for row in greyhound.cli("drops")})
+
+
 def test_ping_and_tcp_pass_both_ways(lab, headend, linux_peer):
     wide, gateway = lab.namespace("wide"), lab.namespace("gateway")
     add_tap(wide, "guest0")
@@ -123,6 +132,7 @@ def test_ping_and_tcp_pass_both_ways(lab, headend, linux_peer):
                                         case.icv, case.esn) for _ in range(2))
         path = greyhound.write_config("wanted.toml", configuration(case, greyhound, (up, down)))
         assert greyhound.cli("apply", path)["outcome"] == "committed"
+        before = drops(greyhound)
         set_up_guest(guest, case, up, down)
         for destination in (SITE4, SITE6):
             for size in (0, 57, 1_300):
@@ -134,7 +144,8 @@ def test_ping_and_tcp_pass_both_ways(lab, headend, linux_peer):
         assert guest.xfrm_errors() == {}, case
         sas = {row["direction"]: row["packets"] for row in greyhound.cli("sa", "list")}
         assert sas["inbound"] > 50 and sas["outbound"] > 50, sas
-        assert greyhound.cli("drops") == [], case
+        dropped = drops(greyhound) - before
+        assert set(dropped) <= OF_THE_SITES_KERNEL, f"{case}: {dropped}"
 
     seen = [record.frame for record in wire.stop()]
     assert wire.dropped == 0

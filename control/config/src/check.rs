@@ -332,6 +332,9 @@ impl<'a> Checker<'a> {
             let text =
                 format!("{window} will not do; give a power of two from 64 to 8192, or 0 for no check");
             self.about(sa, position).field("replay_window", text);
+        } else if window == 0 && sa.esn {
+            let text = "0 will not do with esn, whose high half is inferred from the window (RFC 4303 App. A2); give a power of two from 64 to 8192";
+            self.about(sa, position).field("replay_window", text);
         }
     }
 

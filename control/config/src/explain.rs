@@ -102,7 +102,7 @@ impl<'a> Names<'a> {
                 "has the same key and salt as {}, which would use nonces twice (RFC 4106 §2); give every SA a key of its own",
                 self.of(other)
             ),
-            Refusal::KeyRefused(_) => "the dataplane's AEAD engine does not take this key".into(),
+            Refusal::KeyRefused(_) => "the dataplane's AEAD engine does not take this key; give 16, 24 or 32 bytes and the salt, or choose another engine in dataplane.toml".into(),
             Refusal::NoSequenceStore(_) => {
                 "the dataplane's store of sequence limits is missing or damaged, so that no key is safe to use; run `greyhound-dataplane init-state` if this is a new headend, and give new keys if it is not".into()
             }
@@ -321,7 +321,7 @@ mod tests {
             ),
             (
                 Refusal::KeyRefused(SA),
-                "sa outbound 0x00001001: the dataplane's AEAD engine does not take this key",
+                "sa outbound 0x00001001: the dataplane's AEAD engine does not take this key; give 16, 24 or 32 bytes and the salt, or choose another engine in dataplane.toml",
             ),
             (
                 Refusal::NoSequenceStore(SA),

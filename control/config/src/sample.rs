@@ -321,6 +321,8 @@ impl<R: Rng> Sampler<'_, R> {
         let inbound = direction == Direction::Inbound;
         let key = format!("{protection}-{spi:08x}");
         let in_file = self.chance(2);
+        let esn = self.chance(2);
+        let windows: &[u16] = if esn { &[64, 128, 1024, 8192] } else { &[0, 64, 128, 1024, 8192] };
         let sa = SaEntry {
             protection: protection.to_owned(),
             direction,
@@ -328,12 +330,8 @@ impl<R: Rng> Sampler<'_, R> {
             algorithm: self.pick(&[Algorithm::AesGcm16, Algorithm::AesGcm12, Algorithm::AesGcm8]),
             key_file: in_file.then(|| format!("/etc/greyhound/main/keys/{key}")),
             key_id: (!in_file).then_some(key),
-            esn: self.chance(2),
-            replay_window: if inbound {
-                self.maybe(2, |it| it.pick(&[0, 64, 128, 1024, 8192]))
-            } else {
-                None
-            },
+            esn,
+            replay_window: if inbound { self.maybe(2, |it| it.pick(windows)) } else { None },
             owner: if inbound { self.maybe(4, |it| it.rng.random_range(0..2)) } else { None },
             iv_prefix: if inbound { IvPrefix::default() } else { self.iv_prefix() },
             lifetime: self.lifetime(),

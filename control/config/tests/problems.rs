@@ -473,6 +473,12 @@ fn entries_that_contradict_themselves() {
         ),
         (
             "replay_window = 64",
+            "replay_window = 0",
+            "replay_window = 0",
+            "sa inbound 0x00001001: replay_window: 0 will not do with esn, whose high half is inferred from the window (RFC 4303 App. A2); give a power of two from 64 to 8192",
+        ),
+        (
+            "replay_window = 64",
             "iv_prefix = { bits = 1, value = 1 }",
             "iv_prefix = { bits = 1, value = 1 }",
             "sa inbound 0x00001001: iv_prefix: is for outbound SAs, whose IVs we choose; leave it out",

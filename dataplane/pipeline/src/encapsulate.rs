@@ -46,10 +46,13 @@ pub(crate) fn encapsulate(
     let bytes = template.bytes();
     let front = packet.prepend(bytes.len()).map_err(|_| EncapsulateError::NoRoom)?;
     front.copy_from_slice(bytes);
-    fill_in(front, &template.outer, lengths.outer, inside, identification)?;
-    if let Some(inner) = &template.inner {
-        fill_in(front, inner, lengths.inner, inside, identification)?;
-    }
+    let payload = Copied { tos: inside.tos, dont_fragment: inside.dont_fragment };
+    // What ESP's header copies is the header that it encapsulates: GRE's delivery header, if there is one.
+    let copied = match &template.inner {
+        Some(inner) => fill_in(front, inner, lengths.inner, payload, identification)?,
+        None => payload,
+    };
+    fill_in(front, &template.outer, lengths.outer, copied, identification)?;
     match template.gre_offset {
         Some(offset) => set_protocol_type(front, usize::from(offset), inside.family),
         None => Ok(()),
@@ -76,14 +79,23 @@ pub(crate) fn esp_next_header(template: &Template, inside: Family) -> IpProtocol
     }
 }
 
-/// Fills in length, ToS, DF, identification and checksum of one IP header of the template.
+/// What a header in front may copy from the one behind it.
+#[derive(Clone, Copy)]
+struct Copied {
+    tos: u8,
+    dont_fragment: bool,
+}
+
+/// Fills in length, ToS, DF, identification and checksum of one IP header of the template; tells what a further header
+/// in front may copy of it.
+#[inline]
 fn fill_in(
     front: &mut [u8],
     patch: &HeaderPatch,
     total_bytes: usize,
-    inside: &Parsed,
+    inside: Copied,
     identification: &mut Identification,
-) -> Result<(), EncapsulateError> {
+) -> Result<Copied, EncapsulateError> {
     let total = u16::try_from(total_bytes).map_err(|_| EncapsulateError::NoRoom)?;
     let header = front.get_mut(usize::from(patch.offset)..).ok_or(EncapsulateError::NoRoom)?;
     let tos = outer_tos(patch.tos, inside.tos);
@@ -91,11 +103,12 @@ fn fill_in(
         let (header, _) = ipv6::Header::split_mut(header).map_err(|_| EncapsulateError::NoRoom)?;
         header.set_payload_length(total.saturating_sub(ipv6::HEADER_BYTES as u16));
         header.set_traffic_class(tos);
-    } else {
-        let (header, _) = ipv4::Header::split_mut(header).map_err(|_| EncapsulateError::NoRoom)?;
-        header.fill_template(tos, total, identification.next(), outer_df(patch.df, inside));
+        return Ok(Copied { tos, dont_fragment: true });
     }
-    Ok(())
+    let (header, _) = ipv4::Header::split_mut(header).map_err(|_| EncapsulateError::NoRoom)?;
+    let dont_fragment = outer_df(patch.df, inside.dont_fragment);
+    header.fill_template(tos, total, identification.next(), dont_fragment);
+    Ok(Copied { tos, dont_fragment })
 }
 
 #[inline]
@@ -119,9 +132,9 @@ fn outer_tos(policy: TosPolicy, inside: u8) -> u8 {
 }
 
 #[inline]
-fn outer_df(policy: DfPolicy, inside: &Parsed) -> bool {
+fn outer_df(policy: DfPolicy, inside: bool) -> bool {
     match policy {
-        DfPolicy::Copy => inside.dont_fragment,
+        DfPolicy::Copy => inside,
         DfPolicy::Clear => false,
         DfPolicy::Set => true,
     }

@@ -70,3 +70,53 @@ fn piece(ctx: &Context<'_>, plan: &Plan<'_>, index: usize, mtu: u16) -> Option<P
     fragment.truncate(bytes);
     Some(fragment)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Fixture;
+
+    /// An IPv4 packet of 128 bytes.
+    fn packet() -> Vec<u8> {
+        let (source, destination) = ([192, 0, 2, 1].into(), [198, 51, 100, 7].into());
+        let mut bytes = vec![0; 20 + 108];
+        let repr =
+            ipv4::Repr { payload_bytes: 108, ..ipv4::Repr::new(source, destination, wire::IpProtocol::UDP) };
+        repr.emit(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn cut(fixture: &mut Fixture, mtu: u16) -> Vec<usize> {
+        let (packet, note) = fixture.packet(&packet());
+        let mut lengths = Vec::new();
+        fragment(&mut fixture.context(), packet, &note, mtu, |ctx, fragment, _| {
+            lengths.push(fragment.len());
+            ctx.consume(fragment);
+        });
+        lengths
+    }
+
+    #[test]
+    fn a_packet_is_cut_into_pieces_that_fit() {
+        let mut fixture = Fixture::new(8);
+        assert_eq!(cut(&mut fixture, 68), [68, 68, 32]);
+        assert_eq!(fixture.counters.worker(WorkerCounter::FragmentsMade), 3);
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_cut_is_dropped() {
+        // No room for eight bytes of payload: no port has such an MTU.
+        let mut fixture = Fixture::new(8);
+        assert_eq!(cut(&mut fixture, 27), []);
+        assert_eq!(fixture.counters.dropped(DropReason::FragmentFailed), 1);
+        assert_eq!(fixture.counters.worker(WorkerCounter::Dropped), 1);
+    }
+
+    #[test]
+    fn without_buffers_for_all_pieces_none_is_made() {
+        let mut fixture = Fixture::new(3);
+        assert_eq!(cut(&mut fixture, 68), []);
+        assert_eq!(fixture.counters.dropped(DropReason::NoBuffer), 1);
+        assert_eq!(fixture.counters.worker(WorkerCounter::FragmentsMade), 0);
+    }
+}

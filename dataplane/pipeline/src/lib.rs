@@ -31,6 +31,8 @@ mod outgoing;
 mod pipeline;
 mod policy;
 mod sad;
+#[cfg(test)]
+mod testing;
 mod waiting;
 
 pub use counters::Counters;

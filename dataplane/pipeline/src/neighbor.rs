@@ -10,7 +10,7 @@ use pktbuf::Packet;
 use tables::{Ask, NeighborIndex, NextHop, NextStep};
 use wire::flow::Fragment;
 use wire::ndp::{self, Message};
-use wire::{EtherType, IpProtocol, MacAddr, arp, ethernet, icmpv6};
+use wire::{EtherType, Family, IpProtocol, MacAddr, arp, ethernet, icmpv6};
 
 use crate::context::{Context, Note, Origin};
 use crate::outgoing::Outgoing;
@@ -36,7 +36,8 @@ pub(crate) fn arp(ctx: &mut Context<'_>, port: PortIndex, packet: Packet) {
 
 /// Whether this is neighbour discovery, which the SPD has no say in.
 pub(crate) fn is_discovery(packet: &Packet, note: &Note) -> bool {
-    let may_be = note.parsed.protocol == IpProtocol::ICMPV6
+    let may_be = note.parsed.family == Family::Ipv6
+        && note.parsed.protocol == IpProtocol::ICMPV6
         && note.origin == Origin::Port
         && note.parsed.fragment != Fragment::Later;
     if !may_be {

@@ -3,6 +3,7 @@
 //! work on the machine does not count.
 //!
 //! `cargo run --release -p greyhound-tables --example compile_time -- [TUNNELS] [ROUTES]`
+#![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, reason = "the figures are the program's purpose")]
 
 use std::net::IpAddr;
@@ -48,7 +49,7 @@ fn main() -> Result<(), Refusal> {
     println!("outbound SA of each 60th tunnel replaced: {staged:?} and {compiled:?}");
     let (shadow, staged) = timed(|| {
         let mut shadow = shadow.clone();
-        shadow.put(&route(routes), &limits)?;
+        shadow.put(&route(routes, tunnels), &limits)?;
         Ok(shadow)
     })?;
     let (_, compiled) = timed(|| shadow.compile(3, &limits, Some(&second), &neighbors))?;
@@ -107,15 +108,15 @@ fn stage(tunnels: u32, routes: u32, limits: &Limits) -> Result<Shadow, Refusal> 
         shadow.put(&Object::Sa(sa(2 * index, index, Direction::Inbound, 0)), limits)?;
         shadow.put(&Object::Sa(sa(2 * index + 1, index, Direction::Outbound, 0)), limits)?;
     }
-    (0..routes).try_for_each(|index| shadow.put(&route(index), limits))?;
+    (0..routes).try_for_each(|index| shadow.put(&route(index, tunnels), limits))?;
     Ok(shadow)
 }
 
-fn route(index: u32) -> Object {
+fn route(index: u32, tunnels: u32) -> Object {
     let address = IpAddr::from((0x0a00_0000 + (index << 8)).to_be_bytes());
     Object::Route(Route {
         prefix: IpPrefix { address, length: 24 },
-        target: RouteTarget::Tunnel(TunnelIndex(index & 0xfff)),
+        target: RouteTarget::Tunnel(TunnelIndex(index % tunnels)),
     })
 }
 

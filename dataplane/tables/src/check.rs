@@ -4,8 +4,8 @@
 use core::net::IpAddr;
 
 use messages::{
-    Address, Field, IpPrefix, LifetimeLimits, MssClamp, Object, ObjectId, Policy, PortRange, PortSettings,
-    Protection, Refusal, Route, RouteTarget, Sa, StaticNeighbor, TosPolicy, Tunnel,
+    Address, Direction, Field, IpPrefix, LifetimeLimits, MssClamp, Object, ObjectId, Policy, PortRange,
+    PortSettings, Protection, Refusal, Route, RouteTarget, Sa, StaticNeighbor, TosPolicy, Tunnel,
 };
 use wire::address::{is_host, is_ipv4_mapped};
 use wire::{Dscp, IpProtocol, Spi, ipv4};
@@ -116,7 +116,9 @@ impl Check {
         self.that(matches!(sa.key.icv_bytes, 8 | 12 | 16), Field::IcvBytes)?;
         let window = sa.replay_window;
         let is_window = window == 0 || window.is_power_of_two() && (64..=8192).contains(&window);
-        self.that(is_window, Field::ReplayWindow)?;
+        // RFC 4303 App. A2: the high half of an ESN is inferred from the window.
+        let infers = sa.direction == Direction::Outbound || window > 0 || !sa.esn;
+        self.that(is_window && infers, Field::ReplayWindow)?;
         let prefix = sa.iv_prefix;
         let fits = prefix.bits <= 32 && u64::from(prefix.value) < 1 << prefix.bits;
         self.that(fits, Field::IvPrefix)?;

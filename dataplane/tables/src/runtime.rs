@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What changes about a tunnel with every packet: counters, and the sequence numbers of GRE (RFC 2890 §2.2).
 //!
-//! It outlives generations: a tunnel keeps it as long as its index and delivery addresses stay.
+//! It outlives generations: a tunnel keeps it as long as its index, delivery addresses and key stay.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
-# shellcheck shell=dash
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=dash
 # First process of the guest. Mounts what is needed, then serves the port "control":
 #   request:  ID SECONDS BASE64-OF-A-SHELL-SCRIPT   (killed after so many seconds)
 #   answer:   ID EXIT-STATUS BASE64-OF-ITS-OUTPUT

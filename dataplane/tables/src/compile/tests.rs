@@ -187,6 +187,7 @@ fn sas_have_fields_in_range() {
         (messages::Sa { replay_window: 32, ..base.clone() }, Field::ReplayWindow),
         (messages::Sa { replay_window: 100, ..base.clone() }, Field::ReplayWindow),
         (messages::Sa { replay_window: 16384, ..base.clone() }, Field::ReplayWindow),
+        (messages::Sa { replay_window: 0, esn: true, ..base.clone() }, Field::ReplayWindow),
         (messages::Sa { iv_prefix: IvPrefix { bits: 33, value: 0 }, ..base.clone() }, Field::IvPrefix),
         (messages::Sa { iv_prefix: IvPrefix { bits: 4, value: 16 }, ..base.clone() }, Field::IvPrefix),
         (messages::Sa { iv_prefix: IvPrefix { bits: 0, value: 1 }, ..base.clone() }, Field::IvPrefix),
@@ -693,6 +694,45 @@ fn a_full_neighbour_table_refuses_what_needs_a_slot() {
     }
     let refusal = headend(1).compile(1, &limits(), None, &table).err();
     assert_eq!(refusal, Some(Refusal::OutOfMemory(route_id("0.0.0.0/0"))));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn delivery_finds_what_a_linear_search_finds(
+        wanted in prop::collection::vec((0u8..2, 0u8..4, any::<bool>(), prop::option::of(0u32..3)), 0..40),
+    ) {
+        let ends = |own: u8, peer: u8, v6: bool| {
+            let peers = ["203.0.0.1", "203.0.0.2", "10.9.9.9", "203.0.1.1"];
+            let peers_v6 = ["2001:db8:9::1", "2001:db8:9::2", "::cb00:1", "2001:db8:9::cb00:1"];
+            match v6 {
+                false => (ip(["198.51.100.1", "192.0.2.1"][usize::from(own)]), ip(peers[usize::from(peer)])),
+                true => (ip(["2001:db8:2::1", "2001:db8:1::1"][usize::from(own)]), ip(peers_v6[usize::from(peer)])),
+            }
+        };
+        let mut configs: Vec<messages::Tunnel> = Vec::new();
+        for (own, peer, v6, key) in wanted {
+            let (source, destination) = ends(own, peer, v6);
+            let index = u32::try_from(configs.len()).unwrap();
+            let config = messages::Tunnel { source, destination, gre: GreOptions { key, ..tunnel(0).gre }, ..tunnel(index) };
+            let is_new = |x: &messages::Tunnel| (x.source, x.destination, x.gre.key) != (source, destination, key);
+            if configs.iter().all(is_new) {
+                configs.push(config);
+            }
+        }
+        let generation = compiled(&changed(&headend(0), configs.iter().map(|x| Object::Tunnel(*x))).unwrap()).unwrap();
+        for (own, peer, v6) in (0..16).map(|bits| (bits & 1, bits >> 1 & 3, bits & 8 != 0)) {
+            let (local, remote) = ends(own, peer, v6);
+            for key in [None, Some(0), Some(1), Some(2), Some(3)] {
+                let mut pair = configs.iter().filter(|x| (x.source, x.destination) == (local, remote)).peekable();
+                let expected = match pair.peek() {
+                    None => Err(NoTunnel::Addresses),
+                    Some(_) => pair.find(|x| x.gre.key == key).map(|x| x.tunnel).ok_or(NoTunnel::Key),
+                };
+                prop_assert_eq!(generation.tunnels.by_delivery(&local, &remote, key), expected);
+            }
+        }
+    }
 }
 
 // ---- building in steps is building at once ----

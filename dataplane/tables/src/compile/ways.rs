@@ -4,7 +4,9 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use messages::{DropReason, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, Refusal};
+use messages::{
+    DfPolicy, DropReason, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, Refusal, TosPolicy,
+};
 use wire::{IpProtocol, ipv4};
 
 use super::frame::Frame;
@@ -51,7 +53,7 @@ impl Ways<'_> {
         })
     }
 
-    /// A tunnel; counters and sequence numbers go on if `before` has it with the same addresses.
+    /// A tunnel; counters and sequence numbers go on if `before` has it with the same addresses and key.
     pub(super) fn tunnel(
         &self,
         config: &messages::Tunnel,
@@ -73,13 +75,15 @@ impl Ways<'_> {
             SpdVerdict::NoMatch => (Verdict::Drop(DropReason::PolicyNone), None),
         };
         let tunnel_mode = protection.filter(|entry| entry.mode == EspMode::Tunnel);
-        let esp = protection.map(|entry| self.esp(entry.protection, tunnel_mode.map(|entry| entry.header)));
-        let parts = Parts { delivery: Some((delivery_header(config), config.gre)), esp };
+        let delivery = delivery_header(config);
+        let outer = tunnel_mode.map(|entry| around(&entry.header, &delivery));
+        let esp = protection.map(|entry| self.esp(entry.protection, outer));
+        let parts = Parts { delivery: Some((delivery, config.gre)), esp };
         let outermost = tunnel_mode.map_or(config.destination, |entry| entry.remote);
         let (encapsulation, pin) = self.encapsulation(id, &parts, verdict, &outermost, config.mtu)?;
-        let goes_on = before
-            .get(config.tunnel)
-            .filter(|old| old.source == config.source && old.destination == config.destination);
+        let names = |tunnel: &Tunnel| (tunnel.source, tunnel.destination, tunnel.gre.key);
+        let same = (config.source, config.destination, config.gre.key);
+        let goes_on = before.get(config.tunnel).filter(|old| names(old) == same);
         Ok(Tunnel {
             encapsulation,
             state: match goes_on {
@@ -242,6 +246,20 @@ fn outer_header(config: &Protection) -> IpHeader {
     }
 }
 
+/// The header of tunnel mode around a delivery header: what it copies, it copies from that one (RFC 4301 §5.1.2).
+fn around(outer: &IpHeader, delivery: &IpHeader) -> IpHeader {
+    let tos = match outer.tos {
+        TosPolicy::Copy => delivery.tos,
+        fixed @ TosPolicy::Dscp(_) => fixed,
+    };
+    let df = match outer.df {
+        DfPolicy::Copy if delivery.source.is_ipv6() => DfPolicy::Set,
+        DfPolicy::Copy => delivery.df,
+        fixed @ (DfPolicy::Clear | DfPolicy::Set) => fixed,
+    };
+    IpHeader { tos, df, ..*outer }
+}
+
 fn mss(clamp: MssClamp, mtu: u16) -> Option<MssLimits> {
     match clamp {
         MssClamp::Off => None,
@@ -249,5 +267,33 @@ fn mss(clamp: MssClamp, mtu: u16) -> Option<MssLimits> {
             Some(MssLimits { v4: mtu.saturating_sub(TCP_OVER_IPV4), v6: mtu.saturating_sub(TCP_OVER_IPV6) })
         }
         MssClamp::Fixed(mss) => Some(MssLimits { v4: mss, v6: mss }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_of_tunnel_mode_copies_from_the_delivery_header() {
+        let header = |source: &str, tos, df| IpHeader {
+            source: source.parse().unwrap(),
+            destination: source.parse().unwrap(),
+            ttl: 9,
+            tos,
+            df,
+        };
+        let fixed = TosPolicy::Dscp(46);
+        for tos in [TosPolicy::Copy, fixed] {
+            for df in [DfPolicy::Copy, DfPolicy::Clear, DfPolicy::Set] {
+                let delivery = header("10.0.0.1", tos, df);
+                let copied = around(&header("192.0.2.1", TosPolicy::Copy, DfPolicy::Copy), &delivery);
+                assert_eq!((copied.tos, copied.df, copied.ttl), (tos, df, 9));
+                let own = around(&header("192.0.2.1", fixed, DfPolicy::Clear), &delivery);
+                assert_eq!((own.tos, own.df), (fixed, DfPolicy::Clear));
+            }
+        }
+        let v6 = header("2001:db8::1", TosPolicy::Copy, DfPolicy::Clear);
+        assert_eq!(around(&header("192.0.2.1", TosPolicy::Copy, DfPolicy::Copy), &v6).df, DfPolicy::Set);
     }
 }
