@@ -83,9 +83,9 @@ def configuration(case, headend, associations):
     if case.gre is None:
         document["route"] = [{"prefix": f"{INNER4}/32", "port": WAN, "via": GUEST},
                              {"prefix": f"{INNER6}/128", "port": WAN}]
-        document["policy"] = [{"name": f"to-{remote}", "port": WAN, "local": local, "remote": remote,
-                               "action": "protect", "protection": "branch"}
-                              for local, remote in zip(ROUTES, (f"{INNER4}/32", f"{INNER6}/128"))]
+        document["policy"] = [{"name": name, "port": WAN, "local": local, "remote": remote, "action": "protect",
+                               "protection": "branch"}
+                              for name, local, remote in zip(("v4", "v6"), ROUTES, (f"{INNER4}/32", f"{INNER6}/128"))]
         return toml.dumps(document)
     document["tunnel"] = [{"name": "branch", "source": ours, "destination": theirs, "protection": "branch",
                            "key": case.gre.key, "checksum": case.gre.checksum, "sequence": case.gre.sequence}]

@@ -5,11 +5,12 @@
 use core::net::IpAddr;
 
 use aead::Engine;
-use messages::{Base, Direction, DropReason, Object, PortIndex, Sa, StaticNeighbor, WorkerCounter};
+use messages::{Base, Direction, DropReason, Object, PortIndex, StaticNeighbor, WorkerCounter};
 use port::memory::{self, PairConfig};
 
 use crate::sealer::Sealer;
 use crate::topology::{End, LAN, Shape, WAN};
+use crate::wanted::sa;
 use crate::{Headend, HeadendConfig, Site};
 
 /// Frames that a wire holds.
@@ -215,16 +216,4 @@ pub fn static_neighbors() -> Vec<Object> {
         of(WAN, b.wan(), b.mac(WAN)),
         of(WAN, b.wan_v6(), b.mac(WAN)),
     ]
-}
-
-/// The SA that an object is.
-///
-/// # Panics
-/// If it is none.
-#[must_use]
-pub fn sa(object: Object) -> Sa {
-    match object {
-        Object::Sa(sa) => sa,
-        other => panic!("{} is no SA", other.id()),
-    }
 }

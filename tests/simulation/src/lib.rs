@@ -17,6 +17,7 @@ pub mod sealer;
 mod site;
 pub mod topology;
 pub mod traffic;
+pub mod wanted;
 
 pub use bench::Bench;
 pub use headend::{Ending, Headend, HeadendConfig};
