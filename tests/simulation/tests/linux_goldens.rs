@@ -145,7 +145,7 @@ impl Receiver {
             engine: Engine::best(),
         });
         headend.put(Base::Empty, &objects(golden, direction, theirs), 0).expect("a valid configuration");
-        Self { headend, site, untrusted, now_ns: 1_000_000, _home: home }
+        Self { headend, site, untrusted, now_ns: 1_000_000_000, _home: home }
     }
 
     fn settle(&mut self) {
