@@ -45,7 +45,11 @@ fn edit(config: &mut Config, rng: &mut impl Rng) {
             .for_each(|tunnel| tunnel.ttl = tunnel.ttl.wrapping_add(1).max(1)),
         6 => config.protections.iter_mut().take(1).for_each(|entry| entry.df = DfPolicy::Set),
         7 => config.tunnels.iter_mut().take(1).for_each(|tunnel| tunnel.mss = MssClamp::Fixed(1000)),
-        8 => config.sas.iter_mut().take(2).for_each(|sa| sa.esn = !sa.esn),
+        8 => config.sas.iter_mut().take(2).for_each(|sa| {
+            sa.esn = !sa.esn;
+            // ESN needs a window (RFC 4303 App. A2).
+            sa.replay_window = sa.replay_window.filter(|window| *window > 0);
+        }),
         9 => config.policies.reverse(),
         10 => config.protections.iter_mut().take(2).for_each(|entry| entry.tos = TosPolicy::Dscp(46)),
         11 => config.routes.push(RouteEntry {
