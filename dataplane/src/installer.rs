@@ -37,7 +37,21 @@ pub struct Installer {
     neighbors: Arc<Neighbors>,
     store: Option<SequenceStore>,
     running: Running,
+    leaving: Vec<Leaving>,
     staged: Option<Staged>,
+}
+
+/// An inbound SA that a commit took away. Workers open with it until they switch, so how far its window came is noted
+/// after that: the same key added again must not take a packet twice.
+struct Leaving {
+    key: Fingerprint,
+    entry: Arc<InboundEntry>,
+}
+
+impl Leaving {
+    fn edge(&self) -> u64 {
+        self.entry.sa.window().map_or(0, |window| window.right_edge().0)
+    }
 }
 
 /// The SAs that run, by index and by key, and the state made of them.
@@ -111,6 +125,7 @@ impl Installer {
             neighbors,
             store,
             running: Running::new(Arc::new(state), BTreeMap::new()),
+            leaving: Vec::new(),
             staged: None,
         }
     }
@@ -222,8 +237,39 @@ impl Installer {
         self.make_durable(&sas)?;
         tables.switch_neighbors(Some(&previous), &self.neighbors);
         let state = Arc::new(State { tables: Arc::new(tables), sad: sad(&sas) });
-        self.running = Running::new(Arc::clone(&state), sas);
+        let before = std::mem::replace(&mut self.running, Running::new(Arc::clone(&state), sas));
+        self.see_off(before);
+        self.note_inbound_keys();
         Ok(state)
+    }
+
+    /// Keeps an eye on the inbound SAs that are no longer wanted.
+    fn see_off(&mut self, before: Running) {
+        for (key, sa) in before.by_key {
+            if self.running.by_key.contains_key(&key) {
+                continue;
+            }
+            if let Some(AnySa::Inbound(entry)) = before.sas.get(&sa).map(|installed| &installed.sa) {
+                self.leaving.push(Leaving { key, entry: Arc::clone(entry) });
+            }
+        }
+    }
+
+    /// Notes keys that open, so that none of them ever seals.
+    fn note_inbound_keys(&mut self) {
+        let Some(store) = &mut self.store else { return };
+        for installed in self.running.sas.values() {
+            let key = installed.config.fingerprint;
+            if installed.config.direction == Direction::Inbound && !store.has_opened(&key) {
+                store.set_edge(key, 0);
+            }
+        }
+    }
+
+    /// How far the window of a key has come, at least.
+    fn edge(&self, store: &SequenceStore, key: &Fingerprint) -> SequenceNumber {
+        let leaving = self.leaving.iter().filter(|leaving| leaving.key == *key).map(Leaving::edge);
+        SequenceNumber(leaving.fold(store.edge(key), u64::max))
     }
 
     fn close(&mut self, transaction: u32) -> Result<Staged, Refusal> {
@@ -239,14 +285,19 @@ impl Installer {
     /// The SA that already runs with this key, if it is the same SA. The same key under anything else is refused: a
     /// counter of its own would repeat IVs.
     fn check_sa(&self, config: &SaConfig) -> Result<Option<Installed>, Refusal> {
-        if self.store.is_none() {
+        let Some(store) = &self.store else {
             return Err(Refusal::NoSequenceStore(ObjectId::Sa(config.sa)));
-        }
+        };
+        let turned = match config.direction {
+            Direction::Outbound => store.has_opened(&config.fingerprint),
+            Direction::Inbound => store.has_sealed(&config.fingerprint),
+        };
         match self.running.with_key(&config.fingerprint) {
             Some(installed) if goes_on(&installed.config, config) => Ok(Some(installed.clone())),
             Some(installed) => {
                 Err(Refusal::KeyReused(ObjectId::Sa(config.sa), ObjectId::Sa(installed.config.sa)))
             }
+            None if turned => Err(Refusal::KeyTurned(ObjectId::Sa(config.sa))),
             None => Ok(None),
         }
     }
@@ -288,7 +339,7 @@ impl Installer {
                 })
                 .map_err(|_| Refusal::OutOfRange(id, Field::ReplayWindow))?;
                 if let Some(window) = sa.window() {
-                    window.resume(SequenceNumber(store.edge(&config.fingerprint)));
+                    window.resume(self.edge(store, &config.fingerprint));
                 }
                 AnySa::Inbound(Arc::new(InboundEntry { sa, owner: self.owner(config) }))
             }
@@ -307,11 +358,14 @@ impl Installer {
         let fresh = outbound(sas).filter(|(_, _, sa)| sa.sequence().limit().0 <= 1);
         let fresh: Vec<_> = fresh.map(|(index, key, sa)| (index, key, sa, target(sa))).collect();
         let Some(store) = &mut self.store else { return Ok(()) };
+        let before: Vec<_> = fresh.iter().map(|(_, key, ..)| (*key, store.limit(key))).collect();
         for (_, key, _, limit) in &fresh {
             store.set_limit(*key, limit.0);
         }
         if let (Err(error), Some((index, ..))) = (store.save_limits(), fresh.first()) {
             tracing::error!(%error, "sequence limits cannot be written");
+            // None of these numbers is given out. If they stayed noted, each attempt would skip a chunk.
+            before.into_iter().for_each(|(key, limit)| store.set_limit(key, limit));
             return Err(Refusal::StoreWrite(ObjectId::Sa(*index)));
         }
         fresh.iter().for_each(|(_, _, sa, limit)| sa.sequence().raise_limit(*limit));
@@ -348,6 +402,11 @@ impl Installer {
     /// The store cannot be written.
     pub fn save_edges(&mut self) -> Result<(), StoreError> {
         let Some(store) = &mut self.store else { return Ok(()) };
+        self.leaving.retain(|leaving| {
+            let in_use = Arc::strong_count(&leaving.entry) > 1;
+            store.set_edge(leaving.key, leaving.edge().max(store.edge(&leaving.key)));
+            in_use
+        });
         for installed in self.running.sas.values() {
             if let AnySa::Inbound(entry) = &installed.sa
                 && let Some(window) = entry.sa.window()

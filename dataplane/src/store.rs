@@ -9,8 +9,9 @@
 //!   everything up to it is refused. What was received within that second and not yet recorded can be replayed once
 //!   (`docs/security.md`).
 //!
-//! Entries outlive their SA: the same key added again goes on where it was. A key without an entry is new and starts
-//! at 1. If `sequence-limits` is missing or damaged no key is known to be new, so every key is refused until
+//! Entries outlive their SA: the same key added again goes on where it was, and only in the direction that it had:
+//! turned around, it would seal under IVs that the peer has used. A key without an entry is new and starts at 1. If
+//! `sequence-limits` is missing or damaged no key is known to be new, so every key is refused until
 //! `greyhound-dataplane init-state`.
 //!
 //! A file is written aside, flushed to disk, renamed, and its directory flushed. Its end carries SHA-256 over the rest.
@@ -106,6 +107,18 @@ impl SequenceStore {
     #[must_use]
     pub fn edge(&self, key: &Fingerprint) -> u64 {
         self.edges.entries.get(key).copied().unwrap_or(0)
+    }
+
+    /// Whether the key has served an outbound SA.
+    #[must_use]
+    pub fn has_sealed(&self, key: &Fingerprint) -> bool {
+        self.limits.entries.contains_key(key)
+    }
+
+    /// Whether the key has served an inbound SA.
+    #[must_use]
+    pub fn has_opened(&self, key: &Fingerprint) -> bool {
+        self.edges.entries.contains_key(key)
     }
 
     /// Notes a new limit; it may be used once [`save_limits`](Self::save_limits) has succeeded.

@@ -10,7 +10,6 @@ One guest and one headend; each configuration is set up in the one and applied t
 import collections
 import dataclasses
 import random
-import re
 
 import pytest
 
@@ -102,10 +101,11 @@ def set_up_guest(guest, case, up, down):
         esp_local=GUEST if case.dual_tier else None, esp_remote=OURS if case.dual_tier else None, mtu=1_380))
 
 
-def site_pings(site, address, count=3, octets=56):
-    """How many of the site's pings to the guest are answered."""
-    done = site.run(["ping", "-n", "-c", count, "-i", "0.2", "-W", "20", "-s", octets, address], check=False)
-    return int(re.search(r"(\d+) received", done.stdout)[1])
+def site_pings(site, address, octets):
+    """One ping from the site to the guest. (Of several, ping waits two round trips for the last ones, and a busy
+    machine may need more.)"""
+    done = site.run(["ping", "-n", "-c", "1", "-W", "30", "-s", octets, address], check=False)
+    assert " 1 received" in done.stdout, done.stdout
 
 
 def drops(greyhound):
@@ -136,14 +136,16 @@ def test_ping_and_tcp_pass_both_ways(lab, headend, linux_peer):
         set_up_guest(guest, case, up, down)
         for destination in (SITE4, SITE6):
             for size in (0, 57, 1_300):
-                answered = ping(guest, destination, count=2, payload_octets=size, tos=0xB8)
-                assert answered.received == answered.sent == 2, f"{case}: {answered.output}"
-        assert (site_pings(site, INNER4), site_pings(site, INNER6, octets=1_201)) == (3, 3), case
+                answered = ping(guest, destination, count=1, payload_octets=size, tos=0xB8, wait_s=30)
+                assert answered.received == answered.sent == 1, f"{case}: {answered.output}"
+        for address in (INNER4, INNER6):
+            for octets in (1, 1_201):
+                site_pings(site, address, octets)
         tcp_transfer(guest, site, SITE4, 65_537)
         tcp_transfer(guest, site, SITE6, 10_001)
         assert guest.xfrm_errors() == {}, case
         sas = {row["direction"]: row["packets"] for row in greyhound.cli("sa", "list")}
-        assert sas["inbound"] > 50 and sas["outbound"] > 50, sas
+        assert sas["inbound"] > 40 and sas["outbound"] > 40, sas
         dropped = drops(greyhound) - before
         assert set(dropped) <= OF_THE_SITES_KERNEL, f"{case}: {dropped}"
 

@@ -55,6 +55,10 @@ pub enum Refusal {
     /// A worker did not switch in time; it is stuck or gone.
     #[error("worker {0} did not switch to the new generation")]
     WorkerStuck(WorkerId),
+    /// The key ‖ salt served an SA of the other direction before: the peer's IVs would come again as ours, or ours as
+    /// the peer's (RFC 4106 §2, §3.1).
+    #[error("{0} has a key and salt that served the other direction before; every SA needs a key of its own")]
+    KeyTurned(ObjectId),
 }
 
 /// Names of fields for [`Refusal::OutOfRange`].

@@ -6,6 +6,8 @@
 //! they are on disk; what comes out at the site must be the packet that Linux put in, one hop older, its ECN as
 //! RFC 6040 §4.2 says for the headers around it. A packet that came with its last hop ends in `ttl_exceeded`.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,8 +7,7 @@ use greyhound_simulation::packets::ip_with;
 use greyhound_simulation::topology::{End, LAN, Shape, Topology, WAN};
 use greyhound_simulation::wanted::{ANY, host, policy, route_by, tunnel};
 use messages::{
-    Base, DropReason, EspMode, GreOptions, MssClamp, Object, PolicyAction, ProtectionIndex, Selector,
-    WorkerCounter,
+    Base, DropReason, EspMode, GreOptions, MssClamp, Object, PolicyAction, ProtectionIndex, WorkerCounter,
 };
 use wire::{IpProtocol, icmpv4, icmpv6, tcp};
 

@@ -114,7 +114,7 @@ pub fn reassemble(fragments: &[Vec<u8>]) -> Vec<u8> {
         })
         .collect();
     pieces.sort_by_key(|(offset, _)| *offset);
-    let mut payload = Vec::new();
+    let mut payload: Vec<u8> = Vec::new();
     let count = pieces.len();
     for (place, (offset, packet)) in pieces.iter().enumerate() {
         assert_eq!(*offset, payload.len(), "no gap, no overlap");
