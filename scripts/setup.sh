@@ -43,8 +43,6 @@ END
     if $slow; then
         cat <<'END'
 slow|qemu-system-x86|the emulated Linux peer
-slow|busybox-static|the emulated Linux peer
-slow|cpio|the emulated Linux peer
 slow|kmod|the emulated Linux peer
 END
     fi

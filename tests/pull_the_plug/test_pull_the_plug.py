@@ -25,7 +25,7 @@ from harness.headend import af_packet
 from harness.scene import LAN, WAN, dataplane_toml
 from harness.skips import binary_folder, missing_binaries
 
-pytestmark = [pytest.mark.slow, pytest.mark.requires_root, pytest.mark.requires_binaries, pytest.mark.requires_tools("tcpdump")]
+pytestmark = [pytest.mark.requires_root, pytest.mark.requires_binaries, pytest.mark.requires_tools("tcpdump")]
 
 SEED = 20
 KILLS = 20

@@ -4,9 +4,7 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use messages::{
-    DfPolicy, DropReason, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, Refusal, TosPolicy,
-};
+use messages::{DropReason, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, Refusal};
 use wire::{IpProtocol, ipv4};
 
 use super::frame::Frame;
@@ -76,8 +74,7 @@ impl Ways<'_> {
         };
         let tunnel_mode = protection.filter(|entry| entry.mode == EspMode::Tunnel);
         let delivery = delivery_header(config);
-        let outer = tunnel_mode.map(|entry| around(&entry.header, &delivery));
-        let esp = protection.map(|entry| self.esp(entry.protection, outer));
+        let esp = protection.map(|entry| self.esp(entry.protection, tunnel_mode.map(|entry| entry.header)));
         let parts = Parts { delivery: Some((delivery, config.gre)), esp };
         let outermost = tunnel_mode.map_or(config.destination, |entry| entry.remote);
         let (encapsulation, pin) = self.encapsulation(id, &parts, verdict, &outermost, config.mtu)?;
@@ -246,20 +243,6 @@ fn outer_header(config: &Protection) -> IpHeader {
     }
 }
 
-/// The header of tunnel mode around a delivery header: what it copies, it copies from that one (RFC 4301 §5.1.2).
-fn around(outer: &IpHeader, delivery: &IpHeader) -> IpHeader {
-    let tos = match outer.tos {
-        TosPolicy::Copy => delivery.tos,
-        fixed @ TosPolicy::Dscp(_) => fixed,
-    };
-    let df = match outer.df {
-        DfPolicy::Copy if delivery.source.is_ipv6() => DfPolicy::Set,
-        DfPolicy::Copy => delivery.df,
-        fixed @ (DfPolicy::Clear | DfPolicy::Set) => fixed,
-    };
-    IpHeader { tos, df, ..*outer }
-}
-
 fn mss(clamp: MssClamp, mtu: u16) -> Option<MssLimits> {
     match clamp {
         MssClamp::Off => None,
@@ -267,33 +250,5 @@ fn mss(clamp: MssClamp, mtu: u16) -> Option<MssLimits> {
             Some(MssLimits { v4: mtu.saturating_sub(TCP_OVER_IPV4), v6: mtu.saturating_sub(TCP_OVER_IPV6) })
         }
         MssClamp::Fixed(mss) => Some(MssLimits { v4: mss, v6: mss }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_header_of_tunnel_mode_copies_from_the_delivery_header() {
-        let header = |source: &str, tos, df| IpHeader {
-            source: source.parse().unwrap(),
-            destination: source.parse().unwrap(),
-            ttl: 9,
-            tos,
-            df,
-        };
-        let fixed = TosPolicy::Dscp(46);
-        for tos in [TosPolicy::Copy, fixed] {
-            for df in [DfPolicy::Copy, DfPolicy::Clear, DfPolicy::Set] {
-                let delivery = header("10.0.0.1", tos, df);
-                let copied = around(&header("192.0.2.1", TosPolicy::Copy, DfPolicy::Copy), &delivery);
-                assert_eq!((copied.tos, copied.df, copied.ttl), (tos, df, 9));
-                let own = around(&header("192.0.2.1", fixed, DfPolicy::Clear), &delivery);
-                assert_eq!((own.tos, own.df), (fixed, DfPolicy::Clear));
-            }
-        }
-        let v6 = header("2001:db8::1", TosPolicy::Copy, DfPolicy::Clear);
-        assert_eq!(around(&header("192.0.2.1", TosPolicy::Copy, DfPolicy::Copy), &v6).df, DfPolicy::Set);
     }
 }
