@@ -66,7 +66,7 @@ program() { printf '%s/%s/release/%s' "$CARGO_TARGET_DIR" "$(host)" "$1"; }
 replay() {
     choose_libclang
     [[ -z "${1:-}" ]] || export GREYHOUND_FUZZ_TARGET="$1"
-    (cd "$fuzz" && cargo test --target-dir "$GREYHOUND_TARGET" --test replay -- --nocapture) |
+    (cd "$fuzz" && cargo test --target-dir "$GREYHOUND_TARGET" --lib --test replay -- --nocapture) |
         grep --line-buffered -v '^/'
 }
 
