@@ -33,11 +33,25 @@ pub(crate) struct Lengths {
     pub inner: usize,
 }
 
+/// What headers in front of a packet take over from it.
+#[derive(Clone, Copy)]
+pub(crate) struct Inside {
+    pub family: Family,
+    pub tos: u8,
+    pub dont_fragment: bool,
+}
+
+impl From<&Parsed> for Inside {
+    fn from(parsed: &Parsed) -> Self {
+        Self { family: parsed.family, tos: parsed.tos, dont_fragment: parsed.dont_fragment }
+    }
+}
+
 /// Puts a template in front of a packet and fills in what depends on the packet.
 #[inline]
 pub(crate) fn encapsulate(
     packet: &mut Packet,
-    inside: &Parsed,
+    inside: Inside,
     template: &Template,
     sealed_bytes: impl Fn(usize) -> usize,
     identification: &mut Identification,

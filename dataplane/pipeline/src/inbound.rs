@@ -32,6 +32,11 @@ impl EspNote {
         Self { outer: note.parsed, port: note.port, sa: SaIndex(0), protection: ProtectionIndex(0) }
     }
 
+    /// A packet whose protection is known; it is open already.
+    pub(crate) fn known(outer: Parsed, port: PortIndex, protection: ProtectionIndex) -> Self {
+        Self { outer, port, sa: SaIndex(0), protection }
+    }
+
     fn esp_offset(&self) -> usize {
         usize::from(self.outer.header_bytes)
     }
@@ -112,7 +117,7 @@ fn open(ctx: &mut Context<'_>, lane: &mut Lane<EspNote>) -> ArrayVec<Result<Open
     outcomes
 }
 
-fn drop_reason(error: OpenError) -> DropReason {
+pub(crate) fn drop_reason(error: OpenError) -> DropReason {
     match error {
         OpenError::Expired => DropReason::SaExpired,
         OpenError::TooShort | OpenError::Misaligned => DropReason::EspTruncated,
@@ -128,7 +133,7 @@ fn drop_reason(error: OpenError) -> DropReason {
 }
 
 /// What the next header says was inside, checked against the SA's mode.
-fn take_out(ctx: &mut Context<'_>, packet: Packet, note: &EspNote, opened: Opened, lanes: &mut Lanes) {
+pub(crate) fn take_out(ctx: &mut Context<'_>, packet: Packet, note: &EspNote, opened: Opened, lanes: &mut Lanes) {
     let Some(protection) = ctx.tables.protections.get(note.protection) else {
         return ctx.drop(packet, DropReason::SpiUnknown);
     };

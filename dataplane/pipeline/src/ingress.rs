@@ -2,7 +2,7 @@
 //! First stage: Ethernet. ARP is answered here; IP packets lose their link header and trailing padding.
 
 use messages::{DropReason, PortIndex};
-use pktbuf::{Batch, Packet};
+use pktbuf::Packet;
 use wire::flow::{self, Parsed};
 use wire::{EtherType, Family, MacAddr, ParseError, ethernet, vlan};
 
@@ -10,16 +10,14 @@ use crate::context::{Context, Note, Origin};
 use crate::dispatch::Lanes;
 use crate::{dispatch, neighbor};
 
-/// Takes a burst as the device gave it.
-pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
-    for packet in batch.drain(..) {
-        match link_header(ctx, port, packet) {
-            Some((packet, EtherType::ARP, _)) => neighbor::arp(ctx, port, packet),
-            Some((packet, ether_type, to_group)) => {
-                network_header(ctx, port, packet, (ether_type, to_group), lanes);
-            }
-            None => {}
+/// Takes a frame as the device gave it.
+pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, frame: Packet, lanes: &mut Lanes) {
+    match link_header(ctx, port, frame) {
+        Some((packet, EtherType::ARP, _)) => neighbor::arp(ctx, port, packet),
+        Some((packet, ether_type, to_group)) => {
+            network_header(ctx, port, packet, (ether_type, to_group), lanes);
         }
+        None => {}
     }
 }
 

@@ -13,6 +13,7 @@ mod context;
 mod counters;
 mod dispatch;
 mod encapsulate;
+mod fast;
 mod forward;
 mod fragment;
 mod gre;
@@ -34,6 +35,8 @@ mod sad;
 #[cfg(test)]
 mod testing;
 mod waiting;
+
+use pipeline::whole_way;
 
 pub use counters::Counters;
 pub use outgoing::Sent;

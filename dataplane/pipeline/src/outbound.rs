@@ -173,7 +173,7 @@ fn dressed(
 ) -> Option<Packet> {
     let template = &encapsulation.template;
     let done =
-        encapsulate::encapsulate(&mut packet, &note.parsed, template, sealed_bytes, ctx.identification)
+        encapsulate::encapsulate(&mut packet, (&note.parsed).into(), template, sealed_bytes, ctx.identification)
             .and_then(|()| number_gre(&mut packet, template.gre_offset, tunnel));
     match done {
         Ok(()) => Some(packet),
@@ -268,7 +268,7 @@ fn stage_and_seal(ctx: &Context<'_>, lane: &mut Lane<SealNote>) -> ArrayVec<Resu
     outcomes
 }
 
-fn drop_reason(error: SealError) -> DropReason {
+pub(crate) fn drop_reason(error: SealError) -> DropReason {
     match error {
         SealError::Expired => DropReason::SaExpired,
         SealError::NotReserved => DropReason::SequenceNotReserved,

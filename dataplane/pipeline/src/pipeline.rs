@@ -17,7 +17,7 @@ use crate::limiter::Limiter;
 use crate::outgoing::{Sent, Transmission};
 use crate::sad::State;
 use crate::waiting::Waiting;
-use crate::{inbound, ingress, neighbor, outbound};
+use crate::{fast, inbound, ingress, neighbor, outbound};
 
 /// What a pipeline is built from.
 pub struct PipelineConfig {
@@ -88,7 +88,7 @@ impl Pipeline {
     /// consumed or is dropped. `batch` is empty afterwards. `now_ns` is a monotonic time in nanoseconds.
     pub fn receive(&mut self, port: PortIndex, batch: &mut Batch, now_ns: u64) {
         self.counters.add(WorkerCounter::Received, batch.len() as u64);
-        self.run(now_ns, |ctx, lanes| ingress::receive(ctx, port, batch, lanes));
+        self.run(now_ns, |ctx, lanes| fast::receive(ctx, port, batch, lanes));
     }
 
     /// Carries packets that other workers handed over, at most a burst of them.
@@ -143,7 +143,7 @@ impl Pipeline {
         self.transmission.held()
     }
 
-    /// Runs `first`, then the way in, the way out, and the way out of what was originated meanwhile.
+    /// Runs `first`, then lets everything go that it has put into the lanes.
     fn run(&mut self, now_ns: u64, first: impl FnOnce(&mut Context<'_>, &mut Lanes)) {
         let state = &self.state;
         let mut ctx = Context {
@@ -164,11 +164,16 @@ impl Pipeline {
         };
         let lanes = &mut self.lanes;
         first(&mut ctx, lanes);
-        inbound::run(&mut ctx, lanes);
-        outbound::run(&mut ctx, &mut lanes.forward);
-        if !ctx.originated.is_empty() {
-            let mut originated = std::mem::take(ctx.originated);
-            outbound::run(&mut ctx, &mut originated);
-        }
+        whole_way(&mut ctx, lanes);
+    }
+}
+
+/// The way in, the way out, and the way out of what was originated meanwhile, for all packets in the lanes.
+pub(crate) fn whole_way(ctx: &mut Context<'_>, lanes: &mut Lanes) {
+    inbound::run(ctx, lanes);
+    outbound::run(ctx, &mut lanes.forward);
+    if !ctx.originated.is_empty() {
+        let mut originated = std::mem::take(ctx.originated);
+        outbound::run(ctx, &mut originated);
     }
 }

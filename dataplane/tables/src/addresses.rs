@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use messages::{Address, IpPrefix, PortIndex};
 
+use crate::filter::Filter;
 use crate::paged::PagedMap;
 
 /// An address of ours.
@@ -22,6 +23,8 @@ pub struct Addresses {
     local: PagedMap<[u64; 3], LocalAddress>,
     /// Broadcast addresses of connected prefixes.
     broadcast: PagedMap<u32, ()>,
+    /// Both of them, IPv4.
+    special: Filter,
     by_port: Arc<[OnPort]>,
 }
 
@@ -71,6 +74,14 @@ impl Addresses {
         }
     }
 
+    /// Whether an IPv4 address is surely neither ours nor a broadcast address: quickly, and sometimes `false` though it
+    /// is true.
+    #[inline]
+    #[must_use]
+    pub fn is_surely_foreign(&self, address: u32) -> bool {
+        !self.special.may_contain(address)
+    }
+
     /// Whether a connected prefix of the port contains `address`.
     #[must_use]
     pub(crate) fn is_connected(&self, port: PortIndex, address: &IpAddr) -> bool {
@@ -87,13 +98,18 @@ impl Addresses {
     pub(crate) fn build(addresses: &BTreeMap<IpAddr, Address>) -> Addresses {
         let mut local = PagedMap::default();
         let mut broadcast = PagedMap::default();
+        let mut special = Filter::for_entries(addresses.len() * 3);
         let mut by_port: Vec<Vec<(IpPrefix, IpAddr)>> = Vec::new();
         for own in addresses.values() {
             // Keys are distinct addresses, and a prefix may be connected twice: neither is an error here.
             let _ = local.insert(address_words(&own.address), LocalAddress { port: own.port });
+            if let IpAddr::V4(address) = own.address {
+                special.insert(address.to_bits());
+            }
             let Some(port) = own.port else { continue };
             for address in broadcasts(&own.address, own.length) {
                 let _ = broadcast.insert(u32::from(address), ());
+                special.insert(address.to_bits());
             }
             by_port.resize_with(by_port.len().max(port.index() + 1), Vec::new);
             by_port[port.index()].push((connected_prefix(own), own.address));
@@ -101,7 +117,7 @@ impl Addresses {
         for list in &mut by_port {
             list.sort_by_key(|(prefix, own)| (core::cmp::Reverse(prefix.length), *own));
         }
-        Addresses { local, broadcast, by_port: by_port.into_iter().map(Into::into).collect() }
+        Addresses { local, broadcast, special, by_port: by_port.into_iter().map(Into::into).collect() }
     }
 }
 

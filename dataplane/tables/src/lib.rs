@@ -22,6 +22,7 @@ mod check;
 mod chunked;
 mod compile;
 mod encapsulation;
+mod filter;
 mod generation;
 mod hash;
 mod limits;

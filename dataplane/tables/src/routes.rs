@@ -58,11 +58,18 @@ impl Routes {
     #[must_use]
     pub fn lookup(&self, destination: &IpAddr) -> Option<NextStep> {
         let leaf = match destination {
-            IpAddr::V4(address) => self.v4.lookup(u32::from(*address)),
+            IpAddr::V4(address) => return self.lookup_v4(u32::from(*address)),
             IpAddr::V6(address) if address.is_unicast_link_local() => return Some(NextStep::Discard),
             IpAddr::V6(address) => self.v6.lookup(u128::from(*address)),
         };
         leaf.step(&self.steps)
+    }
+
+    /// The next step towards an IPv4 destination; `None` without a route.
+    #[inline]
+    #[must_use]
+    pub fn lookup_v4(&self, destination: u32) -> Option<NextStep> {
+        self.v4.lookup(destination).step(&self.steps)
     }
 
     pub(crate) fn build(routes: &BTreeMap<IpPrefix, NextStep>) -> Routes {

@@ -102,6 +102,16 @@ impl Tunnels {
         }
     }
 
+    /// The tunnel that needs a protection, if exactly one does.
+    #[inline]
+    #[must_use]
+    pub fn only_one_of(&self, protection: ProtectionIndex) -> Option<&Tunnel> {
+        match self.of_protection(protection) {
+            [tunnel] => self.get(*tunnel),
+            _ => None,
+        }
+    }
+
     /// All tunnels by index.
     pub fn iter(&self) -> impl Iterator<Item = &Tunnel> {
         self.entries.iter().map(|(_, tunnel)| tunnel)
@@ -120,6 +130,7 @@ impl Tunnels {
     }
 
     /// The tunnels that need a protection.
+    #[inline]
     pub(crate) fn of_protection(&self, protection: ProtectionIndex) -> &[TunnelIndex] {
         self.by_protection.get(protection.index()).map_or(&[], Vec::as_slice)
     }

@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The way in of a plain ESP packet: SA → open the burst → GRE → a plain packet inside → onward.
+//!
+//! [`Arrival::find`] changes nothing. Once a packet is open, [`Delivery::find`] looks whether what was inside goes the
+//! common way; if not, [`crate::inbound::take_out`] goes on with it.
+
+use core::net::{IpAddr, Ipv4Addr};
+
+use arrayvec::ArrayVec;
+use esp::{OpenBurst, OpenError, Opened};
+use messages::{DropReason, EspMode, PortIndex, PortSide, WorkerCounter};
+use pktbuf::{BURST, Packet};
+use tables::{NextStep, ProtectionEntry, Tunnel};
+use wire::{Ecn, EtherType, IpProtocol, MacAddr, ecn, ipv4};
+
+use super::outbound::Departure;
+use super::plain::{Plain, is_ordinary};
+use super::{Sorter, resolved, spend_hop};
+use crate::context::Context;
+use crate::dispatch::Lanes;
+use crate::inbound::{EspNote, drop_reason, take_out};
+use crate::lane::Lane;
+use crate::outgoing::{ClearancePass, Outgoing};
+use crate::sad::InboundEntry;
+use crate::{ingress, link};
+
+/// GRE's first word without options, and with a key (RFC 2890 §2), both around IPv4.
+const GRE_PLAIN: u32 = EtherType::IPV4.0 as u32;
+const GRE_WITH_KEY: u32 = 0x2000_0000 | GRE_PLAIN;
+
+/// An ESP packet of an SA of ours.
+#[derive(Clone, Copy)]
+pub(crate) struct Arrival<'a> {
+    tos: u8,
+    port: PortIndex,
+    entry: &'a InboundEntry,
+    protection: &'a ProtectionEntry,
+}
+
+impl<'a> Arrival<'a> {
+    /// The SA of a plain ESP packet for us, if this worker owns it and the packet goes between its ends.
+    #[inline(always)]
+    pub(crate) fn find(ctx: &Context<'a>, port: PortIndex, plain: &Plain) -> Option<Self> {
+        let [high, low] = plain.ports;
+        let spi = u32::from(high) << 16 | u32::from(low);
+        let (sa, protection) = ctx.tables.sas.inbound(spi)?;
+        let protection = ctx.tables.protections.get(protection)?;
+        let entry = ctx.sad.inbound(sa)?;
+        let is_ours = entry.owner == ctx.worker
+            && is(protection.remote, plain.source)
+            && is(protection.local, plain.destination);
+        is_ours.then_some(Self { tos: plain.tos, port, entry, protection })
+    }
+}
+
+#[inline(always)]
+fn is(address: IpAddr, bits: u32) -> bool {
+    matches!(address, IpAddr::V4(address) if address.to_bits() == bits)
+}
+
+/// Opens packets, each with its outer header in front, and carries on with what was inside.
+pub(crate) fn open<'a>(
+    ctx: &mut Context<'a>,
+    sorter: &mut Sorter<'a>,
+    lane: &mut Lane<Arrival<'a>>,
+    lanes: &mut Lanes,
+) {
+    if lane.is_empty() {
+        return;
+    }
+    let outcomes = open_burst(ctx, lane);
+    for ((packet, arrival), outcome) in lane.drain().zip(outcomes) {
+        match outcome {
+            Ok(opened) => {
+                ctx.counters.add(WorkerCounter::Opened, 1);
+                carry_on(ctx, sorter, packet, &arrival, opened, lanes);
+            }
+            Err(error) => ctx.drop(packet, drop_reason(error)),
+        }
+    }
+}
+
+/// Checks, opens, checks again and strips: one outcome for each packet of the lane.
+#[inline]
+fn open_burst(
+    ctx: &Context<'_>,
+    lane: &mut Lane<Arrival<'_>>,
+) -> ArrayVec<Result<Opened, OpenError>, BURST> {
+    let mut burst = OpenBurst::new(ctx.now_ns);
+    let mut staged: ArrayVec<Result<(), OpenError>, BURST> = ArrayVec::new();
+    for (packet, arrival) in lane.iter_mut() {
+        staged.push(burst.push(packet, ipv4::HEADER_BYTES, &arrival.entry.sa));
+    }
+    let mut opened = burst.open().into_iter();
+    staged
+        .into_iter()
+        .map(|pushed| pushed.and_then(|()| opened.next().unwrap_or(Err(OpenError::BurstFull))))
+        .collect()
+}
+
+#[inline]
+fn carry_on<'a>(
+    ctx: &mut Context<'a>,
+    sorter: &mut Sorter<'a>,
+    packet: Packet,
+    arrival: &Arrival<'a>,
+    opened: Opened,
+    lanes: &mut Lanes,
+) {
+    let Some(delivery) = Delivery::find(ctx, &packet, arrival, &opened) else {
+        return sorter.exception(ctx, lanes, |ctx, lanes| the_whole_way(ctx, packet, arrival, opened, lanes));
+    };
+    sorter.common(ctx, lanes);
+    delivery.carry_out(ctx, sorter, packet);
+}
+
+/// What no [`Delivery`] was found for.
+#[cold]
+fn the_whole_way(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    arrival: &Arrival<'_>,
+    opened: Opened,
+    lanes: &mut Lanes,
+) {
+    match ingress::parse(packet) {
+        Ok((packet, outer)) => {
+            let note = EspNote::known(outer, arrival.port, arrival.protection.protection);
+            take_out(ctx, packet, &note, opened, lanes);
+        }
+        Err((packet, reason)) => ctx.drop(packet, reason),
+    }
+}
+
+/// Where a plain packet goes that came out of a tunnel.
+struct Delivery<'a> {
+    tunnel: &'a Tunnel,
+    /// Where the payload packet begins.
+    offset: usize,
+    plain: Plain,
+    onward: Onward<'a>,
+}
+
+enum Onward<'a> {
+    /// Out of a protected port, in clear.
+    Port(PortIndex, MacAddr),
+    /// From branch to branch: into another tunnel.
+    Tunnel(Departure<'a>),
+}
+
+impl<'a> Delivery<'a> {
+    #[inline(always)]
+    fn find(ctx: &Context<'a>, packet: &Packet, arrival: &Arrival<'a>, opened: &Opened) -> Option<Self> {
+        let data = packet.data().get(..opened.payload.end)?;
+        let tunnel = ctx.tables.tunnels.only_one_of(arrival.protection.protection)?;
+        let (gre_offset, outer_ecn) = delivery_header(data, tunnel, arrival, opened)?;
+        let offset = gre_offset + gre_header_bytes(data.get(gre_offset..)?, tunnel)?;
+        let plain = Plain::parse(data.get(offset..)?)?;
+        let ecn_stays = ecn::decapsulate(outer_ecn, Ecn::of_tos(plain.tos)) == Ok(Ecn::of_tos(plain.tos));
+        let is_common = ecn_stays
+            && plain.ttl > 1
+            && !(plain.is_syn && tunnel.mss.is_some())
+            && is_foreign_host(ctx, plain.source)
+            && is_foreign_host(ctx, plain.destination)
+            && (!tunnel.strict_source || is_routed_to(ctx, tunnel, plain.source));
+        is_common.then_some(())?;
+        let onward = Onward::find(ctx, &plain)?;
+        Some(Self { tunnel, offset, plain, onward })
+    }
+
+    #[inline(always)]
+    fn carry_out(self, ctx: &mut Context<'a>, sorter: &mut Sorter<'a>, mut packet: Packet) {
+        self.tunnel.state.count_in(ctx.worker, u64::from(self.plain.total_bytes));
+        if packet.trim_front(self.offset).is_err() {
+            return ctx.drop(packet, DropReason::GreMalformed);
+        }
+        packet.truncate(usize::from(self.plain.total_bytes));
+        match self.onward {
+            Onward::Port(port, destination) => {
+                spend_hop(&mut packet);
+                let outgoing = Outgoing::clear(packet, ClearancePass::from_bypass());
+                link::transmit(ctx, port, destination, outgoing);
+            }
+            Onward::Tunnel(departure) => sorter.depart(ctx, packet, departure),
+        }
+    }
+}
+
+impl<'a> Onward<'a> {
+    #[inline(always)]
+    fn find(ctx: &Context<'a>, plain: &Plain) -> Option<Self> {
+        match ctx.tables.routes.lookup_v4(plain.destination) {
+            Some(NextStep::Port { port, neighbor }) => {
+                let entry = ctx.tables.ports.get(port)?;
+                let in_clear = entry.side == PortSide::Protected && plain.total_bytes <= entry.mtu;
+                in_clear.then_some(())?;
+                Some(Self::Port(port, resolved(ctx, port, neighbor, plain.destination)?))
+            }
+            step => Departure::find(ctx, *plain, step).map(Self::Tunnel),
+        }
+    }
+}
+
+/// Where GRE begins, and the ECN field around it: behind the outer header in transport mode, behind a plain delivery
+/// header in tunnel mode.
+#[inline(always)]
+fn delivery_header(
+    data: &[u8],
+    tunnel: &Tunnel,
+    arrival: &Arrival<'_>,
+    opened: &Opened,
+) -> Option<(usize, Ecn)> {
+    let ProtectionEntry { local, remote, .. } = arrival.protection;
+    let outer_ecn = Ecn::of_tos(arrival.tos);
+    match (arrival.protection.mode, opened.next_header) {
+        (EspMode::Transport, IpProtocol::GRE) => {
+            let is_its_own = tunnel.source == *local && tunnel.destination == *remote;
+            is_its_own.then_some((opened.payload.start, outer_ecn))
+        }
+        (EspMode::Tunnel, IpProtocol::IPV4) => {
+            let delivery = Plain::parse(data.get(opened.payload.start..)?)?;
+            let is_its_own = delivery.protocol == IpProtocol::GRE
+                && is(tunnel.source, delivery.destination)
+                && is(tunnel.destination, delivery.source)
+                && opened.payload.start + usize::from(delivery.total_bytes) == data.len();
+            is_its_own.then_some(())?;
+            let combined = ecn::decapsulate(outer_ecn, Ecn::of_tos(delivery.tos)).ok()?;
+            Some((opened.payload.start + ipv4::HEADER_BYTES, combined))
+        }
+        _ => None,
+    }
+}
+
+/// Length of a GRE header that has nothing but the tunnel's key, if it has one.
+#[inline(always)]
+fn gre_header_bytes(gre: &[u8], tunnel: &Tunnel) -> Option<usize> {
+    let (word, rest) = gre.split_first_chunk()?;
+    let has_common_options = !tunnel.gre.sequence;
+    match (u32::from_be_bytes(*word), tunnel.gre.key) {
+        (GRE_PLAIN, None) if has_common_options => Some(4),
+        (GRE_WITH_KEY, Some(key)) if has_common_options => {
+            (u32::from_be_bytes(*rest.first_chunk()?) == key).then_some(8)
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+pub(super) fn is_foreign_host(ctx: &Context<'_>, address: u32) -> bool {
+    is_ordinary(address) && ctx.tables.addresses.is_surely_foreign(address)
+}
+
+fn is_routed_to(ctx: &Context<'_>, tunnel: &Tunnel, address: u32) -> bool {
+    matches!(ctx.tables.routes.lookup_v4(address), Some(NextStep::Tunnel(found)) if found == tunnel.tunnel)
+}
+
+/// Whether ESP to this address is for us.
+#[inline(always)]
+pub(super) fn is_local(ctx: &Context<'_>, address: u32) -> bool {
+    ctx.tables.addresses.is_local(&IpAddr::V4(Ipv4Addr::from_bits(address)))
+}

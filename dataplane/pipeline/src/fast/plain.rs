@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What a plain packet is: IPv4 without options, whole, between two hosts. Everything else is not for the fast path.
+
+use wire::checksum::Sum;
+use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
+
+/// The shortest plain packet: header and ports.
+const BYTES_MIN: usize = ipv4::HEADER_BYTES + 4;
+const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
+/// MF, fragment offset, and the reserved bit.
+const FRAGMENT_BITS: u16 = 0xbfff;
+const DONT_FRAGMENT: u16 = 0x4000;
+/// Behind the IP header, where TCP has its flags; and the flag.
+const TCP_FLAGS_OFFSET: usize = ipv4::HEADER_BYTES + 13;
+const TCP_SYN: u8 = 0x02;
+
+/// The original headers of a plain packet: what QoS pre-classify keeps through encapsulation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plain {
+    pub source: u32,
+    pub destination: u32,
+    /// Of the upper layer, whatever stands there.
+    pub ports: [u16; 2],
+    pub total_bytes: u16,
+    pub protocol: IpProtocol,
+    pub tos: u8,
+    pub ttl: u8,
+    pub dont_fragment: bool,
+    /// A TCP segment that opens a connection.
+    pub is_syn: bool,
+}
+
+impl Plain {
+    /// The packet at the front of `l3`, if it is plain and its header checksum is right.
+    #[inline(always)]
+    pub(crate) fn parse(l3: &[u8]) -> Option<Self> {
+        let header: &[u8; BYTES_MIN] = l3.first_chunk()?;
+        let (ip, ports): (&[u8; ipv4::HEADER_BYTES], _) = header.split_first_chunk()?;
+        let [version_ihl, tos, a, b, _, _, c, d, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
+        let total_bytes = u16::from_be_bytes([a, b]);
+        let flags_offset = u16::from_be_bytes([c, d]);
+        let is_plain = version_ihl == VERSION_4_WITHOUT_OPTIONS
+            && flags_offset & FRAGMENT_BITS == 0
+            && (BYTES_MIN..=l3.len()).contains(&usize::from(total_bytes))
+            && Sum::of(ip).is_valid();
+        let protocol = IpProtocol(protocol);
+        let &[p0, p1, p2, p3] = ports.first_chunk()?;
+        is_plain.then_some(())?;
+        let is_syn = match protocol {
+            IpProtocol::TCP => l3.get(TCP_FLAGS_OFFSET)? & TCP_SYN != 0,
+            _ => false,
+        };
+        Some(Self {
+            source: u32::from_be_bytes([s0, s1, s2, s3]),
+            destination: u32::from_be_bytes([d0, d1, d2, d3]),
+            ports: [u16::from_be_bytes([p0, p1]), u16::from_be_bytes([p2, p3])],
+            total_bytes,
+            protocol,
+            tos,
+            ttl,
+            dont_fragment: flags_offset & DONT_FRAGMENT != 0,
+            is_syn,
+        })
+    }
+}
+
+/// The IPv4 packet, and what may follow it, in a frame for `mac`.
+#[inline(always)]
+pub(crate) fn ipv4_in(frame: &[u8], mac: MacAddr) -> Option<&[u8]> {
+    let (header, l3) = frame.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
+    let [a, b, c, d, e, f, .., high, low] = *header;
+    ([a, b, c, d, e, f] == mac.0 && u16::from_be_bytes([high, low]) == EtherType::IPV4.0).then_some(l3)
+}
+
+/// Whether an address is one that a host may have and that is not special in any way; `false` says nothing.
+///
+/// Not 0/8, 127/8, 169.254/16, nor from 224.0.0.0 on (RFC 6890, RFC 1112).
+#[inline(always)]
+pub(crate) fn is_ordinary(address: u32) -> bool {
+    let [first, ..] = address.to_be_bytes();
+    (1..224).contains(&first) && first != 127 && address >> 16 != 0xa9fe
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+    use wire::Family;
+    use wire::address::is_host;
+    use wire::flow::{self, Fragment};
+
+    use super::*;
+
+    fn packet() -> impl Strategy<Value = Vec<u8>> {
+        let header = (any::<[u8; 8]>(), 0..8u8, prop::sample::select(vec![0u16, 0x4000, 0x2000, 7, 0x8000]));
+        (header, 0..60usize, any::<[u8; 4]>(), prop::sample::select(vec![1u8, 6, 17, 47, 50])).prop_map(
+            |((addresses, tos, flags), payload, upper, protocol)| {
+                let [a, b, c, d, e, f, g, h] = addresses;
+                let repr = ipv4::Repr {
+                    tos,
+                    payload_bytes: payload as u16,
+                    ..ipv4::Repr::new([a, b, c, d].into(), [e, f, g, h].into(), IpProtocol(protocol))
+                };
+                let mut bytes = vec![0x5a; 20 + payload];
+                repr.emit(&mut bytes).unwrap();
+                bytes[6..8].copy_from_slice(&flags.to_be_bytes());
+                ipv4::Header::split_mut(&mut bytes).unwrap().0.fill_checksum();
+                for (byte, value) in bytes[20..].iter_mut().zip(upper) {
+                    *byte = value;
+                }
+                bytes
+            },
+        )
+    }
+
+    proptest! {
+        /// A plain packet is one that the whole parser takes, and both say the same of it.
+        #[test]
+        fn what_is_plain_is_parsed_alike(mut bytes in packet(), at in 0..80usize, flip in 0..4u8) {
+            if flip == 0 && let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 0x10;
+            }
+            if let Some(plain) = Plain::parse(&bytes) {
+                let parsed = flow::parse(&bytes).unwrap();
+                prop_assert_eq!(parsed.family, Family::Ipv4);
+                prop_assert_eq!(parsed.fragment, Fragment::None);
+                prop_assert!(!parsed.has_options);
+                prop_assert_eq!(parsed.source, Ipv4Addr::from(plain.source));
+                prop_assert_eq!(parsed.destination, Ipv4Addr::from(plain.destination));
+                prop_assert_eq!(parsed.total_bytes, plain.total_bytes);
+                prop_assert_eq!(parsed.protocol, plain.protocol);
+                prop_assert_eq!((parsed.tos, parsed.ttl), (plain.tos, plain.ttl));
+                prop_assert_eq!(parsed.dont_fragment, plain.dont_fragment);
+                if parsed.protocol.has_ports() {
+                    prop_assert_eq!([parsed.source_port, parsed.destination_port], plain.ports);
+                }
+            }
+        }
+
+        #[test]
+        fn an_ordinary_address_is_a_host_and_not_link_local(address: u32) {
+            let ip = Ipv4Addr::from(address);
+            if is_ordinary(address) {
+                prop_assert!(is_host(ip.into()) && !ip.is_link_local());
+            }
+        }
+    }
+
+    #[test]
+    fn a_common_packet_is_plain() {
+        let repr = ipv4::Repr {
+            payload_bytes: 8,
+            ..ipv4::Repr::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), IpProtocol::UDP)
+        };
+        let mut bytes = [0; 28];
+        repr.emit(&mut bytes).unwrap();
+        assert!(Plain::parse(&bytes).is_some());
+        assert!(is_ordinary(0x0a00_0001) && !is_ordinary(0xa9fe_0001) && !is_ordinary(0xe000_0001));
+    }
+}
