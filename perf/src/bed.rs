@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The test bed: a headend that seals and a headend that opens what the first has sealed, `tunnels` tunnels between them.
+//! The test bed: a headend that seals and a headend that opens what the first has sealed, each loaded with the whole
+//! [`profile`](crate::profile).
 //!
 //! ```text
 //!   frames → LAN [sealer] WAN → sealed frames → WAN [opener] LAN → frames
 //! ```
+//!
+//! Not here: packets ([`traffic`](crate::traffic)), clocks ([`path`](crate::path)).
 
 use core::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use aead::Engine;
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use dataplane::installer::Installer;
 use dataplane::store::SequenceStore;
 use messages::{
@@ -20,18 +24,22 @@ use messages::{
 use pipeline::{Pipeline, PipelineConfig};
 use pktbuf::Pool;
 use tables::{Limits, Neighbors, PortLimits};
-use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
+use wire::{Family, MacAddr};
+
+use crate::profile::{self, PROTECTED_BY_POLICY, REPLAY_WINDOW, Routes};
 
 /// The port towards the sites.
 pub const LAN: PortIndex = PortIndex(0);
 /// The port between the headends.
 pub const WAN: PortIndex = PortIndex(1);
+/// Longest IP packet of both ports, as `dataplane.toml` has it by default.
+pub const MTU: u16 = 1_500;
 
-const MTU: u16 = 9_216;
-const REPLAY_WINDOW: u16 = 1_024;
+/// Buffers for packets that a headend makes itself: here none.
+const ORIGINATED: usize = 64;
 
-/// What is measured.
-#[derive(Clone, Copy, Debug)]
+/// How the headends are configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
     /// Tunnels, each with an SA of its own each way.
     pub tunnels: u32,
@@ -41,26 +49,100 @@ pub struct Setting {
     pub key_bits: u16,
     /// Extended sequence numbers.
     pub esn: bool,
+    /// IPv4 or IPv6 inside.
+    pub family: Family,
+    /// Workers that the headends are made for.
+    pub workers: u16,
     /// The engine.
     pub engine: Engine,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Role {
+/// Which of the two headends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Clear in at [`LAN`], sealed out at [`WAN`].
     Sealer,
+    /// Sealed in at [`WAN`], clear out at [`LAN`].
     Opener,
 }
 
-/// Both headends.
+impl Role {
+    fn peer(self) -> Self {
+        if self == Self::Sealer { Self::Opener } else { Self::Sealer }
+    }
+}
+
+/// One headend without ports: what runs on it, and what keeps it running.
+pub struct Headend {
+    /// Builds its states and looks after its SAs.
+    pub installer: Installer,
+    /// What a worker's pipeline is made from, once for each worker.
+    configs: Vec<PipelineConfig>,
+    /// How long staging and compiling took.
+    pub built_in: Duration,
+    /// Memory that it takes in this process.
+    pub memory_bytes: u64,
+    _directory: tempfile::TempDir,
+}
+
+impl Headend {
+    /// Builds it and commits the whole profile.
+    ///
+    /// # Errors
+    /// Memory, disk, or a configuration that is refused.
+    pub fn new(role: Role, setting: &Setting) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let before = resident_bytes();
+        let start = Instant::now();
+        let neighbors = Arc::new(Neighbors::new(1 << 16));
+        let limits = Limits {
+            sas_max: setting.tunnels.max(1) * 2,
+            tunnels_max: setting.tunnels,
+            workers: setting.workers,
+            ports: vec![PortLimits { mtu_max: MTU }; 2],
+        };
+        let store = SequenceStore::init(directory.path(), false)?;
+        let mut installer = Installer::new(setting.engine, limits, Arc::clone(&neighbors), Some(store));
+        installer.begin(1, Base::Empty);
+        objects(role, setting)?.iter().for_each(|object| installer.put(object));
+        let state = installer.commit(1, 0)?;
+        let built_in = start.elapsed();
+        let pool = Pool::memory(ORIGINATED, usize::from(MTU) + 64)?;
+        let config = |worker| PipelineConfig {
+            worker: WorkerId(worker),
+            workers: setting.workers,
+            macs: [LAN, WAN].map(|port| mac(role, port).0).into(),
+            pool: pool.clone(),
+            neighbors: Arc::clone(&neighbors),
+            state: Arc::clone(&state),
+        };
+        Ok(Self {
+            configs: (0..setting.workers).map(config).collect(),
+            built_in,
+            memory_bytes: resident_bytes().saturating_sub(before),
+            installer,
+            _directory: directory,
+        })
+    }
+
+    /// What the next worker's pipeline is to be made from; none when every worker has its own.
+    pub fn next_config(&mut self) -> Option<PipelineConfig> {
+        (!self.configs.is_empty()).then(|| self.configs.remove(0))
+    }
+
+    fn pipeline(&mut self) -> anyhow::Result<Pipeline> {
+        Ok(Pipeline::new(self.next_config().context("a worker")?))
+    }
+}
+
+/// Both headends, one worker each.
 pub struct Bed {
     /// Takes frames at [`LAN`], sends sealed ones at [`WAN`].
     pub sealer: Pipeline,
     /// Takes those at [`WAN`], sends frames at [`LAN`].
     pub opener: Pipeline,
-    /// Buffers for the frames.
-    pub pool: Pool,
-    installers: [Installer; 2],
-    _state: tempfile::TempDir,
+    /// Their tables and SAs: sealer, opener.
+    pub headends: [Headend; 2],
 }
 
 impl Bed {
@@ -68,12 +150,10 @@ impl Bed {
     ///
     /// # Errors
     /// Memory, disk, or a configuration that is refused.
-    pub fn new(setting: &Setting, buffers: usize) -> anyhow::Result<Self> {
-        let state = tempfile::tempdir()?;
-        let pool = Pool::memory(buffers + 512, usize::from(MTU) + 64)?;
-        let (sealer, a) = headend(Role::Sealer, setting, &pool, &state.path().join("a"))?;
-        let (opener, b) = headend(Role::Opener, setting, &pool, &state.path().join("b"))?;
-        Ok(Self { sealer, opener, pool, installers: [a, b], _state: state })
+    pub fn new(setting: &Setting) -> anyhow::Result<Self> {
+        let mut sealer = Headend::new(Role::Sealer, setting)?;
+        let mut opener = Headend::new(Role::Opener, setting)?;
+        Ok(Self { sealer: sealer.pipeline()?, opener: opener.pipeline()?, headends: [sealer, opener] })
     }
 
     /// What housekeeping does beside the workers: reserves sequence numbers ahead.
@@ -81,109 +161,74 @@ impl Bed {
     /// # Errors
     /// The store cannot be written.
     pub fn housekeep(&mut self) -> anyhow::Result<()> {
-        for installer in &mut self.installers {
-            installer.extend_limits()?;
+        for headend in &mut self.headends {
+            headend.installer.extend_limits()?;
         }
         Ok(())
     }
 }
 
-/// A UDP frame of `bytes` bytes of IP towards tunnel `tunnel`, of flow `flow`.
+/// What this process has in memory (Linux, proc(5): the second number of statm, in pages).
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// Everything a headend is configured with.
 ///
 /// # Errors
-/// If `bytes` is shorter than the headers.
-pub fn frame(tunnel: u32, flow: u16, bytes: usize) -> anyhow::Result<Vec<u8>> {
-    let mut frame = vec![0; ethernet::HEADER_BYTES + bytes];
-    let link = ethernet::Repr {
-        destination: mac(Role::Sealer, LAN),
-        source: MacAddr([2, 9, 9, 9, 9, 9]),
-        ether_type: EtherType::IPV4,
-    };
-    link.emit(&mut frame).map_err(|error| anyhow!("{error}"))?;
-    let payload =
-        bytes.checked_sub(ipv4::HEADER_BYTES + 8).context("an IP packet here has at least 28 bytes")?;
-    let ip = ipv4::Repr {
-        payload_bytes: u16::try_from(payload + 8)?,
-        ttl: 64,
-        ..ipv4::Repr::new(Ipv4Addr::new(172, 16, 0, 2), site(tunnel), IpProtocol::UDP)
-    };
-    let body = &mut frame[ethernet::HEADER_BYTES..];
-    ip.emit(body).map_err(|error| anyhow!("{error}"))?;
-    let ports = [4_000 + flow, 5_000, u16::try_from(payload + 8)?, 0];
-    for (word, bytes) in ports.iter().zip(body[ipv4::HEADER_BYTES..].chunks_exact_mut(2)) {
-        bytes.copy_from_slice(&word.to_be_bytes());
-    }
-    Ok(frame)
-}
-
-fn headend(
-    role: Role,
-    setting: &Setting,
-    pool: &Pool,
-    state: &std::path::Path,
-) -> anyhow::Result<(Pipeline, Installer)> {
-    std::fs::create_dir(state)?;
-    let neighbors = Arc::new(Neighbors::new(1 << 16));
-    let limits = Limits {
-        sas_max: setting.tunnels.max(1) * 2,
-        tunnels_max: setting.tunnels,
-        workers: 1,
-        ports: vec![PortLimits { mtu_max: MTU }; 2],
-    };
-    let store = SequenceStore::init(state, false)?;
-    let mut installer = Installer::new(setting.engine, limits, Arc::clone(&neighbors), Some(store));
-    installer.begin(1, Base::Empty);
-    objects(role, setting)?.iter().for_each(|object| installer.put(object));
-    let state = installer.commit(1, 0)?;
-    let pipeline = Pipeline::new(PipelineConfig {
-        worker: WorkerId(0),
-        workers: 1,
-        macs: [LAN, WAN].map(|port| mac(role, port).0).into(),
-        pool: pool.clone(),
-        neighbors,
-        state,
-    });
-    Ok((pipeline, installer))
-}
-
-fn objects(role: Role, setting: &Setting) -> anyhow::Result<Vec<Object>> {
-    let peer = if role == Role::Sealer { Role::Opener } else { Role::Sealer };
-    let mut objects = Vec::new();
-    for (port, side) in [(LAN, PortSide::Protected), (WAN, PortSide::Unprotected)] {
-        objects.push(Object::Port(PortSettings { port, mtu: MTU, side, answer_ping: false }));
-    }
-    for (port, address, length) in [(LAN, lan(role), 24), (WAN, wan(role), 24)] {
-        objects.push(Object::Address(Address { port: Some(port), address: address.into(), length }));
-    }
-    let far = lan_neighbor(role);
-    objects.push(Object::Neighbor(StaticNeighbor {
-        port: LAN,
-        address: far.into(),
-        mac: [2, 9, 9, 9, 9, 9],
-    }));
-    objects.push(Object::Neighbor(StaticNeighbor {
-        port: WAN,
-        address: wan(peer).into(),
-        mac: mac(peer, WAN).0,
-    }));
-    let everything_at_home = IpPrefix { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), length: 0 };
-    let home = RouteTarget::Port { port: LAN, next_hop: Some(far.into()) };
-    objects.push(Object::Route(Route { prefix: everything_at_home, target: home }));
-    let to_peer = RouteTarget::Port { port: WAN, next_hop: Some(wan(peer).into()) };
-    objects.push(Object::Route(Route {
-        prefix: IpPrefix { address: Ipv4Addr::from(endpoints(peer)).into(), length: 8 },
-        target: to_peer,
-    }));
+/// A key of an impossible length.
+pub fn objects(role: Role, setting: &Setting) -> anyhow::Result<Vec<Object>> {
+    let mut objects = links(role, setting.family);
+    objects.extend(routes(role, setting));
     for tunnel in 0..setting.tunnels {
-        objects.extend(tunnel_objects(role, peer, setting, tunnel)?);
+        objects.extend(tunnel_objects(role, setting, tunnel)?);
     }
+    let ends = |tunnel| (endpoint(role, tunnel).into(), endpoint(role.peer(), tunnel).into());
+    objects.extend(profile::policies(WAN, setting.tunnels, ends).into_iter().map(Object::Policy));
     Ok(objects)
 }
 
-fn tunnel_objects(role: Role, peer: Role, setting: &Setting, number: u32) -> anyhow::Result<Vec<Object>> {
-    // The opener holds the address of every branch; the sealer, as a hub, has one of its own for all of them.
+/// Ports, their addresses and neighbours.
+fn links(role: Role, family: Family) -> Vec<Object> {
+    let port = |port, side| Object::Port(PortSettings { port, mtu: MTU, side, answer_ping: false });
+    let address = |port, address, length| Object::Address(Address { port: Some(port), address, length });
+    let neighbor = |port, address, mac| Object::Neighbor(StaticNeighbor { port, address, mac });
+    let peer = role.peer();
+    let inside = if family == Family::Ipv4 { 24 } else { 64 };
+    vec![
+        port(LAN, PortSide::Protected),
+        port(WAN, PortSide::Unprotected),
+        address(LAN, lan(role, family, 1), inside),
+        address(WAN, wan(role).into(), 24),
+        neighbor(LAN, lan(role, family, 9), core_mac().0),
+        neighbor(WAN, wan(peer).into(), mac(peer, WAN).0),
+    ]
+}
+
+/// The way to the other headend, and the profile's routes: into the tunnels at the sealer, to the core at the opener.
+fn routes(role: Role, setting: &Setting) -> Vec<Object> {
+    let Setting { family, tunnels, .. } = *setting;
+    let core = RouteTarget::Port { port: LAN, next_hop: Some(lan(role, family, 9)) };
+    let peer = RouteTarget::Port { port: WAN, next_hop: Some(wan(role.peer()).into()) };
+    let route = |prefix, target| Object::Route(Route { prefix, target });
+    let delivery = IpPrefix { address: Ipv4Addr::from(endpoints(role.peer())).into(), length: 8 };
+    let mut objects = vec![route(delivery, peer)];
+    let into = |tunnel: Option<u32>| match (role, tunnel) {
+        (Role::Sealer, Some(tunnel)) => RouteTarget::Tunnel(TunnelIndex(tunnel)),
+        _ => core,
+    };
+    let scattered = Routes::new(tunnels);
+    let own = (0..tunnels).map(|tunnel| (Routes::own(tunnel), Some(tunnel)));
+    let all = scattered.scattered().chain(own);
+    objects.extend(all.map(|(prefix, tunnel)| route(profile::prefix(family, prefix), into(tunnel))));
+    objects
+}
+
+fn tunnel_objects(role: Role, setting: &Setting, number: u32) -> anyhow::Result<Vec<Object>> {
     let near: IpAddr = endpoint(role, number).into();
-    let far: IpAddr = endpoint(peer, number).into();
+    let far: IpAddr = endpoint(role.peer(), number).into();
     let (tunnel, protection) = (TunnelIndex(number), ProtectionIndex(number));
     let mut objects = vec![
         Object::Address(Address { port: None, address: near, length: 32 }),
@@ -201,7 +246,8 @@ fn tunnel_objects(role: Role, peer: Role, setting: &Setting, number: u32) -> any
             source: near,
             destination: far,
             gre: GreOptions { key: None, checksum: false, sequence: false },
-            protection: Some(protection),
+            // The first ones are led to their protection by the SPD.
+            protection: (number >= PROTECTED_BY_POLICY).then_some(protection),
             tos: TosPolicy::Copy,
             df: DfPolicy::Copy,
             ttl: 64,
@@ -210,10 +256,6 @@ fn tunnel_objects(role: Role, peer: Role, setting: &Setting, number: u32) -> any
             strict_source: false,
         }),
     ];
-    if role == Role::Sealer {
-        let prefix = IpPrefix { address: site(number).into(), length: 32 };
-        objects.push(Object::Route(Route { prefix, target: RouteTarget::Tunnel(tunnel) }));
-    }
     for direction in [Direction::Inbound, Direction::Outbound] {
         objects.push(Object::Sa(sa(role, setting, number, direction)?));
     }
@@ -221,16 +263,13 @@ fn tunnel_objects(role: Role, peer: Role, setting: &Setting, number: u32) -> any
 }
 
 fn sa(role: Role, setting: &Setting, number: u32, direction: Direction) -> anyhow::Result<Sa> {
-    let from_sealer = (role == Role::Sealer) == (direction == Direction::Outbound);
-    let mut keymat = vec![u8::from(from_sealer); usize::from(setting.key_bits / 8) + 4];
-    keymat[1..5].copy_from_slice(&number.to_be_bytes());
-    let secret = Secret::from_keymat(&keymat).context("a key of 128, 192 or 256 bits")?;
+    let sealed_by = if direction == Direction::Outbound { role } else { role.peer() };
     Ok(Sa {
         sa: SaIndex(number * 2 + u32::from(direction == Direction::Outbound)),
         protection: ProtectionIndex(number),
         direction,
-        spi: 0x1_0000 + number,
-        key: Key { secret, icv_bytes: 16 },
+        spi: spi(number),
+        key: Key { secret: secret(setting.key_bits, sealed_by, number)?, icv_bytes: 16 },
         esn: setting.esn,
         replay_window: if direction == Direction::Inbound { REPLAY_WINDOW } else { 0 },
         class_group: 0,
@@ -240,25 +279,42 @@ fn sa(role: Role, setting: &Setting, number: u32, direction: Direction) -> anyho
     })
 }
 
-fn mac(role: Role, port: PortIndex) -> MacAddr {
+/// The SPI of both SAs of a tunnel.
+#[must_use]
+pub fn spi(tunnel: u32) -> u32 {
+    0x1_0000 + tunnel
+}
+
+/// Key and salt of what `sealed_by` sends through a tunnel. They protect nothing: the packets never leave the process.
+///
+/// # Errors
+/// A key length that AES does not have.
+pub fn secret(key_bits: u16, sealed_by: Role, tunnel: u32) -> anyhow::Result<Secret> {
+    let mut keymat = vec![u8::from(sealed_by == Role::Sealer); usize::from(key_bits / 8) + 4];
+    if let Some(number) = keymat.get_mut(1..5) {
+        number.copy_from_slice(&tunnel.to_be_bytes());
+    }
+    Secret::from_keymat(&keymat).context("a key of 128, 192 or 256 bits")
+}
+
+/// The Ethernet address of a headend's port.
+#[must_use]
+pub fn mac(role: Role, port: PortIndex) -> MacAddr {
     MacAddr([2, 0, 0, 0, role as u8, port.0 as u8])
 }
 
-fn lan(role: Role) -> Ipv4Addr {
-    Ipv4Addr::new(172, 16, role as u8, 1)
+/// The Ethernet address of the router behind either [`LAN`].
+#[must_use]
+pub fn core_mac() -> MacAddr {
+    MacAddr([2, 9, 9, 9, 9, 9])
 }
 
-fn lan_neighbor(role: Role) -> Ipv4Addr {
-    Ipv4Addr::new(172, 16, role as u8, 9)
+fn lan(role: Role, family: Family, host: u8) -> IpAddr {
+    profile::address(family, Ipv4Addr::new(172, 16, role as u8, host).to_bits())
 }
 
 fn wan(role: Role) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 0, 1 + role as u8)
-}
-
-/// Scattered hosts behind the tunnels.
-fn site(tunnel: u32) -> Ipv4Addr {
-    Ipv4Addr::from(0x0a00_0002 | scatter(tunnel) << 3)
 }
 
 /// The /8 of one headend's delivery addresses.
@@ -266,11 +322,9 @@ fn endpoints(role: Role) -> u32 {
     if role == Role::Sealer { 100 << 24 } else { 101 << 24 }
 }
 
+/// Each tunnel has delivery addresses of its own, scattered.
 fn endpoint(role: Role, tunnel: u32) -> Ipv4Addr {
-    Ipv4Addr::from(endpoints(role) | 1 | scatter(tunnel) << 3)
-}
-
-/// A permutation of 21 bits, so that neighbouring tunnels have nothing in common.
-fn scatter(tunnel: u32) -> u32 {
-    tunnel.wrapping_mul(0x9_e375) & 0x1f_ffff
+    // A permutation of 21 bits, so that neighbouring tunnels have nothing in common.
+    let scattered = tunnel.wrapping_mul(0x9_e375) & 0x1f_ffff;
+    Ipv4Addr::from(endpoints(role) | 1 | scattered << 3)
 }

@@ -2,34 +2,80 @@
 //! Results for people and for programs.
 
 use comfy_table::{Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
-use crate::path::{Measured, Row};
+use crate::path::Row;
+
+/// Median and spread over the runs.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The middle one.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+}
+
+impl Measured {
+    /// Of at least one value.
+    #[must_use]
+    pub fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
+        let middle = values.len() / 2;
+        let median = if values.len().is_multiple_of(2) && middle > 0 {
+            f64::midpoint(at(middle - 1), at(middle))
+        } else {
+            at(middle)
+        };
+        Self { median, min: at(0), max: at(values.len().saturating_sub(1)) }
+    }
+
+    /// The same in another unit; `f` must rise or fall throughout.
+    #[must_use]
+    pub fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        let (a, b) = (f(self.min), f(self.max));
+        Self { median: f(self.median), min: a.min(b), max: a.max(b) }
+    }
+}
+
+/// How long a headend's tables took, and what they need.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Tables {
+    /// Tunnels, each with two SAs.
+    pub tunnels: u32,
+    /// Staging and compiling the whole configuration of one headend.
+    pub build_seconds: f64,
+    /// Memory of one headend.
+    pub memory_mib: f64,
+}
 
 /// One object with the machine and the rows.
-#[derive(Serialize)]
-pub struct Report {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Report<R = Row> {
     /// What they were measured on.
     pub machine: Machine,
+    /// What was built for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<Tables>,
     /// The results.
-    pub rows: Vec<Row>,
+    pub rows: Vec<R>,
 }
 
 impl Report {
     /// A table, with the machine above it.
     #[must_use]
     pub fn to_table(&self) -> String {
-        let machine = &self.machine;
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        let heads = [
+        let mut table = table(&[
             "direction",
             "size",
             "tunnels",
             "memory",
             "key",
             "mode",
+            "IP",
             "cycles",
             "spread",
             "engine",
@@ -37,39 +83,69 @@ impl Report {
             "ratio",
             "Mpps",
             "Gbit/s",
-        ];
-        table.set_header(heads);
+        ]);
         for row in &self.rows {
             table.add_row(cells(row));
         }
+        let built: String = self.tables.iter().map(Tables::to_line).collect();
+        format!("{}{built}{table}\n", self.machine)
+    }
+}
+
+impl Tables {
+    fn to_line(&self) -> String {
         format!(
-            "{} (microcode {}), {}, kernel {}, TSC {:.3} GHz\n{}\n{table}\n",
-            machine.cpu,
-            machine.microcode,
-            machine.flags.join(" "),
-            machine.kernel,
-            machine.tsc_hz as f64 / 1e9,
-            machine.engine,
+            "{} tunnels: tables built in {:.2} s, {:.0} MiB\n",
+            self.tunnels, self.build_seconds, self.memory_mib
         )
     }
+}
+
+/// An empty table without lines.
+#[must_use]
+pub fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(heads);
+    table
 }
 
 fn cells(row: &Row) -> Vec<String> {
     let Measured { median, min, max } = row.cycles;
     let engine = row.engine_cycles.median;
+    let esn = if row.esn { "+esn" } else { "" };
     vec![
-        row.direction.to_owned(),
+        row.direction.clone(),
         row.size.to_string().trim_matches('"').to_owned(),
         row.tunnels.to_string(),
-        row.memory.to_owned(),
+        row.memory.clone(),
         row.key_bits.to_string(),
-        row.mode.clone(),
+        format!("{}{esn}", row.mode),
+        row.family.to_string(),
         format!("{median:.0}"),
         format!("{min:.0}-{max:.0}"),
         format!("{engine:.0}"),
-        format!("{:.0}", median - engine),
-        format!("{:.2}", median / engine),
+        format!("{:.0}", row.difference.median),
+        format!("{:.2}", row.ratio.median),
         format!("{:.2}", row.mpps.median),
         format!("{:.2}", row.gbps.median),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between_the_middle_two() {
+        let measured = Measured::of(vec![4.0, 1.0, 3.0, 100.0]);
+        assert_eq!(measured, Measured { median: 3.5, min: 1.0, max: 100.0 });
+        assert_eq!(Measured::of(vec![2.0, 9.0, 1.0]).median, 2.0);
+    }
+
+    #[test]
+    fn a_falling_unit_swaps_least_and_most() {
+        let rate = Measured { median: 4.0, min: 2.0, max: 8.0 }.map(|cycles| 16.0 / cycles);
+        assert_eq!(rate, Measured { median: 4.0, min: 2.0, max: 8.0 });
+    }
 }

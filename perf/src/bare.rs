@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The engine alone, on the buffers of the packet path: staged bursts of 64, a key for each tunnel, the same lengths at
+//! the same places.
+
+use aead::{Aad, IcvLength, Key, OpenJob, SealJob};
+use anyhow::ensure;
+use arrayvec::ArrayVec;
+use pktbuf::{BURST, Packet};
+use sysmem::Cycles;
+
+use crate::bed::{self, Role, Setting};
+use crate::traffic::{SEALED_TEXT, Traffic};
+
+/// Keys of all tunnels, expanded by the engine that is measured.
+pub struct Keys {
+    keys: Vec<Key>,
+    salts: Vec<[u8; 4]>,
+    esn: bool,
+}
+
+impl Keys {
+    /// The keys by which the sealer seals.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn new(setting: &Setting) -> anyhow::Result<Self> {
+        let mut keys = Vec::with_capacity(setting.tunnels as usize);
+        let mut salts = Vec::with_capacity(setting.tunnels as usize);
+        for tunnel in 0..setting.tunnels {
+            let secret = bed::secret(setting.key_bits, Role::Sealer, tunnel)?;
+            keys.push(setting.engine.key(secret.key(), IcvLength::Sixteen)?);
+            salts.push(*secret.salt());
+        }
+        Ok(Self { keys, salts, esn: setting.esn })
+    }
+
+    fn of(&self, tunnel: u32, number: u64) -> (&Key, [u8; 12], Aad) {
+        let place = tunnel as usize % self.keys.len().max(1);
+        let mut nonce = [0; 12];
+        nonce[..4].copy_from_slice(&self.salts[place]);
+        nonce[4..].copy_from_slice(&number.to_be_bytes());
+        let (high, low) = ((number >> 32) as u32, number as u32);
+        let spi = bed::spi(tunnel);
+        let aad = if self.esn { Aad::extended(spi, high, low) } else { Aad::short(spi, low) };
+        (&self.keys[place], nonce, aad)
+    }
+}
+
+/// Seals all packets in place, numbered from `first` on, with nonces from `nonces` on; returns the cycles.
+///
+/// # Errors
+/// A buffer that the engine does not take.
+pub fn seal(
+    keys: &Keys,
+    traffic: &Traffic,
+    first: usize,
+    nonces: u64,
+    packets: &mut [Packet],
+) -> anyhow::Result<u64> {
+    let mut cycles = 0;
+    let mut number = first;
+    for burst in packets.chunks_mut(BURST) {
+        let mut jobs = ArrayVec::<SealJob<'_>, BURST>::new();
+        for packet in burst {
+            let nonce = nonces + (number - first) as u64;
+            let (key, nonce, aad) = keys.of(traffic.flow(number).tunnel, nonce);
+            jobs.push(SealJob::new(key, nonce, aad, text(packet))?);
+            number += 1;
+        }
+        let start = Cycles::tsc();
+        aead::seal(&mut jobs);
+        cycles += Cycles::tsc().since(start);
+    }
+    Ok(cycles)
+}
+
+/// Opens what [`seal`] sealed with the same numbers; returns the cycles.
+///
+/// # Errors
+/// Something does not open.
+pub fn open(
+    keys: &Keys,
+    traffic: &Traffic,
+    first: usize,
+    nonces: u64,
+    packets: &mut [Packet],
+) -> anyhow::Result<u64> {
+    let mut cycles = 0;
+    let mut number = first;
+    for burst in packets.chunks_mut(BURST) {
+        let mut jobs = ArrayVec::<OpenJob<'_>, BURST>::new();
+        for packet in burst {
+            let nonce = nonces + (number - first) as u64;
+            let (key, nonce, aad) = keys.of(traffic.flow(number).tunnel, nonce);
+            jobs.push(OpenJob::new(key, nonce, aad, text(packet)));
+            number += 1;
+        }
+        let start = Cycles::tsc();
+        aead::open(&mut jobs);
+        cycles += Cycles::tsc().since(start);
+        ensure!(jobs.iter().all(|job| job.verified), "the engine does not open what it sealed");
+    }
+    Ok(cycles)
+}
+
+fn text(packet: &mut Packet) -> &mut [u8] {
+    packet.data_mut().get_mut(SEALED_TEXT..).unwrap_or(&mut [])
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Arguments and what each subcommand does with them.
+
+mod path;
+
+use std::process::ExitCode;
+
+use aead::Engine;
+use anyhow::ensure;
+use clap::{Args, Parser, Subcommand};
+
+/// Measures Greyhound on this machine, before you buy one or after you changed something.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "\
+Figures are cycles of the time stamp counter over packets in memory: no NIC is in them. Keep other programs off the
+CPU that is measured; the spread shows how quiet it was."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Packets through the whole path, with the bare engine beside it.
+    Path(path::Arguments),
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Path(arguments) => arguments.run(),
+        }
+    }
+}
+
+/// What most subcommands take.
+#[derive(Args)]
+struct Common {
+    /// AEAD engine: auto, or one by name.
+    #[arg(long, default_value = "auto", value_parser = engine)]
+    engine: Engine,
+    /// CPU to measure on.
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
+    /// Runs; the median of them is shown, with the least and the most.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(5..=1000))]
+    runs: u16,
+    /// A quarter of the packets: for a first look, not for comparing.
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+fn engine(name: &str) -> Result<Engine, aead::EngineError> {
+    if name == "auto" { Ok(Engine::best()) } else { Engine::named(name) }
+}
+
+/// Pins this thread.
+fn pin(cpu: usize) -> anyhow::Result<()> {
+    let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
+    ensure!(pinned, "--cpu {cpu}: not a CPU this process may use");
+    Ok(())
+}
