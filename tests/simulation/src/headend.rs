@@ -216,6 +216,16 @@ impl Headend {
         self.process.workers.iter_mut().map(|worker| worker.counters().worker(counter)).sum()
     }
 
+    /// A counter of one worker.
+    pub fn counter_of(&mut self, worker: u16, counter: WorkerCounter) -> u64 {
+        self.process.workers[usize::from(worker)].counters().worker(counter)
+    }
+
+    /// Packets that one worker dropped for a reason.
+    pub fn dropped_by(&mut self, worker: u16, reason: DropReason) -> u64 {
+        self.process.workers[usize::from(worker)].counters().dropped(reason)
+    }
+
     /// Packets dropped for a reason, over all workers.
     pub fn dropped(&mut self, reason: DropReason) -> u64 {
         self.process.workers.iter_mut().map(|worker| worker.counters().dropped(reason)).sum()
