@@ -186,6 +186,11 @@ impl Headend {
         self.process.workers[usize::from(worker)].turn(now_ns)
     }
 
+    /// Writes every worker's counters to where others read them, as its loop does.
+    pub fn publish(&mut self) {
+        self.process.workers.iter_mut().for_each(Worker::publish);
+    }
+
     /// What housekeeping does for sequence numbers.
     ///
     /// # Errors
