@@ -131,7 +131,8 @@ impl Steady {
         }
         assert_eq!(self.bench.headend.unaccounted(), 0);
         let after = self.counts();
-        let counters = after.0.iter().map(|(name, count)| (*name, count - before.0[name])).collect();
+        let counters =
+            after.0.iter().map(|(name, count)| (*name, count.wrapping_sub(before.0[name]))).collect();
         let drops =
             after.1.iter().zip(&before.1).map(|((reason, after), (_, before))| (*reason, after - before));
         Risen { counters, drops: drops.filter(|(_, count)| *count > 0).collect() }
