@@ -3,6 +3,7 @@
 
 use core::net::IpAddr;
 
+pub(crate) use greyhound_simulation::packets::reassemble;
 use greyhound_simulation::packets::{Udp, ip_in, ip_with};
 use greyhound_simulation::topology::{End, Shape};
 use greyhound_simulation::wanted::{ANY, policy};
@@ -101,37 +102,4 @@ pub(crate) fn icmp_error(packet: &[u8]) -> IcmpError {
 /// The IP packets in these frames.
 pub(crate) fn packets_in(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     frames.iter().filter_map(|frame| ip_in(frame)).map(|(_, packet)| packet).collect()
-}
-
-/// Puts IPv4 fragments together, in whatever order they are; checks that they cover the packet exactly once.
-pub(crate) fn reassemble(fragments: &[Vec<u8>]) -> Vec<u8> {
-    let mut pieces: Vec<_> = fragments
-        .iter()
-        .map(|fragment| {
-            let packet = wire::ipv4::Packet::parse(fragment).expect("an IPv4 packet");
-            assert!(packet.checksum_is_valid());
-            (usize::from(packet.header.fragment_offset()) * 8, packet)
-        })
-        .collect();
-    pieces.sort_by_key(|(offset, _)| *offset);
-    let mut payload: Vec<u8> = Vec::new();
-    let count = pieces.len();
-    for (place, (offset, packet)) in pieces.iter().enumerate() {
-        assert_eq!(*offset, payload.len(), "no gap, no overlap");
-        assert_eq!(packet.header.more_fragments(), place + 1 < count);
-        payload.extend(packet.payload);
-    }
-    let first = pieces[0].1.header;
-    let whole = wire::ipv4::Repr {
-        tos: first.tos(),
-        ttl: first.ttl(),
-        identification: first.identification(),
-        dont_fragment: first.dont_fragment(),
-        payload_bytes: payload.len() as u16,
-        ..wire::ipv4::Repr::new(first.source(), first.destination(), first.protocol())
-    };
-    let mut bytes = vec![0; 20];
-    whole.emit(&mut bytes).expect("a header");
-    bytes.extend(payload);
-    bytes
 }
