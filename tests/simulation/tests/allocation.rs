@@ -179,7 +179,7 @@ impl Steady {
     }
 
     /// What the peer sends: an inner packet in GRE, in ESP if there is ESP.
-    fn from_peer(&mut self, place: usize) -> Vec<u8> {
+    fn peer_frame(&mut self, place: usize) -> Vec<u8> {
         let inner = udp(End::B, place).to_bytes();
         if self.bench.shape.esp.is_none() {
             // Its only use is in GRE then.
@@ -270,7 +270,7 @@ fn packets_pass_both_ways_without_an_allocation() {
             });
             let risen = steady.run(|steady, _| {
                 let out = (0..FRAMES).map(|place| from_host(&udp(End::A, place))).collect();
-                [out, (0..FRAMES).map(|place| steady.from_peer(place)).collect()]
+                [out, (0..FRAMES).map(|place| steady.peer_frame(place)).collect()]
             });
             assert_eq!(risen.drops, [], "{shape:?}");
             assert_eq!(risen.of(WorkerCounter::Transmitted), 2 * IN_ROUNDS);
@@ -453,7 +453,7 @@ fn packets_are_handed_over_without_an_allocation() {
     });
     let risen = steady.run(|steady, _| {
         let out = (0..FRAMES).map(|place| from_host(&udp(End::A, place))).collect();
-        [out, (0..FRAMES).map(|place| steady.from_peer(place)).collect()]
+        [out, (0..FRAMES).map(|place| steady.peer_frame(place)).collect()]
     });
     assert_eq!(risen.drops, []);
     assert_eq!(risen.of(WorkerCounter::HandedOut), IN_ROUNDS / 2);
@@ -477,7 +477,7 @@ fn a_worker_switches_to_new_sas_without_an_allocation() {
         steady.sealer = steady.bench.peer_sealer(generation);
         steady.sequence = 0;
         let out = (0..FRAMES).map(|place| from_host(&udp(End::A, place))).collect();
-        [out, (0..FRAMES).map(|place| steady.from_peer(place)).collect()]
+        [out, (0..FRAMES).map(|place| steady.peer_frame(place)).collect()]
     });
     assert_eq!(steady.bench.headend.generation() - first, (WARM_UP + ROUNDS) as u64);
     assert_eq!(risen.drops, []);

@@ -24,10 +24,14 @@ struct Workers {
 }
 
 impl Workers {
-    /// All inbound SAs belong to `owner`, or to the worker that their SPI says.
+    /// Two workers at each end. All inbound SAs belong to `owner`, or to the worker that their SPI says.
     fn new(shape: Shape, owner: Option<WorkerId>) -> Self {
+        Self::with(Shape { workers: WORKERS, ..shape }, owner)
+    }
+
+    fn with(shape: Shape, owner: Option<WorkerId>) -> Self {
         let random = ChaCha8Rng::seed_from_u64(shape.seed);
-        let mut net = Topology::unconfigured(Shape { workers: WORKERS, ..shape });
+        let mut net = Topology::unconfigured(shape);
         for end in ENDS {
             let mut objects = net.objects(end, 0);
             for object in &mut objects {
@@ -59,11 +63,12 @@ impl Workers {
         self.ledger.assert_complete();
     }
 
-    /// Flows 0 and 1 (IPv4, IPv6) enter by queue 0, 2 and 3 by queue 1, and so on.
+    /// Flows 0 and 1 (IPv4, IPv6) enter by queue 0, 2 and 3 by queue 1, and so on round the workers.
     fn send(&mut self, from: End, flow: u16, packets: usize) {
         for _ in 0..packets {
             let bytes = self.random.random_range(11..300);
-            self.ledger.send(&mut self.net, from, flow, flow / 2 % WORKERS, bytes);
+            let queue = flow / 2 % self.net.shape.workers;
+            self.ledger.send(&mut self.net, from, flow, queue, bytes);
         }
     }
 
@@ -305,5 +310,30 @@ fn what_waits_in_a_ring_when_its_sa_goes_is_dropped_and_counted() {
     assert_eq!(workers.drops(), [(DropReason::SpiUnknown, 200)]);
     assert_eq!(workers.net.headend(End::B).dropped_by(0, DropReason::SpiUnknown), 200);
     assert_eq!(workers.ledger.missing(), 200);
+    workers.assert_balanced();
+}
+
+/// Worker 1 hands over as much as the owner takes in a turn, and more; what little worker 2 has to give gets its turn.
+#[test]
+fn who_hands_over_much_does_not_keep_others_waiting() {
+    let shape = Shape { workers: 3, ..shape(8_192, 0) };
+    let mut workers = Workers::with(shape, Some(WorkerId(0)));
+    let rounds = 60;
+    for _ in 0..rounds {
+        workers.send(End::A, 2, 64);
+        workers.send(End::A, 4, 4);
+        for end in ENDS {
+            for worker in [1, 2, 0] {
+                workers.turn(end, worker);
+            }
+            workers.net.link.carry();
+        }
+        workers.ledger.collect(&mut workers.net);
+    }
+    let few = workers.ledger.arrived_of(End::A, 4);
+    assert!(few >= 4 * (rounds - 6), "{few} of {}", 4 * rounds);
+    workers.rest();
+    workers.ledger.assert_complete();
+    assert_eq!(workers.drops(), []);
     workers.assert_balanced();
 }
