@@ -120,10 +120,12 @@ impl Mailboxes {
         }
     }
 
-    /// Worker: packets that others handed to it, in the order of each giver.
-    pub fn handed_over(&self, worker: WorkerId) -> impl Iterator<Item = HandedOver> + '_ {
+    /// Worker: packets that others handed to it, in the order of each giver. `first` is the giver to begin with: a worker
+    /// that takes only so many begins with another one each time, or the first could keep the others waiting for good.
+    pub fn handed_over(&self, worker: WorkerId, first: WorkerId) -> impl Iterator<Item = HandedOver> + '_ {
         let rings = self.boxes.get(worker.index()).map_or(&[][..], |mailbox| &mailbox.handovers);
-        rings.iter().flat_map(|ring| std::iter::from_fn(|| ring.pop()))
+        let (before, from_first) = rings.split_at(first.index().min(rings.len()));
+        from_first.iter().chain(before).flat_map(|ring| std::iter::from_fn(|| ring.pop()))
     }
 
     /// Whether anything was handed to the worker.

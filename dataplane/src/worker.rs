@@ -30,6 +30,8 @@ pub struct Worker {
     counters: WorkerCounters,
     batch: Batch,
     next_tick_ns: u64,
+    /// Whose packets are taken over first, another worker's each time.
+    first_giver: WorkerId,
 }
 
 /// A worker's queue of one port, and what it counted there.
@@ -58,8 +60,16 @@ impl Worker {
         let ports =
             ports.map(|(port, queue)| WorkerPort { port, queue, counts: [0; PortCounter::COUNT] }).collect();
         let worker = config.worker;
-        let (batch, next_tick_ns) = (Batch::new(), 0);
-        Self { worker, pipeline: Pipeline::new(config), ports, mailboxes, counters, batch, next_tick_ns }
+        Self {
+            worker,
+            pipeline: Pipeline::new(config),
+            ports,
+            mailboxes,
+            counters,
+            batch: Batch::new(),
+            next_tick_ns: 0,
+            first_giver: WorkerId(0),
+        }
     }
 
     /// One turn: every port's burst in, hand-overs, frames out. True if there was anything to do.
@@ -131,12 +141,15 @@ impl Worker {
 
     /// Takes packets that other workers handed over.
     fn take_over(&mut self, now_ns: u64) -> usize {
-        let Self { pipeline, mailboxes, worker, .. } = self;
+        let Self { pipeline, mailboxes, worker, first_giver, .. } = self;
         if !mailboxes.has_handovers(*worker) {
             return 0;
         }
         let mut taken = 0;
-        pipeline.take_over(mailboxes.handed_over(*worker).inspect(|_| taken += 1), now_ns);
+        let packets = mailboxes.handed_over(*worker, *first_giver);
+        pipeline.take_over(packets.inspect(|_| taken += 1), now_ns);
+        let next = first_giver.0 + 1;
+        *first_giver = WorkerId(if next < mailboxes.workers() { next } else { 0 });
         hand_over(pipeline, mailboxes, *worker);
         taken
     }

@@ -186,6 +186,11 @@ impl Headend {
         self.process.workers[usize::from(worker)].turn(now_ns)
     }
 
+    /// Writes every worker's counters to where others read them, as its loop does.
+    pub fn publish(&mut self) {
+        self.process.workers.iter_mut().for_each(Worker::publish);
+    }
+
     /// What housekeeping does for sequence numbers.
     ///
     /// # Errors
@@ -214,6 +219,16 @@ impl Headend {
     /// A counter, over all workers.
     pub fn counter(&mut self, counter: WorkerCounter) -> u64 {
         self.process.workers.iter_mut().map(|worker| worker.counters().worker(counter)).sum()
+    }
+
+    /// A counter of one worker.
+    pub fn counter_of(&mut self, worker: u16, counter: WorkerCounter) -> u64 {
+        self.process.workers[usize::from(worker)].counters().worker(counter)
+    }
+
+    /// Packets that one worker dropped for a reason.
+    pub fn dropped_by(&mut self, worker: u16, reason: DropReason) -> u64 {
+        self.process.workers[usize::from(worker)].counters().dropped(reason)
     }
 
     /// Packets dropped for a reason, over all workers.

@@ -168,3 +168,40 @@ pub fn is_link_local_chatter(frame: &[u8]) -> bool {
 pub fn is_esp(frame: &[u8]) -> bool {
     ip_in(frame).is_some_and(|(parsed, _)| parsed.protocol == IpProtocol::ESP)
 }
+
+/// Puts IPv4 fragments together, in whatever order they are; checks that they cover the packet exactly once.
+///
+/// # Panics
+/// If they do not, or one of them is no good packet.
+#[must_use]
+pub fn reassemble(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let mut pieces: Vec<_> = fragments
+        .iter()
+        .map(|fragment| {
+            let packet = ipv4::Packet::parse(fragment).expect("an IPv4 packet");
+            assert!(packet.checksum_is_valid());
+            (usize::from(packet.header.fragment_offset()) * 8, packet)
+        })
+        .collect();
+    pieces.sort_by_key(|(offset, _)| *offset);
+    let mut payload: Vec<u8> = Vec::new();
+    let count = pieces.len();
+    for (place, (offset, packet)) in pieces.iter().enumerate() {
+        assert_eq!(*offset, payload.len(), "no gap, no overlap");
+        assert_eq!(packet.header.more_fragments(), place + 1 < count);
+        payload.extend(packet.payload);
+    }
+    let first = pieces[0].1.header;
+    let whole = ipv4::Repr {
+        tos: first.tos(),
+        ttl: first.ttl(),
+        identification: first.identification(),
+        dont_fragment: first.dont_fragment(),
+        payload_bytes: payload.len() as u16,
+        ..ipv4::Repr::new(first.source(), first.destination(), first.protocol())
+    };
+    let mut bytes = vec![0; 20];
+    whole.emit(&mut bytes).expect("a header");
+    bytes.extend(payload);
+    bytes
+}

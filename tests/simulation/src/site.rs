@@ -77,9 +77,18 @@ impl Site {
     /// Sends a whole frame.
     ///
     /// # Panics
-    /// If the wire is full: a simulation carries before that.
+    /// If the wire is full, or no buffer is left: a simulation carries before that.
     pub fn send_frame(&self, queue: u16, frame: &[u8]) {
-        self.send_buffer(queue, self.pool.copy_of(frame).expect("a buffer"));
+        self.send_buffer(queue, self.buffer(frame));
+    }
+
+    /// A whole frame in a buffer of this host, to be sent later.
+    ///
+    /// # Panics
+    /// Without a buffer.
+    #[must_use]
+    pub fn buffer(&self, frame: &[u8]) -> Packet {
+        self.pool.copy_of(frame).expect("a buffer")
     }
 
     /// Sends a whole frame that lies in any buffer.

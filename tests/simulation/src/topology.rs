@@ -336,7 +336,17 @@ impl Topology {
         }
         let [a, b]: [Headend; 2] = headends.try_into().ok().expect("two headends");
         let sites: [Site; 2] = sites.try_into().ok().expect("two sites");
-        Self { shape, headends: [a, b], sites, link, seen, now_ns: 1_000_000, pool, directories, _home: home }
+        Self {
+            shape,
+            headends: [a, b],
+            sites,
+            link,
+            seen,
+            now_ns: 1_000_000_000,
+            pool,
+            directories,
+            _home: home,
+        }
     }
 
     /// A headend.

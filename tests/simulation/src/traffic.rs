@@ -99,6 +99,13 @@ impl Ledger {
         self.of(from).map(|stream| stream.arrived.len() as u64).sum()
     }
 
+    /// Packets of one flow that arrived so far, copies included.
+    #[must_use]
+    pub fn arrived_of(&self, from: End, flow: u16) -> u64 {
+        let stream = self.streams.get(&Flow { from_a: from == End::A, number: flow });
+        stream.map_or(0, |stream| stream.arrived.len() as u64)
+    }
+
     /// Packets that did not arrive.
     #[must_use]
     pub fn missing(&self) -> u64 {

@@ -3,6 +3,7 @@
 
 use core::net::IpAddr;
 
+pub(crate) use greyhound_simulation::packets::reassemble;
 use greyhound_simulation::packets::{Udp, ip_in, ip_with};
 use greyhound_simulation::topology::{End, Shape};
 use greyhound_simulation::wanted::{ANY, policy};
@@ -10,36 +11,36 @@ use messages::{EspMode, GreOptions, Object, PolicyAction, Selector};
 use wire::flow::Parsed;
 use wire::{IpProtocol, checksum, icmpv4, icmpv6};
 
-pub const PLAIN: GreOptions = GreOptions { key: None, checksum: false, sequence: false };
-pub const MODES: [Option<EspMode>; 3] = [Some(EspMode::Transport), Some(EspMode::Tunnel), None];
+pub(crate) const PLAIN: GreOptions = GreOptions { key: None, checksum: false, sequence: false };
+pub(crate) const MODES: [Option<EspMode>; 3] = [Some(EspMode::Transport), Some(EspMode::Tunnel), None];
 
 /// GRE may leave and come in clear: for a tunnel without protection.
-pub fn gre_in_clear() -> Object {
+pub(crate) fn gre_in_clear() -> Object {
     policy(1_000, Selector { protocol: Some(IpProtocol::GRE.0), ..ANY }, PolicyAction::Bypass)
 }
 
 /// The objects of a shape, with the SPD entry that GRE alone needs.
-pub fn allow_gre(shape: &Shape, objects: &mut Vec<Object>) {
+pub(crate) fn allow_gre(shape: &Shape, objects: &mut Vec<Object>) {
     if shape.esp.is_none() {
         objects.push(gre_in_clear());
     }
 }
 
 /// A UDP packet of exactly so many bytes from one site's host to the other's.
-pub fn sized(from: End, v6: bool, total_bytes: usize) -> Udp {
+pub(crate) fn sized(from: End, v6: bool, total_bytes: usize) -> Udp {
     let (source, destination) = hosts(from, v6);
     let header = if v6 { 48 } else { 28 };
     let data: Vec<u8> = (0..total_bytes - header).map(|place| place as u8).collect();
     Udp::new(source, destination, &data)
 }
 
-pub fn hosts(from: End, v6: bool) -> (IpAddr, IpAddr) {
+pub(crate) fn hosts(from: End, v6: bool) -> (IpAddr, IpAddr) {
     let to = from.other();
     if v6 { (from.host_v6(), to.host_v6()) } else { (from.host(), to.host()) }
 }
 
 /// An ICMP or ICMPv6 message with its checksum in an IP packet between these addresses.
-pub fn icmp(addresses: &Udp, kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
+pub(crate) fn icmp(addresses: &Udp, kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
     let mut message = vec![kind, code, 0, 0];
     message.extend(rest);
     let protocol = if addresses.source.is_ipv4() { IpProtocol::ICMP } else { IpProtocol::ICMPV6 };
@@ -56,12 +57,12 @@ pub fn icmp(addresses: &Udp, kind: u8, code: u8, rest: &[u8]) -> Vec<u8> {
 }
 
 /// An echo request with some data.
-pub fn ping(from: IpAddr, to: IpAddr) -> Vec<u8> {
+pub(crate) fn ping(from: IpAddr, to: IpAddr) -> Vec<u8> {
     icmp(&Udp::new(from, to, &[]), echo_kinds(from).0, 0, b"\x12\x34\x00\x05are you there?")
 }
 
 /// The reply to [`ping`], as it leaves with so many hops left.
-pub fn pong(from: IpAddr, to: IpAddr, ttl: u8, identification: u16) -> Vec<u8> {
+pub(crate) fn pong(from: IpAddr, to: IpAddr, ttl: u8, identification: u16) -> Vec<u8> {
     let addresses = Udp { ttl, identification, ..Udp::new(from, to, &[]) };
     icmp(&addresses, echo_kinds(from).1, 0, b"\x12\x34\x00\x05are you there?")
 }
@@ -76,15 +77,15 @@ fn echo_kinds(address: IpAddr) -> (u8, u8) {
 
 /// An ICMP error that arrived: header, type, code, the 32 bits that follow the checksum, and what it quotes. Its
 /// checksum is right.
-pub struct IcmpError {
-    pub parsed: Parsed,
-    pub kind: u8,
-    pub code: u8,
-    pub word: u32,
-    pub quoted: Vec<u8>,
+pub(crate) struct IcmpError {
+    pub(crate) parsed: Parsed,
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    pub(crate) word: u32,
+    pub(crate) quoted: Vec<u8>,
 }
 
-pub fn icmp_error(packet: &[u8]) -> IcmpError {
+pub(crate) fn icmp_error(packet: &[u8]) -> IcmpError {
     let parsed = wire::flow::parse(packet).expect("an IP packet");
     let message = parsed.upper_layer(packet);
     match (parsed.protocol, parsed.source, parsed.destination) {
@@ -99,39 +100,6 @@ pub fn icmp_error(packet: &[u8]) -> IcmpError {
 }
 
 /// The IP packets in these frames.
-pub fn packets_in(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub(crate) fn packets_in(frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
     frames.iter().filter_map(|frame| ip_in(frame)).map(|(_, packet)| packet).collect()
-}
-
-/// Puts IPv4 fragments together, in whatever order they are; checks that they cover the packet exactly once.
-pub fn reassemble(fragments: &[Vec<u8>]) -> Vec<u8> {
-    let mut pieces: Vec<_> = fragments
-        .iter()
-        .map(|fragment| {
-            let packet = wire::ipv4::Packet::parse(fragment).expect("an IPv4 packet");
-            assert!(packet.checksum_is_valid());
-            (usize::from(packet.header.fragment_offset()) * 8, packet)
-        })
-        .collect();
-    pieces.sort_by_key(|(offset, _)| *offset);
-    let mut payload: Vec<u8> = Vec::new();
-    let count = pieces.len();
-    for (place, (offset, packet)) in pieces.iter().enumerate() {
-        assert_eq!(*offset, payload.len(), "no gap, no overlap");
-        assert_eq!(packet.header.more_fragments(), place + 1 < count);
-        payload.extend(packet.payload);
-    }
-    let first = pieces[0].1.header;
-    let whole = wire::ipv4::Repr {
-        tos: first.tos(),
-        ttl: first.ttl(),
-        identification: first.identification(),
-        dont_fragment: first.dont_fragment(),
-        payload_bytes: payload.len() as u16,
-        ..wire::ipv4::Repr::new(first.source(), first.destination(), first.protocol())
-    };
-    let mut bytes = vec![0; 20];
-    whole.emit(&mut bytes).expect("a header");
-    bytes.extend(payload);
-    bytes
 }

@@ -347,7 +347,7 @@ fn attack_spi(attack: &Attack) -> u32 {
     greyhound_simulation::wanted::sa(attack.bench.shape.sa(End::A, messages::Direction::Inbound, 0)).spi
 }
 
-pub const CASES: &[fn()] = &[
+pub(crate) const CASES: &[fn()] = &[
     a_flipped_bit_anywhere_in_esp_is_a_bad_icv_or_another_sa_or_number,
     an_sa_is_for_its_two_addresses_only,
     a_packet_cut_anywhere_with_its_length_told_right_is_truncated_or_a_bad_icv,

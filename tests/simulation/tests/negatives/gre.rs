@@ -185,7 +185,7 @@ fn delivery_addresses_of_no_tunnel_are_that() {
     attack.drops(DropReason::GreNoTunnel, &packet);
 }
 
-pub const CASES: &[fn()] = &[
+pub(crate) const CASES: &[fn()] = &[
     a_version_other_than_0_is_discarded,
     bits_1_4_and_5_are_discarded_and_bits_6_to_12_ignored,
     a_checksum_that_is_there_must_be_right,

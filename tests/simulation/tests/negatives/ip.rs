@@ -410,7 +410,7 @@ fn padding_behind_a_packet_is_cut_and_no_part_of_it() {
     }
 }
 
-pub const CASES: &[fn()] = &[
+pub(crate) const CASES: &[fn()] = &[
     a_frame_cut_anywhere_in_its_packet_contradicts_its_lengths,
     a_wrong_header_checksum_is_told_from_anything_else,
     ipv4_options_are_dropped_wherever_they_stand,

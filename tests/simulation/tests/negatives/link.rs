@@ -283,7 +283,7 @@ fn with_tag(frame: &[u8], vlan: u16) -> Vec<u8> {
     tagged
 }
 
-pub const CASES: &[fn()] = &[
+pub(crate) const CASES: &[fn()] = &[
     a_frame_cut_inside_its_ethernet_header_is_truncated,
     a_frame_for_another_station_is_not_for_us,
     a_vlan_that_the_port_does_not_carry_is_dropped,

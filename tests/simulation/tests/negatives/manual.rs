@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use messages::DropReason;
 
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 

@@ -103,7 +103,7 @@ fn a_packet_under_the_sa_of_another_protection_is_dropped_by_its_selectors() {
         all.retain(|object| !matches!(object, Object::Tunnel(_) | Object::Route(_)));
         all.extend(objects);
         let selector =
-            |address| Selector { remote: prefix(address, 24), local: prefix("10.1.0.0", 24), ..ANY };
+            |remote| Selector { remote: Some(prefix(remote)), local: Some(prefix("10.1.0.0/24")), ..ANY };
         all.push(policy(0, selector("10.2.0.0/24"), PolicyAction::Protect(ProtectionIndex(0))));
         all.push(policy(1, selector("10.3.0.0/24"), PolicyAction::Protect(SECOND)));
         all.push(policy(2, Selector { remote: Some(prefix("10.4.0.0/24")), ..ANY }, PolicyAction::Bypass));
@@ -234,7 +234,7 @@ fn a_clear_packet_that_the_spd_protects_discards_or_does_not_know_does_not_pass(
     attack.drops(DropReason::PolicyNone, &to_us.to_bytes());
     let ping = ip_with(&to_us, IpProtocol::ICMP, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
     attack.drops(DropReason::PolicyNone, &ping);
-    attack.bench.commit(&[policy(7, ANY, PolicyAction::Discard)]);
+    attack.bench.commit(&[policy(1_000, ANY, PolicyAction::Discard)]);
     attack.drops(DropReason::PolicyDiscard, &stranger.to_bytes());
     attack.drops(DropReason::PolicyDiscard, &ping);
     attack.is_alive();
@@ -415,7 +415,7 @@ fn a_key_of_another_length_opens_nothing() {
     attack.drops(DropReason::BadIcv, &packet);
 }
 
-pub const CASES: &[fn()] = &[
+pub(crate) const CASES: &[fn()] = &[
     a_packet_under_the_sa_of_another_tunnel_is_dropped_by_its_key,
     a_packet_under_the_sa_of_another_protection_is_dropped_by_its_selectors,
     gre_in_clear_for_a_protected_tunnel_is_dropped,

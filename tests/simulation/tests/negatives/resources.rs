@@ -176,7 +176,7 @@ fn the_outbound_sa_of_generation_0_is_where_it_is_looked_for() {
     );
 }
 
-pub const CASES: &[fn()] = &[
+pub(crate) const CASES: &[fn()] = &[
     after_its_last_sequence_number_an_sa_sends_no_more,
     at_the_limit_on_disk_an_sa_waits_for_housekeeping,
     a_buffer_without_room_for_headers_or_trailer_is_dropped,

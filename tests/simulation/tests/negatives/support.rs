@@ -9,10 +9,7 @@ use greyhound_simulation::packets::{self, Udp, ip_with};
 use greyhound_simulation::sealer::Sealer;
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
 use greyhound_simulation::wanted::{ANY, host, policy, route_by};
-use messages::{
-    DropReason, EspMode, GreOptions, IpPrefix, Object, Policy, PolicyAction, PolicyIndex, PortIndex,
-    Selector, WorkerCounter,
-};
+use messages::{DropReason, EspMode, GreOptions, Object, PolicyAction, PortIndex, Selector, WorkerCounter};
 use wire::{IpProtocol, MacAddr, checksum};
 
 thread_local! {
@@ -20,49 +17,49 @@ thread_local! {
 }
 
 /// The reasons that were provoked on this thread so far.
-pub fn provoked() -> BTreeSet<DropReason> {
+pub(crate) fn provoked() -> BTreeSet<DropReason> {
     PROVOKED.with_borrow(BTreeSet::clone)
 }
 
-pub fn note(reason: DropReason) {
+pub(crate) fn note(reason: DropReason) {
     PROVOKED.with_borrow_mut(|reasons| reasons.insert(reason));
 }
 
 /// GRE without options.
-pub const PLAIN: GreOptions = GreOptions { key: None, checksum: false, sequence: false };
-pub const IPV4: u16 = 0x0800;
-pub const IPV6: u16 = 0x86dd;
+pub(crate) const PLAIN: GreOptions = GreOptions { key: None, checksum: false, sequence: false };
+pub(crate) const IPV4: u16 = 0x0800;
+pub(crate) const IPV6: u16 = 0x86dd;
 
 /// A headend, and the peer's end of its inbound SA.
-pub struct Attack {
-    pub bench: Bench,
-    pub sealer: Sealer,
-    pub sequence: u64,
+pub(crate) struct Attack {
+    pub(crate) bench: Bench,
+    pub(crate) sealer: Sealer,
+    pub(crate) sequence: u64,
 }
 
 impl Attack {
-    pub fn on(shape: &Shape) -> Self {
+    pub(crate) fn on(shape: &Shape) -> Self {
         Self::with(shape, |_| {})
     }
 
-    pub fn with(shape: &Shape, change: impl FnOnce(&mut Vec<Object>)) -> Self {
+    pub(crate) fn with(shape: &Shape, change: impl FnOnce(&mut Vec<Object>)) -> Self {
         let bench = Bench::with(shape, change);
         let sealer = bench.peer_sealer(0);
         Self { bench, sealer, sequence: 0 }
     }
 
     /// ESP in transport mode around a GRE tunnel, all defaults.
-    pub fn transport() -> Self {
+    pub(crate) fn transport() -> Self {
         Self::on(&Shape::default())
     }
 
     /// The same in tunnel mode.
-    pub fn tunnel() -> Self {
+    pub(crate) fn tunnel() -> Self {
         Self::on(&Shape { esp: Some(EspMode::Tunnel), ..Shape::default() })
     }
 
     /// GRE in clear, which the SPD lets pass.
-    pub fn clear(gre: GreOptions) -> Self {
+    pub(crate) fn clear(gre: GreOptions) -> Self {
         Self::with(&Shape { esp: None, gre, ..Shape::default() }, |objects| {
             let gre = Selector { protocol: Some(IpProtocol::GRE.0), ..ANY };
             objects.push(policy(0, gre, PolicyAction::Bypass));
@@ -70,7 +67,7 @@ impl Attack {
     }
 
     /// ESP tunnel mode alone: whatever goes between the two sites' hosts.
-    pub fn by_policy() -> Self {
+    pub(crate) fn by_policy() -> Self {
         Self::with(&Shape { esp: Some(EspMode::Tunnel), ..Shape::default() }, |objects| {
             objects.retain(|object| !matches!(object, Object::Tunnel(_) | Object::Route(_)));
             for (local, remote) in [(End::A.host(), End::B.host()), (End::A.host_v6(), End::B.host_v6())] {
@@ -84,35 +81,36 @@ impl Attack {
     }
 
     /// The next sequence number.
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
     }
 
     /// An IP packet of the peer with a whole ESP packet in it, under the next sequence number.
-    pub fn esp(&mut self, next_header: IpProtocol, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn esp(&mut self, next_header: IpProtocol, payload: &[u8]) -> Vec<u8> {
         let sequence = self.next();
         self.outer(&self.sealer.seal(sequence, next_header.0, payload))
     }
 
     /// The same around a plaintext with whatever trailer.
-    pub fn esp_text(&mut self, text: &[u8]) -> Vec<u8> {
+    pub(crate) fn esp_text(&mut self, text: &[u8]) -> Vec<u8> {
         let sequence = self.next();
         self.outer(&self.sealer.seal_text(sequence, text))
     }
 
     /// The peer's IP header in front of ESP.
-    pub fn outer(&self, esp: &[u8]) -> Vec<u8> {
+    pub(crate) fn outer(&self, esp: &[u8]) -> Vec<u8> {
         let (near, far) = self.bench.shape.endpoints(End::A);
         ip_with(&Udp::new(far, near, &[]), IpProtocol::ESP, esp)
     }
 
     /// A packet that is all right, as the peer would send it.
-    pub fn genuine(&mut self) -> Vec<u8> {
+    pub(crate) fn genuine(&mut self) -> Vec<u8> {
         let inner = inner().to_bytes();
+        let has_tunnel = self.has_tunnel();
         match self.bench.shape.esp {
             Some(EspMode::Transport) => self.esp(IpProtocol::GRE, &gre(0, IPV4, &inner)),
-            Some(EspMode::Tunnel) if self.has_tunnel() => {
+            Some(EspMode::Tunnel) if has_tunnel => {
                 let delivery = delivery(&gre(0, IPV4, &inner));
                 self.esp(IpProtocol::IPV4, &delivery)
             }
@@ -126,22 +124,22 @@ impl Attack {
     }
 
     /// The peer sends an IP packet, which is dropped for this reason and changes nothing else.
-    pub fn drops(&mut self, reason: DropReason, packet: &[u8]) {
+    pub(crate) fn drops(&mut self, reason: DropReason, packet: &[u8]) {
         self.drops_at(WAN, reason, packet);
     }
 
     /// The host does.
-    pub fn drops_from_host(&mut self, reason: DropReason, packet: &[u8]) {
+    pub(crate) fn drops_from_host(&mut self, reason: DropReason, packet: &[u8]) {
         self.drops_at(LAN, reason, packet);
     }
 
-    pub fn drops_at(&mut self, port: PortIndex, reason: DropReason, packet: &[u8]) {
+    pub(crate) fn drops_at(&mut self, port: PortIndex, reason: DropReason, packet: &[u8]) {
         let frame = frame_to(port, packet);
         self.drops_frame(port, reason, &frame);
     }
 
     /// A frame is dropped for this reason: one packet in, one out of mind, nothing sent.
-    pub fn drops_frame(&mut self, port: PortIndex, reason: DropReason, frame: &[u8]) {
+    pub(crate) fn drops_frame(&mut self, port: PortIndex, reason: DropReason, frame: &[u8]) {
         let seen = self.bench.observe(|bench| {
             let site = if port == LAN { &bench.lan } else { &bench.wan };
             site.send_frame(0, frame);
@@ -150,7 +148,7 @@ impl Attack {
     }
 
     /// What was seen is one drop for this reason, and nothing else.
-    pub fn only_dropped(&self, reason: DropReason, seen: &Seen) {
+    pub(crate) fn only_dropped(&self, reason: DropReason, seen: &Seen) {
         assert_eq!(seen.drops, [(reason, 1)]);
         let none: [Vec<u8>; 0] = [];
         assert_eq!((&seen.lan[..], &seen.wan[..]), (&none[..], &none[..]), "{reason}: nothing is sent");
@@ -170,7 +168,7 @@ impl Attack {
     }
 
     /// A packet is dropped for this reason and its sender told: the one frame that goes back by the same port.
-    pub fn drops_and_tells(&mut self, port: PortIndex, reason: DropReason, packet: &[u8]) -> Vec<u8> {
+    pub(crate) fn drops_and_tells(&mut self, port: PortIndex, reason: DropReason, packet: &[u8]) -> Vec<u8> {
         let seen = self.bench.observe(|bench| {
             let site = if port == LAN { &bench.lan } else { &bench.wan };
             site.send(packet);
@@ -184,7 +182,7 @@ impl Attack {
     }
 
     /// The peer sends a packet that comes out at the host as `expected`.
-    pub fn passes(&mut self, packet: &[u8], expected: &[u8]) {
+    pub(crate) fn passes(&mut self, packet: &[u8], expected: &[u8]) {
         let seen = self.bench.observe(|bench| bench.wan.send(packet));
         assert_eq!(seen.drops, []);
         let arrived: Vec<_> = seen.lan.iter().filter_map(|frame| packets::ip_in(frame)).collect();
@@ -194,7 +192,7 @@ impl Attack {
     }
 
     /// After all this, genuine packets still pass both ways.
-    pub fn is_alive(&mut self) {
+    pub(crate) fn is_alive(&mut self) {
         let genuine = self.genuine();
         self.passes(&genuine, &forwarded(&inner()));
         let seen = self.bench.observe(|bench| bench.lan.send(&outbound().to_bytes()));
@@ -203,32 +201,32 @@ impl Attack {
 }
 
 /// From the far host to ours.
-pub fn inner() -> Udp {
+pub(crate) fn inner() -> Udp {
     Udp::new(End::B.host(), End::A.host(), b"from afar")
 }
 
 /// From our host to the far one.
-pub fn outbound() -> Udp {
+pub(crate) fn outbound() -> Udp {
     Udp::new(End::A.host(), End::B.host(), b"to afar")
 }
 
 /// A packet one hop on.
-pub fn forwarded(packet: &Udp) -> Vec<u8> {
+pub(crate) fn forwarded(packet: &Udp) -> Vec<u8> {
     Udp { ttl: packet.ttl - 1, ..packet.clone() }.to_bytes()
 }
 
 /// The peer's delivery header, IPv4, in front of GRE.
-pub fn delivery(gre: &[u8]) -> Vec<u8> {
+pub(crate) fn delivery(gre: &[u8]) -> Vec<u8> {
     ip_with(&Udp::new(End::B.wan(), End::A.wan(), &[]), IpProtocol::GRE, gre)
 }
 
 /// A GRE packet without optional fields but those whose words are in `flags`' way: RFC 2784 §2.1.
-pub fn gre(flags: u16, protocol: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn gre(flags: u16, protocol: u16, payload: &[u8]) -> Vec<u8> {
     gre_with(flags, protocol, &[], payload)
 }
 
 /// A GRE packet with these flags and these optional words behind the first one.
-pub fn gre_with(flags: u16, protocol: u16, words: &[u32], payload: &[u8]) -> Vec<u8> {
+pub(crate) fn gre_with(flags: u16, protocol: u16, words: &[u32], payload: &[u8]) -> Vec<u8> {
     let mut packet = flags.to_be_bytes().to_vec();
     packet.extend(protocol.to_be_bytes());
     words.iter().for_each(|word| packet.extend(word.to_be_bytes()));
@@ -236,12 +234,12 @@ pub fn gre_with(flags: u16, protocol: u16, words: &[u32], payload: &[u8]) -> Vec
     packet
 }
 
-pub const CHECKSUM_PRESENT: u16 = 0x8000;
-pub const KEY_PRESENT: u16 = 0x2000;
-pub const SEQUENCE_PRESENT: u16 = 0x1000;
+pub(crate) const CHECKSUM_PRESENT: u16 = 0x8000;
+pub(crate) const KEY_PRESENT: u16 = 0x2000;
+pub(crate) const SEQUENCE_PRESENT: u16 = 0x1000;
 
 /// Writes the checksum of a GRE packet whose first optional word is there for it.
-pub fn sum_gre(mut packet: Vec<u8>) -> Vec<u8> {
+pub(crate) fn sum_gre(mut packet: Vec<u8>) -> Vec<u8> {
     packet[4..8].fill(0);
     let sum = checksum::checksum(&packet);
     packet[4..6].copy_from_slice(&sum.to_be_bytes());
@@ -249,16 +247,16 @@ pub fn sum_gre(mut packet: Vec<u8>) -> Vec<u8> {
 }
 
 /// A frame to one of the headend's ports from the host or peer behind it.
-pub fn frame_to(port: PortIndex, packet: &[u8]) -> Vec<u8> {
+pub(crate) fn frame_to(port: PortIndex, packet: &[u8]) -> Vec<u8> {
     packets::frame(MacAddr(End::A.mac(port)), far_mac(port), packet)
 }
 
-pub fn far_mac(port: PortIndex) -> MacAddr {
+pub(crate) fn far_mac(port: PortIndex) -> MacAddr {
     MacAddr(if port == LAN { End::A.host_mac() } else { End::B.mac(WAN) })
 }
 
 /// Writes the header checksum of an IPv4 packet whose header was changed.
-pub fn resum(mut packet: Vec<u8>) -> Vec<u8> {
+pub(crate) fn resum(mut packet: Vec<u8>) -> Vec<u8> {
     let bytes = usize::from(packet[0] & 0xf) * 4;
     packet[10..12].fill(0);
     let sum = checksum::checksum(&packet[..bytes]);
