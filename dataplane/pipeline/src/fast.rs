@@ -20,9 +20,10 @@ mod plain;
 
 use core::net::{IpAddr, Ipv4Addr};
 
-use messages::{PortIndex, PortSide};
-use pktbuf::{Batch, Packet};
-use tables::{Link, NextHop};
+use arrayvec::ArrayVec;
+use messages::{DropReason, PortIndex, PortSide, ProtectionIndex, SaIndex, TunnelIndex};
+use pktbuf::{BURST, Batch, Packet};
+use tables::{Link, NeighborIndex, NextHop, NextStep};
 use wire::{IpProtocol, MacAddr, ethernet, ipv4};
 
 use crate::context::Context;
@@ -33,23 +34,28 @@ use inbound::Arrival;
 use outbound::Departure;
 use plain::Plain;
 
+/// How many packets ahead of its turn a packet's memory is asked for: its header first, then where it points.
+const HEADER_AHEAD: usize = 8;
+const DATA_AHEAD: usize = 4;
+
 /// Carries a burst that came in by `port` to its end.
 pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
+    let from = Ingress::new(ctx, port);
+    let glances = from.glance_at_all(ctx, batch);
     let mut sorter = Sorter::default();
     let mut arrivals = Lane::default();
-    let from = Ingress::new(ctx, port);
-    for mut packet in batch.drain(..) {
-        match from.look_at(ctx, &packet) {
+    for (mut packet, glance) in batch.drain(..).zip(glances) {
+        match from.look_at(ctx, &glance) {
             Look::Departure(departure) => {
-                to_network_header(&mut packet, departure.total_bytes());
+                to_network_header(&mut packet, glance.plain.total_bytes);
                 sorter.common(ctx, lanes);
                 sorter.depart(ctx, packet, departure);
             }
-            Look::Arrival(arrival, total_bytes) => {
-                to_network_header(&mut packet, total_bytes);
+            Look::Arrival(arrival) => {
+                to_network_header(&mut packet, glance.plain.total_bytes);
                 sorter.common(ctx, lanes);
                 if let Err(packet) = arrivals.push(packet, arrival) {
-                    ctx.drop(packet, messages::DropReason::NoBuffer);
+                    ctx.drop(packet, DropReason::NoBuffer);
                 }
             }
             Look::Exception => {
@@ -62,11 +68,22 @@ pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     sorter.finish(ctx, lanes);
 }
 
+/// What a packet's own headers say, and the first table.
+struct Glance {
+    plain: Plain,
+    towards: Towards,
+}
+
+enum Towards {
+    Tunnel(TunnelIndex),
+    Sa(SaIndex, ProtectionIndex),
+    Elsewhere,
+}
+
 /// What a packet looks like.
 enum Look<'a> {
     Departure(Departure<'a>),
-    /// With the length of the packet.
-    Arrival(Arrival<'a>, u16),
+    Arrival(Arrival<'a>),
     Exception,
 }
 
@@ -82,23 +99,63 @@ struct Ingress {
 impl Ingress {
     fn new(ctx: &Context<'_>, port: PortIndex) -> Self {
         let side = ctx.tables.ports.get(port).map(|entry| entry.side);
-        Self { port, mac: ctx.mac(port), is_up: side.is_some(), is_protected: side == Some(PortSide::Protected) }
+        let is_protected = side == Some(PortSide::Protected);
+        Self { port, mac: ctx.mac(port), is_up: side.is_some(), is_protected }
+    }
+
+    /// Reads every packet of a burst, then its first table, and asks for the memory that [`look_at`](Self::look_at)
+    /// needs. Each loop is short, so that the CPU waits for several packets' memory at once.
+    #[inline(always)]
+    fn glance_at_all(&self, ctx: &Context<'_>, batch: &Batch) -> ArrayVec<Glance, BURST> {
+        let mut glances: ArrayVec<Glance, BURST> = ArrayVec::new();
+        for (place, packet) in batch.iter().enumerate() {
+            if let Some(ahead) = batch.get(place + HEADER_AHEAD) {
+                ahead.prefetch_header();
+            }
+            if let Some(ahead) = batch.get(place + DATA_AHEAD) {
+                ahead.prefetch_data();
+                ahead.prefetch_headroom();
+            }
+            let plain = plain::ipv4_in(packet.data(), self.mac).and_then(Plain::parse);
+            glances.push(Glance { plain: plain.unwrap_or(Plain::NONE), towards: Towards::Elsewhere });
+        }
+        for glance in &mut glances {
+            glance.towards = self.first_table(ctx, &glance.plain);
+        }
+        glances
     }
 
     #[inline(always)]
-    fn look_at<'a>(&self, ctx: &Context<'a>, packet: &Packet) -> Look<'a> {
-        let plain = plain::ipv4_in(packet.data(), self.mac).and_then(Plain::parse);
-        let Some(plain) = plain.filter(|_| self.is_up) else { return Look::Exception };
-        if !inbound::is_foreign_host(ctx, plain.source) {
-            return Look::Exception;
+    fn first_table(&self, ctx: &Context<'_>, plain: &Plain) -> Towards {
+        if plain.protocol == IpProtocol::ESP && self.is_up {
+            return match ctx.tables.sas.inbound(plain.spi()) {
+                Some((sa, protection)) => {
+                    Arrival::prefetch(ctx, sa, protection);
+                    Towards::Sa(sa, protection)
+                }
+                None => Towards::Elsewhere,
+            };
         }
-        let found = if plain.protocol == IpProtocol::ESP && inbound::is_local(ctx, plain.destination) {
-            Arrival::find(ctx, self.port, &plain).map(|arrival| Look::Arrival(arrival, plain.total_bytes))
-        } else if self.is_protected && inbound::is_foreign_host(ctx, plain.destination) {
-            let step = ctx.tables.routes.lookup_v4(plain.destination);
-            Departure::find(ctx, plain, step).map(Look::Departure)
-        } else {
-            None
+        let may_pass = self.is_protected
+            && inbound::is_foreign_host(ctx, plain.source)
+            && inbound::is_foreign_host(ctx, plain.destination);
+        match may_pass.then(|| ctx.tables.routes.lookup_v4(plain.destination)).flatten() {
+            Some(NextStep::Tunnel(tunnel)) => {
+                ctx.tables.tunnels.prefetch(tunnel);
+                Towards::Tunnel(tunnel)
+            }
+            _ => Towards::Elsewhere,
+        }
+    }
+
+    #[inline(always)]
+    fn look_at<'a>(&self, ctx: &Context<'a>, glance: &Glance) -> Look<'a> {
+        let found = match glance.towards {
+            Towards::Tunnel(tunnel) => Departure::find(ctx, glance.plain, tunnel).map(Look::Departure),
+            Towards::Sa(sa, protection) => {
+                Arrival::find(ctx, self.port, &glance.plain, (sa, protection)).map(Look::Arrival)
+            }
+            Towards::Elsewhere => None,
         };
         found.unwrap_or(Look::Exception)
     }
@@ -141,7 +198,7 @@ impl<'a> Sorter<'a> {
             outbound::send(ctx, &mut self.departures);
         }
         if let Err(packet) = self.departures.push(packet, departure) {
-            ctx.drop(packet, messages::DropReason::NoBuffer);
+            ctx.drop(packet, DropReason::NoBuffer);
         }
     }
 
@@ -171,15 +228,23 @@ fn spend_hop(packet: &mut Packet) {
     }
 }
 
-/// The Ethernet address of a next hop that is known, fresh, and that no packet waits for.
+/// The Ethernet address of a neighbour that is known, fresh, and that no packet waits for.
 #[inline(always)]
-fn resolved(ctx: &Context<'_>, port: PortIndex, hop: NextHop, destination: u32) -> Option<MacAddr> {
-    let neighbor = match hop {
-        NextHop::Slot(neighbor) => neighbor,
-        NextHop::Connected => ctx.neighbors.find(port, &IpAddr::V4(Ipv4Addr::from_bits(destination)))?,
-    };
+fn resolved(ctx: &Context<'_>, neighbor: NeighborIndex) -> Option<MacAddr> {
     match ctx.neighbors.link(neighbor)? {
         Link { mac, stale: false } if !ctx.waiting.is_awaited(neighbor) => Some(MacAddr(mac)),
         _ => None,
+    }
+}
+
+/// As [`resolved`], of a route's next hop.
+#[inline(always)]
+fn resolved_hop(ctx: &Context<'_>, port: PortIndex, hop: NextHop, destination: u32) -> Option<MacAddr> {
+    match hop {
+        NextHop::Slot(neighbor) => resolved(ctx, neighbor),
+        NextHop::Connected => {
+            let address = IpAddr::V4(Ipv4Addr::from_bits(destination));
+            resolved(ctx, ctx.neighbors.find(port, &address)?)
+        }
     }
 }

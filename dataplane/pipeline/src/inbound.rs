@@ -133,7 +133,13 @@ pub(crate) fn drop_reason(error: OpenError) -> DropReason {
 }
 
 /// What the next header says was inside, checked against the SA's mode.
-pub(crate) fn take_out(ctx: &mut Context<'_>, packet: Packet, note: &EspNote, opened: Opened, lanes: &mut Lanes) {
+pub(crate) fn take_out(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    note: &EspNote,
+    opened: Opened,
+    lanes: &mut Lanes,
+) {
     let Some(protection) = ctx.tables.protections.get(note.protection) else {
         return ctx.drop(packet, DropReason::SpiUnknown);
     };

@@ -172,9 +172,14 @@ fn dressed(
     sealed_bytes: impl Fn(usize) -> usize,
 ) -> Option<Packet> {
     let template = &encapsulation.template;
-    let done =
-        encapsulate::encapsulate(&mut packet, (&note.parsed).into(), template, sealed_bytes, ctx.identification)
-            .and_then(|()| number_gre(&mut packet, template.gre_offset, tunnel));
+    let done = encapsulate::encapsulate(
+        &mut packet,
+        (&note.parsed).into(),
+        template,
+        sealed_bytes,
+        ctx.identification,
+    )
+    .and_then(|()| number_gre(&mut packet, template.gre_offset, tunnel));
     match done {
         Ok(()) => Some(packet),
         Err(_) => {

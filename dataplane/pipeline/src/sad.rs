@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use esp::{InboundSa, OutboundSa};
 use messages::{SaIndex, WorkerId};
+use pktbuf::prefetch;
 use tables::Generation;
 
 /// An inbound SA and the worker that owns its anti-replay window.
@@ -28,6 +29,14 @@ impl Sad {
     #[inline]
     pub(crate) fn outbound(&self, sa: SaIndex) -> Option<&OutboundSa> {
         self.outbound.get(sa.index())?.as_deref()
+    }
+
+    /// Asks the CPU for an inbound SA that will be needed soon.
+    #[inline]
+    pub(crate) fn prefetch_inbound(&self, sa: SaIndex) {
+        if let Some(entry) = self.inbound(sa) {
+            prefetch(entry);
+        }
     }
 
     #[inline]

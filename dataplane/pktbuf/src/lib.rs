@@ -42,7 +42,7 @@ mod pool;
 pub mod raw;
 
 pub use header::Header;
-pub use packet::{NoRoom, Packet};
+pub use packet::{NoRoom, Packet, prefetch};
 pub use pool::{ALIGN_INBOUND, ALIGN_OUTBOUND, Pool, PoolConfig};
 
 /// Packets that a worker takes from a queue at once.

@@ -6,6 +6,8 @@ use crate::{HEADROOM, memory};
 use std::fmt;
 use std::ptr::NonNull;
 
+const CACHE_LINE: usize = 64;
+
 /// There is not enough head- or tailroom, or not enough data to trim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no room in the packet buffer")]
@@ -161,13 +163,19 @@ impl Packet {
     /// Asks the CPU for the header's cache line.
     #[inline(always)]
     pub fn prefetch_header(&self) {
-        prefetch(self.0.as_ptr().cast());
+        prefetch_line(self.0.as_ptr().cast());
     }
 
     /// Asks the CPU for the first cache line of the data; reads the header.
     #[inline(always)]
     pub fn prefetch_data(&self) {
-        prefetch(self.data().as_ptr());
+        prefetch_line(self.data().as_ptr());
+    }
+
+    /// Asks the CPU for the cache line in front of the data, where headers will be put; reads the header.
+    #[inline(always)]
+    pub fn prefetch_headroom(&self) {
+        prefetch_line(self.data().as_ptr().wrapping_sub(CACHE_LINE));
     }
 
     /// The RSS hash over the packet's flow, if the NIC gave one.
@@ -219,8 +227,17 @@ impl fmt::Debug for Packet {
     }
 }
 
+/// Asks the CPU for every cache line of a value that will be needed soon.
 #[inline(always)]
-fn prefetch(at: *const u8) {
+pub fn prefetch<T>(value: &T) {
+    let start = core::ptr::from_ref(value).cast::<u8>();
+    for offset in (0..size_of::<T>()).step_by(CACHE_LINE) {
+        prefetch_line(start.wrapping_add(offset));
+    }
+}
+
+#[inline(always)]
+fn prefetch_line(at: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint: it faults on no address.
     unsafe {

@@ -258,6 +258,7 @@ mod tests {
             assert_eq!(bytes[2..8], [0; 6], "length, identification, flags and offset are left open");
             let (parsed, _) = ipv4::Header::split_mut(bytes).unwrap();
             let constant = parsed.checksum();
+            parsed.make_template();
             parsed.fill_template(0xb8, total, 0x1234, true);
             let added = [(0x4500, 0x45b8), (0, total), (0, 0x1234), (0, 0x4000)];
             let incremental =

@@ -54,4 +54,4 @@ pub use sas::{SaConfig, Sas};
 pub use shadow::Shadow;
 pub use spd::{POLICIES_PER_PORT_MAX, PacketSelectors, SpdVerdict, Spds};
 pub use template::{HeaderPatch, Template};
-pub use tunnels::{MssLimits, NoTunnel, Tunnel, Tunnels};
+pub use tunnels::{MssLimits, NoTunnel, Shortcut, Tunnel, Tunnels};

@@ -72,6 +72,12 @@ impl Routes {
         self.v4.lookup(destination).step(&self.steps)
     }
 
+    /// Asks the CPU for what a lookup reads first.
+    #[inline]
+    pub fn prefetch_v4(&self, destination: u32) {
+        self.v4.prefetch(destination);
+    }
+
     pub(crate) fn build(routes: &BTreeMap<IpPrefix, NextStep>) -> Routes {
         let mut steps = Steps::default();
         let mut v4 = Vec::new();

@@ -6,6 +6,7 @@
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use messages::WorkerId;
+use pktbuf::prefetch;
 
 /// Set beside the last sequence number once there is one.
 const VALID: u64 = 1 << 32;
@@ -75,6 +76,14 @@ impl TunnelRuntime {
         if let Some(block) = self.blocks.get(worker.index()) {
             add(&block.packets_in, 1);
             add(&block.bytes_in, bytes);
+        }
+    }
+
+    /// Asks the CPU for the counters of a worker.
+    #[inline]
+    pub fn prefetch(&self, worker: WorkerId) {
+        if let Some(block) = self.blocks.get(worker.index()) {
+            prefetch(block);
         }
     }
 

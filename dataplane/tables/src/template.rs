@@ -184,7 +184,7 @@ impl Writer {
                 let repr = ipv4::Repr { ttl: header.ttl, ..ipv4::Repr::new(source, destination, protocol) };
                 let bytes = repr.emit(room)?;
                 let (emitted, _) = ipv4::Header::split_mut(room).map_err(|_| EmitError::NoSpace)?;
-                emitted.fill_template(0, 0, 0, false);
+                emitted.make_template();
                 Ok(bytes)
             })?,
             (IpAddr::V6(source), IpAddr::V6(destination)) => self.append(|room| {

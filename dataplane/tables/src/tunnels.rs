@@ -4,14 +4,15 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use messages::{GreOptions, ProtectionIndex, TunnelIndex};
+use messages::{GreOptions, PortIndex, ProtectionIndex, SaIndex, TunnelIndex};
 use static_assertions::const_assert_eq;
 
 use crate::addresses::address_words;
 use crate::chunked::Chunked;
-use crate::encapsulation::Encapsulation;
-use crate::neighbors::Pin;
+use crate::encapsulation::{Egress, Encapsulation, Verdict};
+use crate::neighbors::{NeighborIndex, Pin};
 use crate::paged::PagedMap;
+use crate::routes::NextHop;
 use crate::runtime::TunnelRuntime;
 
 /// The largest MSS that a tunnel's MTU leaves, or the one configured.
@@ -23,6 +24,36 @@ pub struct MssLimits {
     pub v6: u16,
 }
 
+/// The common way into a tunnel: under ESP, with an SA, to a neighbour with a fixed slot, and with nothing in its GRE
+/// header that differs from packet to packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortcut {
+    /// The outbound SA.
+    pub sa: SaIndex,
+    /// The neighbour that it leaves to.
+    pub neighbor: NeighborIndex,
+    /// The port that it leaves by.
+    pub port: PortIndex,
+    /// The largest payload packet in bytes.
+    pub mtu: u16,
+}
+
+impl Shortcut {
+    pub(crate) fn of(encapsulation: &Encapsulation, gre: &GreOptions) -> Option<Self> {
+        match encapsulation {
+            Encapsulation {
+                verdict: Verdict::Protect { sa: Some(sa), .. },
+                egress: Some(Egress { port, neighbor: NextHop::Slot(neighbor), .. }),
+                mtu,
+                ..
+            } if !gre.sequence && !gre.checksum => {
+                Some(Self { sa: *sa, neighbor: *neighbor, port: *port, mtu: *mtu })
+            }
+            _ => None,
+        }
+    }
+}
+
 /// A tunnel.
 #[derive(Clone)]
 #[repr(C)]
@@ -31,6 +62,8 @@ pub struct Tunnel {
     pub encapsulation: Encapsulation,
     /// Counters and sequence numbers.
     pub state: Arc<TunnelRuntime>,
+    /// What the fast path needs to know, where packets can take it.
+    pub shortcut: Option<Shortcut>,
     /// Which tunnel.
     pub tunnel: TunnelIndex,
     /// What clamps TCP's MSS; nothing if clamping is off.
@@ -64,6 +97,36 @@ pub enum NoTunnel {
 /// Both addresses and a word for family and key.
 type DeliveryKey = [u64; 5];
 
+/// The tunnels that need a protection: nearly always one, and then without a detour.
+#[derive(Clone)]
+enum Users {
+    One(TunnelIndex),
+    Several(Vec<TunnelIndex>),
+}
+
+impl Users {
+    fn as_slice(&self) -> &[TunnelIndex] {
+        match self {
+            Self::One(tunnel) => core::slice::from_ref(tunnel),
+            Self::Several(tunnels) => tunnels,
+        }
+    }
+
+    fn with(&self, tunnel: TunnelIndex) -> Self {
+        Self::Several(self.as_slice().iter().copied().chain([tunnel]).collect())
+    }
+
+    /// `None` if no other is left.
+    fn without(&self, tunnel: TunnelIndex) -> Option<Self> {
+        let others: Vec<_> = self.as_slice().iter().copied().filter(|user| *user != tunnel).collect();
+        match others[..] {
+            [] => None,
+            [one] => Some(Self::One(one)),
+            _ => Some(Self::Several(others)),
+        }
+    }
+}
+
 /// The tunnels.
 #[derive(Clone, Default)]
 pub struct Tunnels {
@@ -72,7 +135,7 @@ pub struct Tunnels {
     /// How many tunnels have a pair of addresses.
     pairs: PagedMap<DeliveryKey, u32>,
     /// Which tunnels need a protection.
-    by_protection: Chunked<Vec<TunnelIndex>>,
+    by_protection: Chunked<Users>,
 }
 
 impl Tunnels {
@@ -81,6 +144,18 @@ impl Tunnels {
     #[must_use]
     pub fn get(&self, tunnel: TunnelIndex) -> Option<&Tunnel> {
         self.entries.get(tunnel.index())
+    }
+
+    /// Asks the CPU for a tunnel that will be needed soon.
+    #[inline]
+    pub fn prefetch(&self, tunnel: TunnelIndex) {
+        self.entries.prefetch(tunnel.index());
+    }
+
+    /// Asks the CPU for what [`only_one_of`](Self::only_one_of) reads.
+    #[inline]
+    pub fn prefetch_users(&self, protection: ProtectionIndex) {
+        self.by_protection.prefetch(protection.index());
     }
 
     /// The tunnel of a GRE packet for `local` from `remote` with this key, or without one.
@@ -106,9 +181,9 @@ impl Tunnels {
     #[inline]
     #[must_use]
     pub fn only_one_of(&self, protection: ProtectionIndex) -> Option<&Tunnel> {
-        match self.of_protection(protection) {
-            [tunnel] => self.get(*tunnel),
-            _ => None,
+        match self.by_protection.get(protection.index())? {
+            Users::One(tunnel) => self.get(*tunnel),
+            Users::Several(_) => None,
         }
     }
 
@@ -132,7 +207,7 @@ impl Tunnels {
     /// The tunnels that need a protection.
     #[inline]
     pub(crate) fn of_protection(&self, protection: ProtectionIndex) -> &[TunnelIndex] {
-        self.by_protection.get(protection.index()).map_or(&[], Vec::as_slice)
+        self.by_protection.get(protection.index()).map_or(&[], Users::as_slice)
     }
 
     pub(crate) fn remove(&mut self, index: TunnelIndex) -> Option<Tunnel> {
@@ -162,10 +237,9 @@ impl Tunnels {
             *count += 1;
         }
         if let Some(protection) = tunnel.protection {
-            match self.by_protection.get_mut(protection.index()) {
-                Some(users) => users.push(tunnel.tunnel),
-                None => drop(self.by_protection.set(protection.index(), Some(vec![tunnel.tunnel]))),
-            }
+            let users = self.by_protection.get(protection.index());
+            let users = users.map_or(Users::One(tunnel.tunnel), |users| users.with(tunnel.tunnel));
+            self.by_protection.set(protection.index(), Some(users));
         }
         self.entries.set(tunnel.tunnel.index(), Some(tunnel));
         Ok(())
@@ -177,11 +251,8 @@ impl Tunnels {
     }
 
     fn forget_user(&mut self, protection: ProtectionIndex, tunnel: TunnelIndex) {
-        let Some(users) = self.by_protection.get_mut(protection.index()) else { return };
-        users.retain(|user| *user != tunnel);
-        if users.is_empty() {
-            self.by_protection.set(protection.index(), None);
-        }
+        let left = self.by_protection.get(protection.index()).and_then(|users| users.without(tunnel));
+        self.by_protection.set(protection.index(), left);
     }
 }
 

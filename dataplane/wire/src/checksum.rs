@@ -140,6 +140,14 @@ pub const fn update_u16(checksum: u16, old: u16, new: u16) -> u16 {
     !fold_u32(sum)
 }
 
+/// The checksum after words of the data that were 0 became `new`.
+#[inline]
+#[must_use]
+pub fn update_zeros<const N: usize>(checksum: u16, new: [u16; N]) -> u16 {
+    const { assert!(N <= 1024, "few enough not to overflow") };
+    !fold_u32(new.into_iter().map(widen).sum::<u32>() + widen(!checksum))
+}
+
 /// The checksum after a 32-bit word of the data changed from `old` to `new`.
 #[inline]
 #[must_use]

@@ -190,15 +190,26 @@ impl Header {
         self.checksum.set(self.sum().finish());
     }
 
-    /// Fills in what a template of this header leaves open, and writes the checksum: only for a header without
-    /// options. Fragment offset and MF become 0.
+    /// Makes a template of this header, which has no options: what [`fill_template`](Self::fill_template) fills in
+    /// becomes 0, and the checksum that of what is left.
+    pub fn make_template(&mut self) {
+        self.tos = 0;
+        self.total_length.set(0);
+        self.identification.set(0);
+        self.flags_offset.set(0);
+        self.fill_checksum();
+    }
+
+    /// Fills in what a template leaves open. Its checksum is there already: what comes to it is added (RFC 1624).
     #[inline]
     pub fn fill_template(&mut self, tos: u8, total_length: u16, identification: u16, dont_fragment: bool) {
+        let flags = if dont_fragment { DONT_FRAGMENT } else { 0 };
+        let added = [u16::from(tos), total_length, identification, flags];
+        self.checksum.set(checksum::update_zeros(self.checksum.get(), added));
         self.tos = tos;
         self.total_length.set(total_length);
         self.identification.set(identification);
-        self.flags_offset.set(if dont_fragment { DONT_FRAGMENT } else { 0 });
-        self.fill_checksum();
+        self.flags_offset.set(flags);
     }
 
     /// Replaces the ToS byte, and updates the checksum.

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The way in of a plain ESP packet: SA → open the burst → GRE → a plain packet inside → onward.
 //!
-//! [`Arrival::find`] changes nothing. Once a packet is open, [`Delivery::find`] looks whether what was inside goes the
-//! common way; if not, [`crate::inbound::take_out`] goes on with it.
+//! [`Arrival::find`] changes nothing. Once a packet is open, [`Inner::find`] looks whether what was inside is plain, and
+//! [`Inner::onward`] whether it goes a common way; if not, [`crate::inbound::take_out`] goes on with it.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use esp::{OpenBurst, OpenError, Opened};
-use messages::{DropReason, EspMode, PortIndex, PortSide, WorkerCounter};
-use pktbuf::{BURST, Packet};
+use messages::{DropReason, EspMode, PortIndex, PortSide, ProtectionIndex, SaIndex, WorkerCounter};
+use pktbuf::{BURST, Packet, prefetch};
 use tables::{NextStep, ProtectionEntry, Tunnel};
 use wire::{Ecn, EtherType, IpProtocol, MacAddr, ecn, ipv4};
 
 use super::outbound::Departure;
 use super::plain::{Plain, is_ordinary};
-use super::{Sorter, resolved, spend_hop};
+use super::{Sorter, resolved_hop, spend_hop};
 use crate::context::Context;
 use crate::dispatch::Lanes;
 use crate::inbound::{EspNote, drop_reason, take_out};
@@ -35,21 +35,39 @@ pub(crate) struct Arrival<'a> {
     port: PortIndex,
     entry: &'a InboundEntry,
     protection: &'a ProtectionEntry,
+    /// The tunnel that the protection is for, if it is for one.
+    tunnel: Option<&'a Tunnel>,
 }
 
 impl<'a> Arrival<'a> {
-    /// The SA of a plain ESP packet for us, if this worker owns it and the packet goes between its ends.
+    /// Asks for the memory that [`find`](Self::find) needs.
     #[inline(always)]
-    pub(crate) fn find(ctx: &Context<'a>, port: PortIndex, plain: &Plain) -> Option<Self> {
-        let [high, low] = plain.ports;
-        let spi = u32::from(high) << 16 | u32::from(low);
-        let (sa, protection) = ctx.tables.sas.inbound(spi)?;
+    pub(crate) fn prefetch(ctx: &Context<'_>, sa: SaIndex, protection: ProtectionIndex) {
+        ctx.tables.protections.prefetch(protection);
+        ctx.tables.tunnels.prefetch_users(protection);
+        ctx.sad.prefetch_inbound(sa);
+    }
+
+    /// The SA of a plain ESP packet, if this worker owns it and the packet goes between its ends. No end is ours that
+    /// is not an address of ours, and none is the other's that cannot be another host's: the tables see to that.
+    #[inline(always)]
+    pub(crate) fn find(
+        ctx: &Context<'a>,
+        port: PortIndex,
+        plain: &Plain,
+        (sa, protection): (SaIndex, ProtectionIndex),
+    ) -> Option<Self> {
         let protection = ctx.tables.protections.get(protection)?;
         let entry = ctx.sad.inbound(sa)?;
         let is_ours = entry.owner == ctx.worker
             && is(protection.remote, plain.source)
             && is(protection.local, plain.destination);
-        is_ours.then_some(Self { tos: plain.tos, port, entry, protection })
+        is_ours.then_some(())?;
+        let tunnel = ctx.tables.tunnels.only_one_of(protection.protection);
+        if let Some(tunnel) = tunnel {
+            prefetch(tunnel);
+        }
+        Some(Self { tos: plain.tos, port, entry, protection, tunnel })
     }
 }
 
@@ -69,11 +87,12 @@ pub(crate) fn open<'a>(
         return;
     }
     let outcomes = open_burst(ctx, lane);
-    for ((packet, arrival), outcome) in lane.drain().zip(outcomes) {
+    let inners = look_inside(ctx, lane, &outcomes);
+    for (((packet, arrival), outcome), inner) in lane.drain().zip(outcomes).zip(inners) {
         match outcome {
             Ok(opened) => {
                 ctx.counters.add(WorkerCounter::Opened, 1);
-                carry_on(ctx, sorter, packet, &arrival, opened, lanes);
+                carry_on(ctx, sorter, packet, (&arrival, opened, inner), lanes);
             }
             Err(error) => ctx.drop(packet, drop_reason(error)),
         }
@@ -82,10 +101,7 @@ pub(crate) fn open<'a>(
 
 /// Checks, opens, checks again and strips: one outcome for each packet of the lane.
 #[inline]
-fn open_burst(
-    ctx: &Context<'_>,
-    lane: &mut Lane<Arrival<'_>>,
-) -> ArrayVec<Result<Opened, OpenError>, BURST> {
+fn open_burst(ctx: &Context<'_>, lane: &mut Lane<Arrival<'_>>) -> ArrayVec<Result<Opened, OpenError>, BURST> {
     let mut burst = OpenBurst::new(ctx.now_ns);
     let mut staged: ArrayVec<Result<(), OpenError>, BURST> = ArrayVec::new();
     for (packet, arrival) in lane.iter_mut() {
@@ -98,23 +114,45 @@ fn open_burst(
         .collect()
 }
 
+/// Reads what was inside each packet, and asks for the memory that its route needs.
+#[inline]
+fn look_inside<'a>(
+    ctx: &Context<'a>,
+    lane: &Lane<Arrival<'a>>,
+    outcomes: &[Result<Opened, OpenError>],
+) -> ArrayVec<Option<Inner<'a>>, BURST> {
+    let mut inners = ArrayVec::new();
+    for ((packet, arrival), outcome) in lane.iter().zip(outcomes) {
+        let inner = outcome.as_ref().ok().and_then(|opened| Inner::find(packet, arrival, opened));
+        if let Some(inner) = &inner {
+            ctx.tables.routes.prefetch_v4(inner.plain.destination);
+            inner.tunnel.state.prefetch(ctx.worker);
+        }
+        inners.push(inner);
+    }
+    inners
+}
+
 #[inline]
 fn carry_on<'a>(
     ctx: &mut Context<'a>,
     sorter: &mut Sorter<'a>,
     packet: Packet,
-    arrival: &Arrival<'a>,
-    opened: Opened,
+    (arrival, opened, inner): (&Arrival<'a>, Opened, Option<Inner<'a>>),
     lanes: &mut Lanes,
 ) {
-    let Some(delivery) = Delivery::find(ctx, &packet, arrival, &opened) else {
-        return sorter.exception(ctx, lanes, |ctx, lanes| the_whole_way(ctx, packet, arrival, opened, lanes));
-    };
-    sorter.common(ctx, lanes);
-    delivery.carry_out(ctx, sorter, packet);
+    match inner.and_then(|inner| Some((inner, inner.onward(ctx)?))) {
+        Some((inner, onward)) => {
+            sorter.common(ctx, lanes);
+            inner.carry_out(ctx, sorter, packet, onward);
+        }
+        None => {
+            sorter.exception(ctx, lanes, |ctx, lanes| the_whole_way(ctx, packet, arrival, opened, lanes));
+        }
+    }
 }
 
-/// What no [`Delivery`] was found for.
+/// What has no common way onward.
 #[cold]
 fn the_whole_way(
     ctx: &mut Context<'_>,
@@ -132,15 +170,16 @@ fn the_whole_way(
     }
 }
 
-/// Where a plain packet goes that came out of a tunnel.
-struct Delivery<'a> {
+/// A plain packet that came out of a tunnel.
+#[derive(Clone, Copy)]
+struct Inner<'a> {
     tunnel: &'a Tunnel,
-    /// Where the payload packet begins.
+    /// Where it begins.
     offset: usize,
     plain: Plain,
-    onward: Onward<'a>,
 }
 
+/// Where it goes.
 enum Onward<'a> {
     /// Out of a protected port, in clear.
     Port(PortIndex, MacAddr),
@@ -148,55 +187,59 @@ enum Onward<'a> {
     Tunnel(Departure<'a>),
 }
 
-impl<'a> Delivery<'a> {
+impl<'a> Inner<'a> {
     #[inline(always)]
-    fn find(ctx: &Context<'a>, packet: &Packet, arrival: &Arrival<'a>, opened: &Opened) -> Option<Self> {
+    fn find(packet: &Packet, arrival: &Arrival<'a>, opened: &Opened) -> Option<Self> {
         let data = packet.data().get(..opened.payload.end)?;
-        let tunnel = ctx.tables.tunnels.only_one_of(arrival.protection.protection)?;
+        let tunnel = arrival.tunnel?;
         let (gre_offset, outer_ecn) = delivery_header(data, tunnel, arrival, opened)?;
         let offset = gre_offset + gre_header_bytes(data.get(gre_offset..)?, tunnel)?;
         let plain = Plain::parse(data.get(offset..)?)?;
         let ecn_stays = ecn::decapsulate(outer_ecn, Ecn::of_tos(plain.tos)) == Ok(Ecn::of_tos(plain.tos));
-        let is_common = ecn_stays
-            && plain.ttl > 1
-            && !(plain.is_syn && tunnel.mss.is_some())
-            && is_foreign_host(ctx, plain.source)
+        let is_common = ecn_stays && plain.ttl > 1 && !(plain.is_syn && tunnel.mss.is_some());
+        is_common.then_some(Self { tunnel, offset, plain })
+    }
+
+    /// Its way, if it is a common one.
+    #[inline(always)]
+    fn onward(&self, ctx: &Context<'a>) -> Option<Onward<'a>> {
+        let Self { tunnel, plain, .. } = self;
+        let may_pass = is_foreign_host(ctx, plain.source)
             && is_foreign_host(ctx, plain.destination)
             && (!tunnel.strict_source || is_routed_to(ctx, tunnel, plain.source));
-        is_common.then_some(())?;
-        let onward = Onward::find(ctx, &plain)?;
-        Some(Self { tunnel, offset, plain, onward })
+        may_pass.then_some(())?;
+        match ctx.tables.routes.lookup_v4(plain.destination)? {
+            NextStep::Port { port, neighbor } => {
+                let entry = ctx.tables.ports.get(port)?;
+                let in_clear = entry.side == PortSide::Protected && plain.total_bytes <= entry.mtu;
+                in_clear.then_some(())?;
+                Some(Onward::Port(port, resolved_hop(ctx, port, neighbor, plain.destination)?))
+            }
+            NextStep::Tunnel(tunnel) => Departure::find(ctx, *plain, tunnel).map(Onward::Tunnel),
+            NextStep::Discard => None,
+        }
     }
 
     #[inline(always)]
-    fn carry_out(self, ctx: &mut Context<'a>, sorter: &mut Sorter<'a>, mut packet: Packet) {
+    fn carry_out(
+        self,
+        ctx: &mut Context<'a>,
+        sorter: &mut Sorter<'a>,
+        mut packet: Packet,
+        onward: Onward<'a>,
+    ) {
         self.tunnel.state.count_in(ctx.worker, u64::from(self.plain.total_bytes));
         if packet.trim_front(self.offset).is_err() {
             return ctx.drop(packet, DropReason::GreMalformed);
         }
         packet.truncate(usize::from(self.plain.total_bytes));
-        match self.onward {
+        match onward {
             Onward::Port(port, destination) => {
                 spend_hop(&mut packet);
                 let outgoing = Outgoing::clear(packet, ClearancePass::from_bypass());
                 link::transmit(ctx, port, destination, outgoing);
             }
             Onward::Tunnel(departure) => sorter.depart(ctx, packet, departure),
-        }
-    }
-}
-
-impl<'a> Onward<'a> {
-    #[inline(always)]
-    fn find(ctx: &Context<'a>, plain: &Plain) -> Option<Self> {
-        match ctx.tables.routes.lookup_v4(plain.destination) {
-            Some(NextStep::Port { port, neighbor }) => {
-                let entry = ctx.tables.ports.get(port)?;
-                let in_clear = entry.side == PortSide::Protected && plain.total_bytes <= entry.mtu;
-                in_clear.then_some(())?;
-                Some(Self::Port(port, resolved(ctx, port, neighbor, plain.destination)?))
-            }
-            step => Departure::find(ctx, *plain, step).map(Self::Tunnel),
         }
     }
 }
@@ -252,10 +295,4 @@ pub(super) fn is_foreign_host(ctx: &Context<'_>, address: u32) -> bool {
 
 fn is_routed_to(ctx: &Context<'_>, tunnel: &Tunnel, address: u32) -> bool {
     matches!(ctx.tables.routes.lookup_v4(address), Some(NextStep::Tunnel(found)) if found == tunnel.tunnel)
-}
-
-/// Whether ESP to this address is for us.
-#[inline(always)]
-pub(super) fn is_local(ctx: &Context<'_>, address: u32) -> bool {
-    ctx.tables.addresses.is_local(&IpAddr::V4(Ipv4Addr::from_bits(address)))
 }

@@ -5,10 +5,10 @@
 //! [`crate::outbound`]. [`send`] then cannot fail but for want of room or of a sequence number.
 
 use arrayvec::ArrayVec;
-use esp::{OutboundSa, SealBurst, SealError};
-use messages::{DropReason, PortIndex, WorkerCounter};
-use pktbuf::BURST;
-use tables::{Encapsulation, NextStep, Tunnel, Verdict};
+use esp::{OutboundSa, SealBurst};
+use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
+use pktbuf::{BURST, Packet, prefetch};
+use tables::{Shortcut, Tunnel};
 use wire::{Family, IpProtocol, MacAddr};
 
 use super::plain::Plain;
@@ -32,29 +32,18 @@ pub(crate) struct Departure<'a> {
 }
 
 impl<'a> Departure<'a> {
-    /// The way of a packet whose route is `step`, if it is the common one.
+    /// The way of a packet into a tunnel, if it is the common one.
     #[inline(always)]
-    pub(crate) fn find(ctx: &Context<'a>, plain: Plain, step: Option<NextStep>) -> Option<Self> {
-        let Some(NextStep::Tunnel(tunnel)) = step else { return None };
+    pub(crate) fn find(ctx: &Context<'a>, plain: Plain, tunnel: TunnelIndex) -> Option<Self> {
         let tunnel = ctx.tables.tunnels.get(tunnel)?;
-        let Encapsulation { verdict: Verdict::Protect { sa: Some(sa), .. }, egress: Some(egress), mtu, .. } =
-            tunnel.encapsulation
-        else {
-            return None;
-        };
-        let is_common = plain.ttl > 1
-            && plain.total_bytes <= mtu
-            && !(plain.is_syn && tunnel.mss.is_some())
-            && !tunnel.gre.sequence
-            && !tunnel.gre.checksum;
-        is_common.then_some(())?;
-        let destination = resolved(ctx, egress.port, egress.neighbor, plain.destination)?;
-        Some(Self { plain, tunnel, sa: ctx.sad.outbound(sa)?, destination, port: egress.port })
-    }
-
-    /// Length of the packet.
-    pub(super) fn total_bytes(&self) -> u16 {
-        self.plain.total_bytes
+        let Shortcut { sa, neighbor, port, mtu } = tunnel.shortcut?;
+        let fits = plain.ttl > 1 && plain.total_bytes <= mtu && !(plain.is_syn && tunnel.mss.is_some());
+        fits.then_some(())?;
+        let destination = resolved(ctx, neighbor)?;
+        let sa = ctx.sad.outbound(sa)?;
+        prefetch(sa);
+        tunnel.state.prefetch(ctx.worker);
+        Some(Self { plain, tunnel, sa, destination, port })
     }
 
     fn template(&self) -> &'a tables::Template {
@@ -71,8 +60,7 @@ pub(crate) fn send(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>) {
     if lane.is_empty() {
         return;
     }
-    let dressed = dress(ctx, lane);
-    let outcomes = seal(ctx, lane, &dressed);
+    let outcomes = dress_and_seal(ctx, lane);
     for ((packet, departure), outcome) in lane.drain().zip(outcomes) {
         match outcome {
             Ok(()) => {
@@ -84,46 +72,39 @@ pub(crate) fn send(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>) {
     }
 }
 
-/// Takes a hop off each packet and puts its delivery headers on; tells for which there was room.
+/// Gives each packet its delivery headers and sequence number, then runs the cipher once for all.
 #[inline]
-fn dress(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>) -> ArrayVec<bool, BURST> {
-    let mut dressed = ArrayVec::new();
-    for (packet, departure) in lane.iter_mut() {
-        let plain = &departure.plain;
-        spend_hop(packet);
-        departure.tunnel.state.count_out(ctx.worker, u64::from(plain.total_bytes));
-        let inside =
-            Inside { family: Family::Ipv4, tos: plain.tos, dont_fragment: plain.dont_fragment };
-        let sealed_bytes = |payload| departure.sa.sealed_bytes(payload);
-        let done =
-            encapsulate::encapsulate(packet, inside, departure.template(), sealed_bytes, ctx.identification);
-        dressed.push(done.is_ok());
-    }
-    dressed
-}
-
-/// Reserves sequence numbers for the burst, writes headers and nonces, then runs the cipher once.
-#[inline]
-fn seal(
-    ctx: &Context<'_>,
+fn dress_and_seal(
+    ctx: &mut Context<'_>,
     lane: &mut Lane<Departure<'_>>,
-    dressed: &[bool],
 ) -> ArrayVec<Result<(), DropReason>, BURST> {
     let sas: ArrayVec<&OutboundSa, BURST> = lane.iter().map(|(_, departure)| departure.sa).collect();
     let reservations = esp::reserve(&sas, ctx.now_ns);
     let mut burst = SealBurst::new();
     let mut outcomes = ArrayVec::new();
-    for (((packet, departure), reservation), dressed) in lane.iter_mut().zip(reservations).zip(dressed) {
+    for ((packet, departure), reservation) in lane.iter_mut().zip(reservations) {
+        dress(ctx, packet, departure);
         let next_header = IpProtocol(departure.template().esp_next_header);
-        let staged = match (reservation, dressed) {
-            (Ok(reservation), true) => {
-                burst.push(packet, departure.esp_offset(), reservation, next_header)
-            }
-            (Ok(_), false) => Err(SealError::NoRoom),
-            (Err(error), _) => Err(error),
-        };
+        let staged = reservation
+            .and_then(|reservation| burst.push(packet, departure.esp_offset(), reservation, next_header));
         outcomes.push(staged.map_err(drop_reason));
     }
     burst.seal();
     outcomes
+}
+
+/// Takes a hop off a packet and puts its delivery headers on. Without room for them the packet stays too short for ESP,
+/// which says so.
+#[inline(always)]
+fn dress(ctx: &mut Context<'_>, packet: &mut Packet, departure: &Departure<'_>) {
+    let plain = &departure.plain;
+    spend_hop(packet);
+    departure.tunnel.state.count_out(ctx.worker, u64::from(plain.total_bytes));
+    let inside = Inside { family: Family::Ipv4, tos: plain.tos, dont_fragment: plain.dont_fragment };
+    let sealed_bytes = |payload| departure.sa.sealed_bytes(payload);
+    let dressed =
+        encapsulate::encapsulate(packet, inside, departure.template(), sealed_bytes, ctx.identification);
+    if dressed.is_err() {
+        packet.truncate(0);
+    }
 }

@@ -31,6 +31,19 @@ pub(crate) struct Plain {
 }
 
 impl Plain {
+    /// No packet at all.
+    pub(crate) const NONE: Self = Self {
+        source: 0,
+        destination: 0,
+        ports: [0; 2],
+        total_bytes: 0,
+        protocol: IpProtocol(0),
+        tos: 0,
+        ttl: 0,
+        dont_fragment: false,
+        is_syn: false,
+    };
+
     /// The packet at the front of `l3`, if it is plain and its header checksum is right.
     #[inline(always)]
     pub(crate) fn parse(l3: &[u8]) -> Option<Self> {
@@ -61,6 +74,15 @@ impl Plain {
             dont_fragment: flags_offset & DONT_FRAGMENT != 0,
             is_syn,
         })
+    }
+}
+
+impl Plain {
+    /// The SPI of an ESP packet: it stands where others have their ports (RFC 4303 §2.1).
+    #[inline(always)]
+    pub(crate) fn spi(&self) -> u32 {
+        let [high, low] = self.ports;
+        u32::from(high) << 16 | u32::from(low)
     }
 }
 

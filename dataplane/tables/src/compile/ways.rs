@@ -11,6 +11,7 @@ use super::frame::Frame;
 use crate::encapsulation::ICV_BYTES_DEFAULT;
 use crate::neighbors::Pin;
 use crate::template::{EspHeader, IpHeader, Parts};
+use crate::tunnels::Shortcut;
 use crate::{
     Egress, Encapsulation, MssLimits, Neighbors, NextHop, NextStep, PacketSelectors, ProtectionEntry,
     Protections, Sas, SpdVerdict, Tunnel, TunnelRuntime, Tunnels, Verdict,
@@ -87,6 +88,7 @@ impl Ways<'_> {
                 Some(old) => Arc::clone(&old.state),
                 None => Arc::new(TunnelRuntime::new(self.workers)),
             },
+            shortcut: Shortcut::of(&encapsulation, &config.gre),
             tunnel: config.tunnel,
             mss: mss(config.mss, encapsulation.mtu),
             strict_source: config.strict_source,

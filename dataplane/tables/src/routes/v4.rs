@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use pktbuf::prefetch;
+
 use super::Leaf;
 
 const ROOT: usize = 1 << 16;
@@ -27,6 +29,14 @@ impl Trie {
         let [a, b, c, d] = address.to_be_bytes();
         let leaf = self.root.get(usize::from(u16::from_be_bytes([a, b]))).copied().unwrap_or(Leaf::NONE);
         self.descend(self.descend(leaf, c), d)
+    }
+
+    #[inline]
+    pub(super) fn prefetch(&self, address: u32) {
+        let [a, b, ..] = address.to_be_bytes();
+        if let Some(leaf) = self.root.get(usize::from(u16::from_be_bytes([a, b]))) {
+            prefetch(leaf);
+        }
     }
 
     #[inline]
