@@ -16,6 +16,7 @@
 //!
 //! Control flow and addresses depend on lengths only.
 
+use core::arch::asm;
 use core::arch::x86_64::_mm_set_epi64x;
 
 use super::key::Blocks;
@@ -144,35 +145,35 @@ struct Place {
 struct Done<V, const N: usize> {
     /// Its ciphertext, reversed, as it is hashed.
     hashed: [V; N],
-    /// Its output; of the first group, lane 0 is AES(J0).
-    first_output: V,
+    /// Lane 0 of its output; of the first group, AES(J0).
+    lane_0: Block,
 }
 
 /// Encrypts (`SEAL`) or decrypts `text` in place and returns the whole ICV over `aad` and the ciphertext.
 ///
 /// # Safety
-/// The caller has `V`'s features on and knows that this CPU has them. `key` is expanded for `size`.
+/// The caller has `V`'s features on and knows that this CPU has them. `key` is expanded for so many `rounds`, 10, 12 or 14.
 #[inline(always)]
 pub(super) unsafe fn crypt<V: Lanes, const SEAL: bool>(
     key: &Blocks,
-    size: KeySize,
+    rounds: usize,
     nonce: &[u8; NONCE_BYTES],
     aad: &[u8],
     text: &mut [u8],
 ) -> Block {
     // SAFETY: the caller's promise; the run is the text and the block before it, which is never touched.
     unsafe {
+        let lengths = _mm_set_epi64x(8 * aad.len() as i64, 8 * text.len() as i64);
+        let aad = aad_block(key, aad);
         let whitened_nonce = V::splat(load_nonce(nonce)).xor(V::broadcast(key.round_key(0)));
         let packet = Packet {
             key,
-            rounds: size.rounds(),
+            rounds,
             whitened_nonce,
             counter: 0,
             at: text.as_mut_ptr().wrapping_sub(BLOCK_BYTES),
             bytes: text.len() + BLOCK_BYTES,
         };
-        let lengths = _mm_set_epi64x(8 * aad.len() as i64, 8 * text.len() as i64);
-        let aad = aad_block(key, aad);
         if packet.bytes <= GROUP * V::BYTES {
             packet.short::<SEAL>(aad, lengths)
         } else {
@@ -211,7 +212,7 @@ impl<V: Lanes> Packet<'_, V> {
                 let place = Place { first: true, last: true };
                 let done = self.group::<SEAL, N, 0>(place, &[], None, &mut Sums::zero());
                 let hash = hash_last(self.key, done.hashed, aad, blocks, lengths);
-                icv(hash, done.first_output)
+                icv(hash, done.lane_0)
             })
         }
     }
@@ -242,7 +243,7 @@ impl<V: Lanes> Packet<'_, V> {
                 let done =
                     self.group::<SEAL, N, GROUP>(place, &hashed, together, &mut sums);
                 let hash = hash_last(self.key, done.hashed, sums.reduce().fold(), blocks, lengths);
-                icv(hash, first.first_output)
+                icv(hash, first.lane_0)
             })
         }
     }
@@ -260,24 +261,26 @@ impl<V: Lanes> Packet<'_, V> {
         unsafe {
             let input: [V; N] = self.load(place);
             let mut states: [V; N] = self.counters();
-            for round in 1..KeySize::Aes128.rounds() {
-                self.aes(&mut states, round);
-                // Two products after each second round: both ports of the CPU have work all the time.
-                if let (Some(weights), true) = (weights, round % 2 == 0 && round <= M) {
-                    let pair = [beside[round - 2], beside[round - 1]];
-                    sums.add_two(pair, [weights.of(round - 2), weights.of(round - 1)]);
+            let key = opaque(self.key);
+            // What longer keys have more comes first, so that what follows is one stretch of code.
+            let mut round = 1;
+            for more in [KeySize::Aes256, KeySize::Aes192] {
+                if self.rounds >= more.rounds() {
+                    aes(&mut states, key.round_key(round));
+                    aes(&mut states, key.round_key(round + 1));
+                    round += 2;
                 }
             }
-            if self.rounds > KeySize::Aes128.rounds() {
-                self.aes(&mut states, 10);
-                self.aes(&mut states, 11);
-            }
-            if self.rounds > KeySize::Aes192.rounds() {
-                self.aes(&mut states, 12);
-                self.aes(&mut states, 13);
+            for (step, round) in (round..).take(KeySize::Aes128.rounds() - 1).enumerate() {
+                aes(&mut states, key.round_key(round));
+                // Two products after each second round: both ports of the CPU have work all the time.
+                if let (Some(weights), true) = (weights, step % 2 == 1 && step < M) {
+                    let pair = [beside[step - 1], beside[step]];
+                    sums.add_two(pair, [weights.of(step - 1), weights.of(step)]);
+                }
             }
             // The last round's key is added last: adding the text to it beforehand is off the critical path.
-            let last_key = V::broadcast(self.key.round_key(self.rounds));
+            let last_key = V::broadcast(key.round_key(self.rounds));
             let mut output = input;
             for (text, state) in output.iter_mut().zip(states) {
                 *text = state.aes_last(text.xor(last_key));
@@ -290,19 +293,7 @@ impl<V: Lanes> Packet<'_, V> {
             }
             self.at = self.at.wrapping_add(N * V::BYTES);
             self.bytes = self.bytes.saturating_sub(N * V::BYTES);
-            Done { hashed, first_output: output[0] }
-        }
-    }
-
-    /// One inner round on all states.
-    #[inline(always)]
-    unsafe fn aes<const N: usize>(&self, states: &mut [V; N], round: usize) {
-        // SAFETY: the contract is passed on.
-        unsafe {
-            let round_key = V::broadcast(self.key.round_key(round));
-            for state in states {
-                *state = state.aes(round_key);
-            }
+            Done { hashed, lane_0: output[0].lane_0() }
         }
     }
 
@@ -383,6 +374,33 @@ impl<V: Lanes> Packet<'_, V> {
     }
 }
 
+/// One inner round of AES on all states.
+///
+/// # Safety
+/// That of [`crypt`], and there is a round key at `round_key`.
+#[inline(always)]
+unsafe fn aes<V: Lanes, const N: usize>(states: &mut [V; N], round_key: *const [u8; BLOCK_BYTES]) {
+    // SAFETY: the contract is passed on.
+    unsafe {
+        let round_key = V::broadcast(round_key);
+        for state in states {
+            *state = state.aes(round_key);
+        }
+    }
+}
+
+/// The same key, of which the compiler does not know that it is the same: round keys that it kept in registers
+/// from group to group would drive others, keystream among them, onto the stack.
+#[inline(always)]
+fn opaque(key: &Blocks) -> &Blocks {
+    let mut address: *const Blocks = key;
+    // SAFETY: no instruction at all: the register keeps the address of `key`, which lives on.
+    unsafe {
+        asm!("/* {} */", inout(reg) address, options(nomem, nostack, preserves_flags));
+        &*address
+    }
+}
+
 /// Loads the first counter block, without its counter.
 #[inline(always)]
 fn load_nonce(nonce: &[u8; NONCE_BYTES]) -> Block {
@@ -460,12 +478,12 @@ unsafe fn hash_last<V: Lanes, const N: usize>(
     }
 }
 
-/// The ICV: the hash in the order of octets, encrypted with AES(J0), lane 0 of the first output.
+/// The ICV: the hash in the order of octets, encrypted with AES(J0).
 ///
 /// # Safety
 /// That of [`crypt`].
 #[inline(always)]
-unsafe fn icv<V: Lanes>(hash: Block, first_output: V) -> Block {
+unsafe fn icv(hash: Block, mask: Block) -> Block {
     // SAFETY: the contract is passed on.
-    unsafe { Wide128::first(hash).reverse().xor(Wide128::first(first_output.lane_0())).lane_0() }
+    unsafe { Wide128::first(hash).reverse().xor(Wide128::first(mask)).lane_0() }
 }

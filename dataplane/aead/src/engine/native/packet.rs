@@ -3,7 +3,7 @@
 
 use super::Schedule;
 use super::gcm::crypt;
-use super::lanes::{Block, Lanes, Span, Wide128, load_part, store_part};
+use super::lanes::{BLOCK_BYTES, Block, Lanes, Span, Wide128, load_part, store_part};
 use crate::parameters::NONCE_BYTES;
 
 /// Encrypts `text` in place and writes the ICV.
@@ -20,8 +20,12 @@ pub(super) unsafe fn seal<V: Lanes>(
 ) {
     // SAFETY: the caller's promise; the ICV's own octets.
     unsafe {
-        let computed = crypt::<V, true>(&schedule.blocks, schedule.size, nonce, aad, text);
-        store_part(computed, icv.as_mut_ptr(), icv.len());
+        let computed = crypt::<V, true>(&schedule.blocks, schedule.rounds, nonce, aad, text);
+        match icv.len() {
+            // By far the most frequent one is written by one store.
+            BLOCK_BYTES => Wide128::first(computed).store(icv.as_mut_ptr()),
+            bytes => store_part(computed, icv.as_mut_ptr(), bytes),
+        }
     }
 }
 
@@ -39,7 +43,7 @@ pub(super) unsafe fn open<V: Lanes>(
 ) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        let computed = crypt::<V, false>(&schedule.blocks, schedule.size, nonce, aad, text);
+        let computed = crypt::<V, false>(&schedule.blocks, schedule.rounds, nonce, aad, text);
         equal(computed, icv)
     }
 }

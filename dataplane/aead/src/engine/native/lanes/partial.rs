@@ -27,6 +27,12 @@ pub(in crate::engine::native) unsafe fn load_part(from: *const u8, bytes: usize)
                 let (low, high) = pair::<u32>(from, bytes);
                 u128::from(low) | u128::from(high) << (8 * (bytes - 4))
             }
+            // The nonce, and the AAD with ESN: loads that match the stores by which they were staged.
+            12 => {
+                let (low, _) = pair::<u64>(from, bytes);
+                let (_, high) = pair::<u32>(from, bytes);
+                u128::from(low) | u128::from(high) << 64
+            }
             8..16 => {
                 let (low, high) = pair::<u64>(from, bytes);
                 u128::from(low) | u128::from(high) << (8 * (bytes - 8))

@@ -51,15 +51,15 @@ impl Lanes for Wide128 {
         unsafe { _mm_storeu_si128(to.cast(), self.0) }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx")]
+    // Without `target_feature`, which excludes `inline(always)`: a call here would spill keystream to the stack.
+    #[inline(always)]
     unsafe fn load_span(from: *const u8, span: Span) -> Self {
         // SAFETY: the caller's octets of the span; where there are none, the address is only computed.
         Self(unsafe { load_part(from.wrapping_add(span.from), span.to - span.from) })
     }
 
-    #[inline]
-    #[target_feature(enable = "avx")]
+    // Without `target_feature`, which excludes `inline(always)`: a call here would spill keystream to the stack.
+    #[inline(always)]
     unsafe fn store_span(self, to: *mut u8, span: Span) {
         // SAFETY: as in `load_span`.
         unsafe { store_part(self.0, to.wrapping_add(span.from), span.to - span.from) }

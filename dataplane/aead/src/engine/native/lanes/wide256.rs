@@ -51,26 +51,33 @@ impl Lanes for Wide256 {
         unsafe { _mm256_storeu_si256(to.cast(), self.0) }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2")]
+    // Without `target_feature`, which excludes `inline(always)`: a call here would spill keystream to the stack.
+    #[inline(always)]
     unsafe fn load_span(from: *const u8, span: Span) -> Self {
-        let [low, high] = parts(span);
-        // SAFETY: the caller's octets of the span, of which each lane has its part. A lane that has none may
-        // lie outside the text: its address is only computed.
+        // SAFETY: the caller's promise about the CPU, and the caller's octets of the span.
         unsafe {
-            let low = load_part(from.wrapping_add(span.from), low);
-            Self(_mm256_set_m128i(load_part(from.wrapping_add(BLOCK_BYTES), high), low))
+            if span.to <= BLOCK_BYTES {
+                return Self::first(load_part(from.wrapping_add(span.from), span.to - span.from));
+            }
+            let low = if span.from == 0 { _mm_loadu_si128(from.cast()) } else { _mm_setzero_si128() };
+            let high = load_part(from.wrapping_add(BLOCK_BYTES), span.to - BLOCK_BYTES);
+            Self(_mm256_set_m128i(high, low))
         }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx2")]
+    // Without `target_feature`, which excludes `inline(always)`: a call here would spill keystream to the stack.
+    #[inline(always)]
     unsafe fn store_span(self, to: *mut u8, span: Span) {
-        let [low, high] = parts(span);
-        // SAFETY: as in `load_span`.
+        // SAFETY: the caller's promise about the CPU, and the caller's octets of the span.
         unsafe {
-            store_part(_mm256_castsi256_si128(self.0), to.wrapping_add(span.from), low);
-            store_part(_mm256_extracti128_si256::<1>(self.0), to.wrapping_add(BLOCK_BYTES), high);
+            let (low, high) = (_mm256_castsi256_si128(self.0), _mm256_extracti128_si256::<1>(self.0));
+            if span.to <= BLOCK_BYTES {
+                return store_part(low, to.wrapping_add(span.from), span.to - span.from);
+            }
+            if span.from == 0 {
+                _mm_storeu_si128(to.cast(), low);
+            }
+            store_part(high, to.wrapping_add(BLOCK_BYTES), span.to - BLOCK_BYTES);
         }
     }
 
@@ -147,11 +154,4 @@ impl Lanes for Wide256 {
         let order = unsafe { Self::broadcast(&raw const REVERSED) };
         Self(_mm256_shuffle_epi8(self.0, order.0))
     }
-}
-
-/// How many octets of `span` lie in each lane. It starts at a lane's beginning.
-#[inline(always)]
-fn parts(span: Span) -> [usize; 2] {
-    let low = span.to.min(BLOCK_BYTES).saturating_sub(span.from);
-    [low, span.to.saturating_sub(BLOCK_BYTES)]
 }
