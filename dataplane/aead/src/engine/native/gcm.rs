@@ -396,7 +396,7 @@ fn opaque(key: &Blocks) -> &Blocks {
     let mut address: *const Blocks = key;
     // SAFETY: no instruction at all: the register keeps the address of `key`, which lives on.
     unsafe {
-        asm!("/* {} */", inout(reg) address, options(nomem, nostack, preserves_flags));
+        asm!("/* {} */", inout(reg) address, options(readonly, nostack, preserves_flags));
         &*address
     }
 }

@@ -37,7 +37,6 @@ pub(super) struct Span {
 /// # Safety
 /// Every function: this CPU has the features that the implementation names (invariant 7). Functions that take
 /// an address say what must be readable or writable there, at any alignment.
-#[expect(clippy::missing_safety_doc, reason = "said once, above, for all")]
 pub(super) trait Lanes: Copy {
     /// Blocks of a vector.
     const BLOCKS: usize;
