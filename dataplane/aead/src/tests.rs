@@ -79,6 +79,32 @@ fn an_engine_is_available_where_build_and_cpu_have_what_it_needs() {
     assert_eq!(names.last(), Some(&"aes-gcm"));
 }
 
+/// That every test here ran on this form of the native engine too; else a line that says which it was.
+#[cfg(target_arch = "x86_64")]
+fn ran_on(form: crate::engine::native::Form) {
+    use std::io::Write;
+
+    let description = format!("native ({})", form.path());
+    if !Engine::native_forms().any(|engine| engine.describe() == description) {
+        let line = format!("skipped: native-engine: this CPU does not run {}\n", form.path());
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+        return;
+    }
+    assert!(engines().any(|engine| engine.describe() == description));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_512_bit_form_of_the_native_engine_is_under_test() {
+    ran_on(crate::engine::native::Form::Wide512);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_256_bit_form_of_the_native_engine_is_under_test() {
+    ran_on(crate::engine::native::Form::Wide256);
+}
+
 #[test]
 fn a_key_knows_its_engine_its_size_and_its_icv_length() {
     for engine in engines() {

@@ -93,7 +93,7 @@ impl Form {
     }
 
     /// The form's instructions, for people to read.
-    pub(super) fn path(self) -> &'static str {
+    pub(crate) fn path(self) -> &'static str {
         match self {
             Self::Wide512 => "AVX-512, VAES, VPCLMULQDQ: 4 blocks an instruction",
             Self::Wide256 => "AVX2, VAES, VPCLMULQDQ: 2 blocks an instruction",
