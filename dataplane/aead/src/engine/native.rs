@@ -21,6 +21,7 @@ mod packet;
 use std::arch::is_x86_feature_detected as detected;
 
 use sysmem::Locked;
+use zeroize::Zeroize;
 
 use crate::key::KeyError;
 use crate::parameters::{KeySize, NONCE_BYTES};
@@ -92,6 +93,15 @@ impl Form {
         }
     }
 
+    /// Overwrites what the entry points may have left on the stack: with 16 registers, compilers put some of what
+    /// they hold there. The widest form has 32 and keeps keys in them.
+    #[inline]
+    fn wipe(self) {
+        if self != Self::Wide512 {
+            wipe_below();
+        }
+    }
+
     /// The form's instructions, for people to read.
     pub(crate) fn path(self) -> &'static str {
         match self {
@@ -111,6 +121,13 @@ pub(crate) struct Schedule {
     blocks: Locked<Blocks>,
     rounds: usize,
     form: Form,
+}
+
+/// Overwrites the stack below the caller, further than any entry point reaches.
+#[inline(never)]
+fn wipe_below() {
+    let mut below = [0_u64; 80];
+    below.zeroize();
 }
 
 /// Seals the text of one packet in place and writes its ICV.
@@ -147,13 +164,16 @@ impl Schedule {
         let seal = self.form.entries().seal;
         // SAFETY: the form exists, so the CPU has the features of its entry points (invariant 7).
         unsafe { seal(self, nonce, aad, text, icv) }
+        self.form.wipe();
     }
 
     /// Decrypts `text` in place, and then says whether `icv` was right.
     pub(super) fn open(&self, nonce: &[u8; NONCE_BYTES], aad: &[u8], text: &mut [u8], icv: &[u8]) -> bool {
         let open = self.form.entries().open;
         // SAFETY: as in `seal`.
-        unsafe { open(self, nonce, aad, text, icv) }
+        let verified = unsafe { open(self, nonce, aad, text, icv) };
+        self.form.wipe();
+        verified
     }
 }
 

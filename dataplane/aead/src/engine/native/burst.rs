@@ -17,7 +17,7 @@ pub(crate) fn seal_burst(form: Form, jobs: &mut [SealJob<'_>]) {
     let seal = form.entries().seal;
     for at in 0..jobs.len() {
         prefetch(jobs.get(at + AHEAD).map(|job| job.key));
-        let Some(job) = jobs.get_mut(at) else { return };
+        let Some(job) = jobs.get_mut(at) else { break };
         match job.key.native() {
             // SAFETY: a schedule of this form, and the form exists (invariant 7).
             Some(schedule) if schedule.form == form => unsafe {
@@ -26,6 +26,7 @@ pub(crate) fn seal_burst(form: Form, jobs: &mut [SealJob<'_>]) {
             _ => job.seal(&mut Scratch::new()),
         }
     }
+    form.wipe();
 }
 
 /// Opens every job of a burst, of which the first has a key of this form.
@@ -33,7 +34,7 @@ pub(crate) fn open_burst(form: Form, jobs: &mut [OpenJob<'_>]) {
     let open = form.entries().open;
     for at in 0..jobs.len() {
         prefetch(jobs.get(at + AHEAD).map(|job| job.key));
-        let Some(job) = jobs.get_mut(at) else { return };
+        let Some(job) = jobs.get_mut(at) else { break };
         match (job.key.native(), job.key.split(job.buffer)) {
             (Some(schedule), Some((text, icv))) if schedule.form == form => {
                 // SAFETY: a schedule of this form, and the form exists (invariant 7).
@@ -45,6 +46,7 @@ pub(crate) fn open_burst(form: Form, jobs: &mut [OpenJob<'_>]) {
             _ => job.open(&mut Scratch::new()),
         }
     }
+    form.wipe();
 }
 
 #[inline(always)]

@@ -126,8 +126,9 @@ struct Packet<'a, V> {
     rounds: usize,
     /// Nonce and first round key, in every lane.
     whitened_nonce: V,
-    /// The counter in front of the next group.
+    /// The counter in front of the next group, and its block, whitened, in every lane.
     counter: u32,
+    front: V,
     /// The next group's first octet; of the first group, [`BLOCK_BYTES`] before the text.
     at: *mut u8,
     /// Octets from `at` to the text's end.
@@ -152,7 +153,8 @@ struct Done<V, const N: usize> {
 /// Encrypts (`SEAL`) or decrypts `text` in place and returns the whole ICV over `aad` and the ciphertext.
 ///
 /// # Safety
-/// The caller has `V`'s features on and knows that this CPU has them. `key` is expanded for so many `rounds`, 10, 12 or 14.
+/// The caller has `V`'s features on and knows that this CPU has them. `key` is expanded for so many `rounds`, 10, 12
+/// or 14.
 #[inline(always)]
 pub(super) unsafe fn crypt<V: Lanes, const SEAL: bool>(
     key: &Blocks,
@@ -171,6 +173,7 @@ pub(super) unsafe fn crypt<V: Lanes, const SEAL: bool>(
             rounds,
             whitened_nonce,
             counter: 0,
+            front: whitened_nonce,
             at: text.as_mut_ptr().wrapping_sub(BLOCK_BYTES),
             bytes: text.len() + BLOCK_BYTES,
         };
@@ -273,10 +276,11 @@ impl<V: Lanes> Packet<'_, V> {
             }
             for (step, round) in (round..).take(KeySize::Aes128.rounds() - 1).enumerate() {
                 aes(&mut states, key.round_key(round));
-                // Two products after each second round: both ports of the CPU have work all the time.
-                if let (Some(weights), true) = (weights, step % 2 == 1 && step < M) {
-                    let pair = [beside[step - 1], beside[step]];
-                    sums.add_two(pair, [weights.of(step - 1), weights.of(step)]);
+                // Two products after each third round: both ports of the CPU have work all the time.
+                let pair = step / 3 * 2;
+                if let (Some(weights), true) = (weights, step % 3 == 2 && pair < M) {
+                    let products = [beside[pair], beside[pair + 1]];
+                    sums.add_two(products, [weights.of(pair), weights.of(pair + 1)]);
                 }
             }
             // The last round's key is added last: adding the text to it beforehand is off the critical path.
@@ -305,15 +309,14 @@ impl<V: Lanes> Packet<'_, V> {
     unsafe fn counters<const N: usize>(&mut self) -> [V; N] {
         // SAFETY: the contract is passed on; a group has at most 16 blocks.
         unsafe {
-            let front = self.whitened_nonce.xor(V::counter(self.counter.to_be()));
-            let mut blocks = [front; N];
+            let mut blocks = [self.front; N];
             for (vector, block) in blocks.iter_mut().enumerate() {
-                *block = front.xor(V::load(COUNTERS.0.as_ptr().wrapping_add(vector * V::BLOCKS).cast()));
+                *block = block.xor(V::load(COUNTERS.0.as_ptr().wrapping_add(vector * V::BLOCKS).cast()));
             }
             if N == GROUP {
                 self.counter = self.counter.wrapping_add((GROUP * V::BLOCKS) as u32);
-                let next_front = self.whitened_nonce.xor(V::counter(self.counter.to_be()));
-                blocks[N - 1] = blocks[N - 1].with_last_lane(next_front);
+                self.front = self.whitened_nonce.xor(V::counter(self.counter.to_be()));
+                blocks[N - 1] = blocks[N - 1].with_last_lane(self.front);
             }
             blocks
         }
