@@ -24,7 +24,7 @@ required|python3|checks in scripts/
 required|ca-certificates|fetching dependencies
 optional|libdpdk-dev|DPDK: without it only memory ports are built
 optional|dpdk|DPDK's drivers and tools
-optional|libipsec-mb-dev|the fast AEAD engine: without it the portable one is used
+optional|libipsec-mb-dev|a second fast AEAD engine
 optional|libclang-dev|bindings to DPDK and ipsec-mb
 optional|clang|the headers that libclang reads
 optional|iproute2|namespaces and veth, for scenarios and demo

@@ -137,6 +137,11 @@ if ! $quick; then
     fi
     stage release cargo build --locked --release -p greyhound-dataplane -p greyhound-control -p greyhound-pktgen \
         "${features[@]}"
+    if [[ "$(uname -m)" == x86_64 ]] && have objdump; then
+        stage branches scripts/check-branches
+    else
+        skip branches "branches: needs x86-64 and objdump"
+    fi
     stage scenarios run_scenarios "${slow_flag[@]}"
 fi
 

@@ -12,7 +12,7 @@ use crate::idle::Policy;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// AEAD engine: `auto`, `ipsec-mb` or `aes-gcm`.
+    /// AEAD engine: `auto`, `native`, `ipsec-mb` or `aes-gcm`.
     #[serde(default = "auto")]
     pub engine: String,
     /// What an idle worker does.

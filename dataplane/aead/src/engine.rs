@@ -9,22 +9,26 @@ mod aes_gcm;
 mod constant_time;
 #[cfg(have_ipsec_mb)]
 mod ipsec_mb;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod native;
 
 use std::fmt;
 
 use thiserror::Error;
+use zeroize::Zeroize;
 
 use crate::key::{Key, KeyError};
 use crate::parameters::{IcvLength, KeySize, NONCE_BYTES};
 
 const AES_GCM: &str = "aes-gcm";
 const IPSEC_MB: &str = "ipsec-mb";
+const NATIVE: &str = "native";
 
 /// Why an engine named by the operator cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum EngineError {
     /// No engine has this name.
-    #[error("no AEAD engine `{0}`: wants `aes-gcm` or `ipsec-mb`")]
+    #[error("no AEAD engine `{0}`: wants `native`, `ipsec-mb` or `aes-gcm`")]
     Unknown(String),
     /// The engine was left out of this build, or does not run on this machine.
     #[error("AEAD engine `{name}` is not available: {reason}")]
@@ -45,12 +49,14 @@ enum Kind {
     AesGcm,
     #[cfg(have_ipsec_mb)]
     IpsecMb,
+    #[cfg(target_arch = "x86_64")]
+    Native(native::Form),
 }
 
 impl Engine {
     /// The engines that run on this machine, the fastest first. There is always one.
     pub fn available() -> impl Iterator<Item = Self> {
-        [IPSEC_MB, AES_GCM].into_iter().filter_map(|name| Self::named(name).ok())
+        [NATIVE, IPSEC_MB, AES_GCM].into_iter().filter_map(|name| Self::named(name).ok())
     }
 
     /// The fastest engine that runs on this machine.
@@ -68,6 +74,7 @@ impl Engine {
             IPSEC_MB => {
                 Self::ipsec_mb().map_err(|reason| EngineError::Unavailable { name: IPSEC_MB, reason })
             }
+            NATIVE => Self::native().map_err(|reason| EngineError::Unavailable { name: NATIVE, reason }),
             unknown => Err(EngineError::Unknown(unknown.to_owned())),
         }
     }
@@ -82,12 +89,30 @@ impl Engine {
         Err("this build found no intel-ipsec-mb 1.3 or later (Debian: libipsec-mb-dev)")
     }
 
+    #[cfg(target_arch = "x86_64")]
+    fn native() -> Result<Self, &'static str> {
+        native::Form::all().next().map(|form| Self(Kind::Native(form))).ok_or(native::NOT_HERE)
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn native() -> Result<Self, &'static str> {
+        Err("it is for x86-64 only")
+    }
+
+    /// The native engine in every form that runs here, those included that [`Engine::named`] does not choose.
+    #[cfg(all(test, target_arch = "x86_64"))]
+    pub(crate) fn native_forms() -> impl Iterator<Item = Self> {
+        native::Form::all().map(|form| Self(Kind::Native(form)))
+    }
+
     /// The engine's name, as the operator writes it.
     pub fn name(self) -> &'static str {
         match self.0 {
             Kind::AesGcm => AES_GCM,
             #[cfg(have_ipsec_mb)]
             Kind::IpsecMb => IPSEC_MB,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Native(_) => NATIVE,
         }
     }
 
@@ -97,6 +122,8 @@ impl Engine {
             Kind::AesGcm => aes_gcm::path(),
             #[cfg(have_ipsec_mb)]
             Kind::IpsecMb => ipsec_mb::path(),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Native(form) => form.path().to_owned(),
         };
         format!("{} ({path})", self.name())
     }
@@ -116,13 +143,15 @@ impl Engine {
             Kind::AesGcm => aes_gcm::Schedule::expand(size, key, icv).map(Schedule::AesGcm),
             #[cfg(have_ipsec_mb)]
             Kind::IpsecMb => ipsec_mb::Schedule::expand(size, key).map(Schedule::IpsecMb),
+            #[cfg(target_arch = "x86_64")]
+            Kind::Native(form) => native::Schedule::expand(form, size, key).map(Schedule::Native),
         }
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Engine").field(&self.name()).finish()
+        f.debug_tuple("Engine").field(&self.describe()).finish()
     }
 }
 
@@ -131,6 +160,8 @@ pub(crate) enum Schedule {
     AesGcm(aes_gcm::Schedule),
     #[cfg(have_ipsec_mb)]
     IpsecMb(ipsec_mb::Schedule),
+    #[cfg(target_arch = "x86_64")]
+    Native(native::Schedule),
 }
 
 impl Schedule {
@@ -139,7 +170,16 @@ impl Schedule {
             Self::AesGcm(_) => Engine(Kind::AesGcm),
             #[cfg(have_ipsec_mb)]
             Self::IpsecMb(_) => Engine(Kind::IpsecMb),
+            #[cfg(target_arch = "x86_64")]
+            Self::Native(schedule) => Engine(Kind::Native(schedule.form())),
         }
+    }
+
+    /// The schedule of the native engine, if it is one.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn native(&self) -> Option<&native::Schedule> {
+        if let Self::Native(schedule) = self { Some(schedule) } else { None }
     }
 
     #[inline]
@@ -159,6 +199,8 @@ impl Schedule {
             Self::AesGcm(schedule) => schedule.seal(nonce, aad, text, icv),
             #[cfg(have_ipsec_mb)]
             Self::IpsecMb(schedule) => schedule.seal(ipsec_mb, nonce, aad, text, icv),
+            #[cfg(target_arch = "x86_64")]
+            Self::Native(schedule) => schedule.seal(nonce, aad, text, icv),
         }
     }
 
@@ -180,8 +222,17 @@ impl Schedule {
             Self::AesGcm(schedule) => schedule.open(nonce, aad, text, icv),
             #[cfg(have_ipsec_mb)]
             Self::IpsecMb(schedule) => schedule.open(ipsec_mb, nonce, aad, text, icv),
+            #[cfg(target_arch = "x86_64")]
+            Self::Native(schedule) => schedule.open(nonce, aad, text, icv),
         }
     }
+}
+
+/// Overwrites the stack below the caller, where a function that it called has left copies of a key.
+#[inline(never)]
+fn wipe_stack() {
+    let mut below = [0_u64; 1536];
+    below.zeroize();
 }
 
 /// What the engines need beside the key: made once for a burst, wiped at its end.

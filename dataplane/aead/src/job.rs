@@ -4,10 +4,12 @@
 use thiserror::Error;
 
 use crate::engine::Scratch;
+#[cfg(target_arch = "x86_64")]
+use crate::engine::native;
 use crate::key::Key;
-use crate::parameters::{Aad, MAX_TEXT_BYTES, NONCE_BYTES};
+use crate::parameters::{Aad, NONCE_BYTES};
 
-/// A buffer that does not have room for a key's ICV, or has more text than [`MAX_TEXT_BYTES`].
+/// A buffer that does not have room for a key's ICV, or has more text than [`MAX_TEXT_BYTES`](crate::MAX_TEXT_BYTES).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("a buffer of {buffer_bytes} octets: wants the ICV's {icv_bytes} and at most 65535 of text")]
 pub struct LengthError {
@@ -19,11 +21,11 @@ pub struct LengthError {
 
 /// One packet to seal: [`seal`] turns the plaintext into ciphertext in place and writes the ICV behind it.
 pub struct SealJob<'a> {
-    key: &'a Key,
-    nonce: [u8; NONCE_BYTES],
-    aad: Aad,
-    text: &'a mut [u8],
-    icv: &'a mut [u8],
+    pub(crate) key: &'a Key,
+    pub(crate) nonce: [u8; NONCE_BYTES],
+    pub(crate) aad: Aad,
+    pub(crate) text: &'a mut [u8],
+    pub(crate) icv: &'a mut [u8],
 }
 
 impl<'a> SealJob<'a> {
@@ -32,7 +34,7 @@ impl<'a> SealJob<'a> {
     /// The caller never uses a nonce twice with one key.
     ///
     /// # Errors
-    /// When the buffer is shorter than the ICV or its text longer than [`MAX_TEXT_BYTES`]; it is untouched.
+    /// When the buffer is shorter than the ICV or its text longer than [`MAX_TEXT_BYTES`](crate::MAX_TEXT_BYTES); it is untouched.
     #[inline]
     pub fn new(
         key: &'a Key,
@@ -41,10 +43,16 @@ impl<'a> SealJob<'a> {
         buffer: &'a mut [u8],
     ) -> Result<Self, LengthError> {
         let buffer_bytes = buffer.len();
-        match split(key, buffer) {
+        match key.split(buffer) {
             Some((text, icv)) => Ok(Self { key, nonce, aad, text, icv }),
             None => Err(LengthError { buffer_bytes, icv_bytes: key.icv_length().bytes() }),
         }
+    }
+
+    /// Seals this job alone.
+    #[inline]
+    pub(crate) fn seal(&mut self, scratch: &mut Scratch) {
+        self.key.seal_parts(scratch, &self.nonce, self.aad.as_slice(), self.text, self.icv);
     }
 }
 
@@ -65,40 +73,44 @@ pub struct OpenJob<'a> {
 impl<'a> OpenJob<'a> {
     /// A job for `buffer`, not verified yet.
     ///
-    /// A buffer shorter than the ICV, or with more text than [`MAX_TEXT_BYTES`], will not be verified.
+    /// A buffer shorter than the ICV, or with more text than [`MAX_TEXT_BYTES`](crate::MAX_TEXT_BYTES), will not be verified.
     #[inline]
     pub fn new(key: &'a Key, nonce: [u8; NONCE_BYTES], aad: Aad, buffer: &'a mut [u8]) -> Self {
         Self { key, nonce, aad, buffer, verified: false }
+    }
+
+    /// Opens this job alone.
+    #[inline]
+    pub(crate) fn open(&mut self, scratch: &mut Scratch) {
+        self.verified = match self.key.split(self.buffer) {
+            Some((text, icv)) => self.key.open_parts(scratch, &self.nonce, self.aad.as_slice(), text, icv),
+            None => false,
+        };
     }
 }
 
 /// Seals every job of a burst.
 #[inline]
 pub fn seal(jobs: &mut [SealJob<'_>]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(schedule) = jobs.first().and_then(|job| job.key.native()) {
+        return native::seal_burst(schedule.form(), jobs);
+    }
     let mut scratch = Scratch::new();
     for job in jobs {
-        job.key.seal_parts(&mut scratch, &job.nonce, job.aad.as_slice(), job.text, job.icv);
+        job.seal(&mut scratch);
     }
 }
 
 /// Opens every job of a burst and says in each whether it is verified.
 #[inline]
 pub fn open(jobs: &mut [OpenJob<'_>]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(schedule) = jobs.first().and_then(|job| job.key.native()) {
+        return native::open_burst(schedule.form(), jobs);
+    }
     let mut scratch = Scratch::new();
     for job in jobs {
-        job.verified = match split(job.key, job.buffer) {
-            Some((text, icv)) => job.key.open_parts(&mut scratch, &job.nonce, job.aad.as_slice(), text, icv),
-            None => false,
-        };
+        job.open(&mut scratch);
     }
-}
-
-/// Text and ICV of a buffer; `None` where invariant 1 would not hold.
-#[inline]
-fn split<'b>(key: &Key, buffer: &'b mut [u8]) -> Option<(&'b mut [u8], &'b mut [u8])> {
-    let text_bytes = buffer.len().checked_sub(key.icv_length().bytes())?;
-    if text_bytes > MAX_TEXT_BYTES {
-        return None;
-    }
-    buffer.split_at_mut_checked(text_bytes)
 }

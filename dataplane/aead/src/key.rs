@@ -6,8 +6,10 @@ use std::io;
 use static_assertions::{assert_impl_all, assert_not_impl_any, const_assert};
 use thiserror::Error;
 
+#[cfg(target_arch = "x86_64")]
+use crate::engine::native;
 use crate::engine::{Engine, Schedule, Scratch};
-use crate::parameters::{IcvLength, KeySize, NONCE_BYTES};
+use crate::parameters::{IcvLength, KeySize, MAX_TEXT_BYTES, NONCE_BYTES};
 
 /// Why a key could not be made.
 #[derive(Debug, Error)]
@@ -63,6 +65,23 @@ impl Key {
     /// The engine that this key is for.
     pub fn engine(&self) -> Engine {
         self.schedule.engine()
+    }
+
+    /// The schedule of the native engine, if that is the key's.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn native(&self) -> Option<&native::Schedule> {
+        self.schedule.native()
+    }
+
+    /// Text and ICV of a buffer; `None` where invariant 1 would not hold.
+    #[inline(always)]
+    pub(crate) fn split<'b>(&self, buffer: &'b mut [u8]) -> Option<(&'b mut [u8], &'b mut [u8])> {
+        let text_bytes = buffer.len().checked_sub(self.icv.bytes())?;
+        if text_bytes > MAX_TEXT_BYTES {
+            return None;
+        }
+        buffer.split_at_mut_checked(text_bytes)
     }
 
     /// Encrypts `text` in place and writes `icv`, of the key's ICV length (invariant 1), for any AAD.

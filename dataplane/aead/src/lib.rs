@@ -11,10 +11,13 @@
 //! # Engines
 //!
 //! One module for each under `engine/`; dispatch is a `match` on a closed enum, so a new engine is a new
-//! module, a new variant, and nothing else. `aes-gcm` (RustCrypto) is portable and the reference;
-//! `ipsec-mb` (intel-ipsec-mb) is there when its header and library were found at build time (cfg
-//! `have_ipsec_mb`; the feature `require-ipsec-mb` turns its absence into a build failure) and the CPU has
-//! AES-NI at run time.
+//! module, a new variant, and nothing else.
+//!
+//! - `native`: our own, in AES and carry-less multiplication instructions, at the widest of 512, 256 and 128 bits
+//!   that the CPU has. x86-64 with AES-NI, PCLMULQDQ and AVX.
+//! - `ipsec-mb` (intel-ipsec-mb): there when its header and library were found at build time (cfg `have_ipsec_mb`;
+//!   the feature `require-ipsec-mb` turns its absence into a build failure) and the CPU has AES-NI at run time.
+//! - `aes-gcm` (RustCrypto): portable, and the reference.
 //!
 //! # Invariants
 //!
@@ -30,6 +33,14 @@
 //! 5. The buffers lent to an engine are distinct: text and ICV are the halves of one `&mut [u8]`, which
 //!    excludes the key schedule, the nonce and the AAD by the borrow rules.
 //! 6. Nothing on the way of a packet allocates, locks, logs, or panics.
+//! 7. A `Form` of the native engine is handed out only where the CPU has every feature that the form's entry
+//!    points name; those of the narrowest form are among them. Generic code below the entry points is
+//!    `inline(always)`, so that it is compiled with these features on.
+//! 8. The native engine touches octets of the text, the ICV, the AAD and the nonce, and no others: full vectors
+//!    where the text has them, masked or partial ones at its ends. The block before the text is addressed, and
+//!    always masked out.
+//! 9. Branches and addresses of the native engine depend on lengths, the key's size, and the verdict on an ICV:
+//!    `scripts/check-branches` looks at the compiled code, `examples/timing.rs` at the clock.
 
 mod engine;
 mod job;

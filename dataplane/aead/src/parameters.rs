@@ -36,6 +36,11 @@ impl KeySize {
         }
     }
 
+    /// Rounds of AES, the last one included (FIPS 197 §5).
+    pub(crate) const fn rounds(self) -> usize {
+        self.bytes() / 4 + 6
+    }
+
     /// The size that a key of so many octets has, if AES has such a size.
     pub const fn from_bytes(bytes: usize) -> Option<Self> {
         match bytes {

@@ -16,6 +16,14 @@ use crate::{Engine, IcvLength, Key, KeyError, KeySize};
 const ICV_LENGTHS: [IcvLength; 3] = [IcvLength::Eight, IcvLength::Twelve, IcvLength::Sixteen];
 const KEY_SIZES: [KeySize; 3] = [KeySize::Aes128, KeySize::Aes192, KeySize::Aes256];
 
+/// What every test runs on: the engines that are available, and the native one in all its forms.
+fn engines() -> impl Iterator<Item = Engine> {
+    let others = Engine::available().filter(|engine| engine.name() != "native");
+    #[cfg(target_arch = "x86_64")]
+    let others = Engine::native_forms().chain(others);
+    others
+}
+
 /// Octets that lie around every buffer under test and must not change.
 const GUARD: [u8; 64] = [0xa5; 64];
 
@@ -57,19 +65,49 @@ fn hex_field(record: &[(&str, &str)], name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn an_intel_cpu_with_the_library_at_build_time_runs_both_engines() {
+fn an_engine_is_available_where_build_and_cpu_have_what_it_needs() {
     let names: Vec<_> = Engine::available().map(Engine::name).collect();
-    #[cfg(have_ipsec_mb)]
-    if std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq") {
-        assert_eq!(names, ["ipsec-mb", "aes-gcm"]);
+    #[cfg(target_arch = "x86_64")]
+    let (instructions, avx) = (
+        std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq"),
+        std::arch::is_x86_feature_detected!("avx"),
+    );
+    #[cfg(not(target_arch = "x86_64"))]
+    let (instructions, avx) = (false, false);
+    assert_eq!(names.contains(&"native"), instructions && avx);
+    assert_eq!(names.contains(&"ipsec-mb"), instructions && cfg!(have_ipsec_mb));
+    assert_eq!(names.last(), Some(&"aes-gcm"));
+}
+
+/// That every test here ran on this form of the native engine too; else a line that says which it was.
+#[cfg(target_arch = "x86_64")]
+fn ran_on(form: crate::engine::native::Form) {
+    use std::io::Write;
+
+    let description = format!("native ({})", form.path());
+    if !Engine::native_forms().any(|engine| engine.describe() == description) {
+        let line = format!("skipped: native-engine: this CPU does not run {}\n", form.path());
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
         return;
     }
-    assert_eq!(names, ["aes-gcm"]);
+    assert!(engines().any(|engine| engine.describe() == description));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_512_bit_form_of_the_native_engine_is_under_test() {
+    ran_on(crate::engine::native::Form::Wide512);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn the_256_bit_form_of_the_native_engine_is_under_test() {
+    ran_on(crate::engine::native::Form::Wide256);
 }
 
 #[test]
 fn a_key_knows_its_engine_its_size_and_its_icv_length() {
-    for engine in Engine::available() {
+    for engine in engines() {
         for size in KEY_SIZES {
             for icv in ICV_LENGTHS {
                 let key = engine.key(&vec![7; size.bytes()], icv).unwrap();
@@ -81,7 +119,7 @@ fn a_key_knows_its_engine_its_size_and_its_icv_length() {
 
 #[test]
 fn keys_of_other_lengths_are_refused_and_named_by_length_only() {
-    for engine in Engine::available() {
+    for engine in engines() {
         for length in (0..=64).filter(|length| ![16, 24, 32].contains(length)) {
             let error = engine.key(&vec![0xee; length], IcvLength::Sixteen).err().unwrap();
             assert!(matches!(error, KeyError::Length(bytes) if bytes == length));
@@ -92,7 +130,7 @@ fn keys_of_other_lengths_are_refused_and_named_by_length_only() {
 
 #[test]
 fn one_key_serves_many_threads_at_once() {
-    for engine in Engine::available() {
+    for engine in engines() {
         let key = engine.key(&[0x42; 32], IcvLength::Sixteen).unwrap();
         let expected = seal_one(&key, &[9; 12], &[1; 12], &[0x33; 700]);
         std::thread::scope(|scope| {

@@ -8,7 +8,6 @@ use aes_gcm::aes::cipher::consts::{U8, U12, U16};
 use aes_gcm::aes::{Aes128Enc, Aes192Enc, Aes256Enc};
 use aes_gcm::{AesGcm, KeyInit, Nonce, Tag};
 use sysmem::Locked;
-use zeroize::Zeroize;
 
 use crate::key::KeyError;
 use crate::parameters::{IcvLength, KeySize, NONCE_BYTES};
@@ -49,7 +48,7 @@ pub(crate) struct Schedule(Locked<Cipher>);
 impl Schedule {
     pub(super) fn expand(size: KeySize, key: &[u8], icv: IcvLength) -> Result<Self, KeyError> {
         let placed = place(size, key, icv);
-        wipe_stack();
+        super::wipe_stack();
         placed
     }
 
@@ -105,13 +104,6 @@ fn place(size: KeySize, key: &[u8], icv: IcvLength) -> Result<Schedule, KeyError
         (Aes256, Sixteen) => Cipher::Aes256Icv16(AesGcm::new_from_slice(key).map_err(wrong)?),
     };
     Ok(Schedule(Locked::new(cipher)?))
-}
-
-/// Overwrites the stack below the caller, where [`place`] has left copies of the schedule it moved.
-#[inline(never)]
-fn wipe_stack() {
-    let mut below = [0_u64; 1536];
-    below.zeroize();
 }
 
 #[inline]

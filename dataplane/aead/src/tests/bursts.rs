@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The burst interface: mixed keys and engines, failures among successes, length bounds.
 
-use super::{ICV_LENGTHS, KEY_SIZES, in_guards, open_one, seal_one};
-use crate::{Aad, BURST, Engine, IcvLength, Key, LengthError, MAX_TEXT_BYTES, OpenJob, SealJob, open, seal};
+use super::{ICV_LENGTHS, KEY_SIZES, engines, in_guards, open_one, seal_one};
+use crate::{Aad, BURST, IcvLength, Key, LengthError, MAX_TEXT_BYTES, OpenJob, SealJob, open, seal};
 
 /// Keys of every engine, size and ICV length, all different.
 fn mixed_keys() -> Vec<Key> {
     let mut keys = Vec::new();
-    for engine in Engine::available() {
+    for engine in engines() {
         for size in KEY_SIZES {
             for icv in ICV_LENGTHS {
                 let number = u8::try_from(keys.len()).unwrap();
@@ -134,7 +134,7 @@ fn the_longest_text_is_sealed_alike_by_all_engines_and_one_octet_more_is_refused
     let nonce = [8; 12];
     let aad = Aad::extended(1, 2, 3);
     let mut sealed_by_first = None;
-    for engine in Engine::available() {
+    for engine in engines() {
         let key = engine.key(&[0x31; 16], IcvLength::Sixteen).unwrap();
         let mut buffer = vec![0x44; MAX_TEXT_BYTES + 16];
         seal(&mut [SealJob::new(&key, nonce, aad, &mut buffer).unwrap()]);
