@@ -8,7 +8,7 @@
 //!
 //! Not here: packets ([`traffic`](crate::traffic)), clocks ([`path`](crate::path)).
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,8 +80,8 @@ pub struct Headend {
     configs: Vec<PipelineConfig>,
     /// How long staging and compiling took.
     pub built_in: Duration,
-    /// Memory that it takes in this process.
-    pub memory_bytes: u64,
+    /// By how much building it made the process grow; less than it takes where memory freed before was used again.
+    pub growth_bytes: u64,
     _directory: tempfile::TempDir,
 }
 
@@ -119,7 +119,7 @@ impl Headend {
         Ok(Self {
             configs: (0..setting.workers).map(config).collect(),
             built_in,
-            memory_bytes: resident_bytes().saturating_sub(before),
+            growth_bytes: resident_bytes().saturating_sub(before),
             installer,
             _directory: directory,
         })
@@ -310,7 +310,10 @@ pub fn core_mac() -> MacAddr {
 }
 
 fn lan(role: Role, family: Family, host: u8) -> IpAddr {
-    profile::address(family, Ipv4Addr::new(172, 16, role as u8, host).to_bits())
+    match profile::address(family, Ipv4Addr::new(172, 16, role as u8, 0).to_bits()) {
+        IpAddr::V4(network) => IpAddr::V4(Ipv4Addr::from(network.to_bits() + u32::from(host))),
+        IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from(first.to_bits() - 1 + u128::from(host))),
+    }
 }
 
 fn wan(role: Role) -> Ipv4Addr {

@@ -124,7 +124,8 @@ impl Arguments {
         for &tunnels in &self.tunnels {
             eprintln!("{tunnels} tunnels: building two headends …");
             let mut course = Course::new(&self.setting(tunnels)?)?;
-            report.tables.push(tables(tunnels, &course));
+            let is_first = report.tables.is_empty();
+            report.tables.push(tables(tunnels, &course, is_first));
             for &memory in self.memory.all() {
                 for &way in self.direction.all() {
                     for &size in &self.sizes {
@@ -149,11 +150,11 @@ impl Arguments {
     }
 }
 
-fn tables(tunnels: u32, course: &Course) -> Tables {
+fn tables(tunnels: u32, course: &Course, is_first: bool) -> Tables {
     let [sealer, _] = &course.bed().headends;
     Tables {
         tunnels,
         build_seconds: sealer.built_in.as_secs_f64(),
-        memory_mib: sealer.memory_bytes as f64 / f64::from(1 << 20),
+        memory_mib: is_first.then_some(sealer.growth_bytes as f64 / f64::from(1 << 20)),
     }
 }
