@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Arguments and what each subcommand does with them.
 
+mod aead_alone;
+mod compare;
 mod path;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -26,12 +29,21 @@ pub(crate) struct Cli {
 enum Command {
     /// Packets through the whole path, with the bare engine beside it.
     Path(path::Arguments),
+    /// Every engine by itself: seal and open, staged bursts.
+    Aead(aead_alone::Arguments),
+    /// Two results of --json side by side: faster, slower, or the same within the noise.
+    Compare(compare::Arguments),
+    /// A result of `path --json` as a picture: cycles by size, engine and path stacked.
+    Svg(compare::SvgArguments),
 }
 
 impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Path(arguments) => arguments.run(),
+            Command::Aead(arguments) => arguments.run(),
+            Command::Compare(arguments) => arguments.run(),
+            Command::Svg(arguments) => arguments.run(),
         }
     }
 }
