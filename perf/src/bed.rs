@@ -78,11 +78,12 @@ pub struct Headend {
     pub installer: Installer,
     /// What a worker's pipeline is made from, once for each worker.
     configs: Vec<PipelineConfig>,
+    neighbors: Arc<Neighbors>,
     /// How long staging and compiling took.
     pub built_in: Duration,
     /// By how much building it made the process grow; less than it takes where memory freed before was used again.
     pub growth_bytes: u64,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Headend {
@@ -121,13 +122,20 @@ impl Headend {
             built_in,
             growth_bytes: resident_bytes().saturating_sub(before),
             installer,
-            _directory: directory,
+            neighbors,
+            directory,
         })
     }
 
     /// What the next worker's pipeline is to be made from; none when every worker has its own.
     pub fn next_config(&mut self) -> Option<PipelineConfig> {
         (!self.configs.is_empty()).then(|| self.configs.remove(0))
+    }
+
+    /// What housekeeping looks after; the directory holds the sequence store.
+    #[must_use]
+    pub fn into_parts(self) -> (Installer, Arc<Neighbors>, tempfile::TempDir) {
+        (self.installer, self.neighbors, self.directory)
     }
 
     fn pipeline(&mut self) -> anyhow::Result<Pipeline> {
@@ -277,6 +285,21 @@ fn sa(role: Role, setting: &Setting, number: u32, direction: Direction) -> anyho
         iv_prefix: IvPrefix::default(),
         lifetime: LifetimeLimits::default(),
     })
+}
+
+/// An SA in the place of the sealer's, with a key that no other update has.
+///
+/// # Errors
+/// A key length that AES does not have.
+pub fn replacement(setting: &Setting, tunnel: u32, direction: Direction, update: u32) -> anyhow::Result<Sa> {
+    let mut sa = sa(Role::Sealer, setting, tunnel, direction)?;
+    // The keys of the bed begin with 0 or 1.
+    let mut keymat = vec![0x80; usize::from(setting.key_bits / 8) + 4];
+    if let Some(number) = keymat.get_mut(1..5) {
+        number.copy_from_slice(&update.to_be_bytes());
+    }
+    sa.key.secret = Secret::from_keymat(&keymat).context("a key of 128, 192 or 256 bits")?;
+    Ok(sa)
 }
 
 /// The SPI of both SAs of a tunnel.

@@ -189,10 +189,7 @@ impl Course {
         let bits = plan.size.mean() * 8.0;
         Row {
             direction: plan.way.name().to_owned(),
-            size: match plan.size {
-                Size::Fixed(bytes) => bytes.into(),
-                Size::Imix => "imix".into(),
-            },
+            size: plan.size.to_json(),
             tunnels: self.setting.tunnels,
             memory: plan.memory.name().to_owned(),
             workers: 1,

@@ -5,6 +5,8 @@ mod aead_alone;
 mod compare;
 mod path;
 mod progress;
+mod ring;
+mod scale;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,10 @@ enum Command {
     Path(path::Arguments),
     /// Every engine by itself: seal and open, staged bursts.
     Aead(aead_alone::Arguments),
+    /// 1 to N workers: what each adds, and what hand-over costs.
+    Scale(scale::Arguments),
+    /// SA updates into a busy worker, and what they cost its packets.
+    Ring(ring::Arguments),
     /// Two results of --json side by side: faster, slower, or the same within the noise.
     Compare(compare::Arguments),
     /// A result of `path --json` as a picture: cycles by size, engine and path stacked.
@@ -42,6 +48,8 @@ impl Cli {
         match self.command {
             Command::Path(arguments) => arguments.run(),
             Command::Aead(arguments) => arguments.run(),
+            Command::Scale(arguments) => arguments.run(),
+            Command::Ring(arguments) => arguments.run(),
             Command::Compare(arguments) => arguments.run(),
             Command::Svg(arguments) => arguments.run(),
         }
@@ -54,9 +62,6 @@ struct Common {
     /// AEAD engine: auto, or one by name.
     #[arg(long, default_value = "auto", value_parser = engine)]
     engine: Engine,
-    /// CPU to measure on.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
     /// Runs; the median of them is shown, with the least and the most.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(5..=1000))]
     runs: u16,

@@ -57,6 +57,9 @@ pub(crate) struct Arguments {
     /// Draw the result into this file as well.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// CPU to measure on.
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
     #[command(flatten)]
     common: Common,
 }
@@ -121,7 +124,7 @@ impl Arguments {
     }
 
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        super::pin(self.common.cpu)?;
+        super::pin(self.cpu)?;
         let clock = Calibration::measure();
         let buffers = "memory pool, 256 (warm) and 4,096 (cold)";
         let machine = Machine::here(&self.common.engine.describe(), buffers, &clock);
