@@ -195,7 +195,6 @@ impl<'a> Updater<'a> {
                     std::thread::sleep(length);
                 }
                 window.store(BETWEEN, Ordering::Relaxed);
-                self.wait_for_answers()?;
             }
         }
         Ok(Updated { per_second })
@@ -216,6 +215,7 @@ impl<'a> Updater<'a> {
             }
             self.read_answers()?;
         }
+        self.wait_for_answers()?;
         Ok(f64::from((self.answered - answered) * self.plan.batch) / start.elapsed().as_secs_f64())
     }
 

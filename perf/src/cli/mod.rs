@@ -4,6 +4,7 @@
 mod aead_alone;
 mod compare;
 mod path;
+mod ports;
 mod progress;
 mod ring;
 mod scale;
@@ -37,6 +38,8 @@ enum Command {
     Scale(scale::Arguments),
     /// SA updates into a busy worker, and what they cost its packets.
     Ring(ring::Arguments),
+    /// DPDK's virtual devices: receive and transmit, and the whole headend, with dpdk-testpmd beside.
+    Ports(ports::Arguments),
     /// Two results of --json side by side: faster, slower, or the same within the noise.
     Compare(compare::Arguments),
     /// A result of `path --json` as a picture: cycles by size, engine and path stacked.
@@ -50,6 +53,7 @@ impl Cli {
             Command::Aead(arguments) => arguments.run(),
             Command::Scale(arguments) => arguments.run(),
             Command::Ring(arguments) => arguments.run(),
+            Command::Ports(arguments) => arguments.run(),
             Command::Compare(arguments) => arguments.run(),
             Command::Svg(arguments) => arguments.run(),
         }
