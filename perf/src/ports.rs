@@ -8,7 +8,7 @@
 //!
 //! Windows of ours and of testpmd take turns. No figure here is a NIC figure.
 
-use std::io::BufRead as _;
+use std::io::{BufRead as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -75,6 +75,17 @@ pub struct Row {
     pub ratio: Option<Measured>,
     /// What `path` says for the same packets without any port.
     pub path_mpps: Option<Measured>,
+    /// What follows for the headend if the devices cost it what they cost testpmd.
+    pub predicted_mpps: Option<Measured>,
+}
+
+impl Row {
+    /// Adds what `path` says of the same packets.
+    pub fn predict(&mut self, path: Measured) {
+        self.path_mpps = Some(path);
+        let devices = self.testpmd_mpps.map(|testpmd| 1.0 / testpmd.median);
+        self.predicted_mpps = devices.map(|devices| path.map(|path| 1.0 / (1.0 / path + devices)));
+    }
 }
 
 /// EAL, started for this process.
@@ -182,6 +193,7 @@ impl Dpdk {
             testpmd_mpps: has_both.then(|| Measured::of(theirs)),
             ratio: has_both.then(|| Measured::of(ratio)),
             path_mpps: None,
+            predicted_mpps: None,
         })
     }
 
@@ -225,7 +237,11 @@ impl Running {
             last_lines.push(line);
             last_lines.drain(..last_lines.len().saturating_sub(10));
         }
-        bail!("testpmd ended: {last_lines:?}")
+        let mut reasons = String::new();
+        if let Some(mut stderr) = self.0.stderr.take() {
+            stderr.read_to_string(&mut reasons)?;
+        }
+        bail!("testpmd ended: {last_lines:?} {reasons}")
     }
 }
 

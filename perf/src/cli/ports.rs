@@ -22,7 +22,7 @@ use super::progress::Progress;
 
 /// `io` receives from net_null and transmits to it, as testpmd does in io mode. `headend` is a whole worker: frames that
 /// net_pcap repeats, sealed, into net_null; testpmd swaps MAC addresses on the same devices. `path` is what the path
-/// benchmark says of the same packets.
+/// benchmark says of the same packets, `predicted` that with what the devices cost testpmd.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -75,7 +75,7 @@ impl Arguments {
         for &size in &self.sizes {
             progress.next(&format!("the whole headend, {size} bytes"));
             let mut row = dpdk.headend(&self.setting(), size, &clock)?;
-            row.path_mpps = Some(self.path(size, &clock)?);
+            row.predict(self.path(size, &clock)?);
             report.rows.push(row);
         }
         progress.done();
@@ -108,7 +108,8 @@ impl Arguments {
 }
 
 fn to_table(report: &Report<Row>) -> String {
-    let mut table = table(&["what", "size", "Mpps", "spread", "testpmd", "its Mpps", "ratio", "path's Mpps"]);
+    let mut table =
+        table(&["what", "size", "Mpps", "spread", "testpmd", "its Mpps", "ratio", "path", "predicted"]);
     let optional = |measured: &Option<Measured>| {
         measured.map_or_else(|| "-".to_owned(), |measured| format!("{:.2}", measured.median))
     };
@@ -122,6 +123,7 @@ fn to_table(report: &Report<Row>) -> String {
             optional(&row.testpmd_mpps),
             optional(&row.ratio),
             optional(&row.path_mpps),
+            optional(&row.predicted_mpps),
         ]);
     }
     format!("{}{table}\n", report.machine)
