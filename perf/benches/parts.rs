@@ -3,6 +3,7 @@
 //!
 //! `cargo bench -p greyhound-perf --bench parts`. A round takes 64 packets; the figure is for all of them.
 //! What a part costs in the path is another question: there, other parts have the caches too.
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot be set up has nothing to measure")]
 
 use std::hint::black_box;
