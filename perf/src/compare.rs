@@ -68,7 +68,8 @@ impl Comparison {
     /// Something that is no result, or no row that both have.
     pub fn of(before: &Value, after: &Value, ignore: &[String]) -> anyhow::Result<Self> {
         let (first, second) = (rows(before, ignore)?, rows(after, ignore)?);
-        let matched = first.iter().filter_map(|(key, before)| Some((before, second.get(key)?)));
+        let known: BTreeMap<&str, Row<'_>> = first.iter().map(|(key, row)| (key.as_str(), *row)).collect();
+        let matched = second.iter().filter_map(|(key, after)| Some((known.get(key.as_str())?, after)));
         let pairs: Vec<Pair> = matched.filter_map(|(before, after)| pair(before, after)).collect();
         ensure!(!pairs.is_empty(), "no row is in both; --ignore leaves a field aside, such as engine");
         let same = |field: &str| before.pointer(field) == after.pointer(field);
@@ -122,8 +123,8 @@ fn verdict_words(verdict: Verdict) -> &'static str {
 
 type Row<'a> = &'a serde_json::Map<String, Value>;
 
-/// Rows by what tells them apart.
-fn rows<'a>(result: &'a Value, ignore: &[String]) -> anyhow::Result<BTreeMap<String, Row<'a>>> {
+/// Rows in order, with what tells them apart.
+fn rows<'a>(result: &'a Value, ignore: &[String]) -> anyhow::Result<Vec<(String, Row<'a>)>> {
     let rows = result.get("rows").and_then(Value::as_array).context("no `rows`: not a result of --json")?;
     let keyed = rows.iter().filter_map(Value::as_object).map(|row| {
         let identity: BTreeMap<_, _> = identity(row).filter(|(name, _)| !ignore.contains(name)).collect();

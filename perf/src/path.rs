@@ -7,6 +7,8 @@
 //! is the median of its rounds, so that a round in which the kernel ran something else does not count; a result's is
 //! the median over the runs.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail, ensure};
 use messages::{DropReason, PortIndex};
 use pipeline::Pipeline;
@@ -96,6 +98,9 @@ pub struct Row {
     pub mpps: Measured,
     /// Gigabits of inner IP a second.
     pub gbps: Measured,
+    /// Cycles a packet of each stage, where they were asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stages: BTreeMap<String, Measured>,
 }
 
 /// What one call measures.
@@ -205,6 +210,7 @@ impl Course {
             ratio,
             mpps: cycles.map(|cycles| hz / cycles / 1e6),
             gbps: cycles.map(|cycles| hz / cycles * bits / 1e9),
+            stages: BTreeMap::new(),
         }
     }
 

@@ -12,6 +12,8 @@ use sysmem::Calibration;
 
 use super::progress::Progress;
 
+/// Every engine by itself: seal and open, staged bursts.
+///
 /// Jobs are staged outside the timed part, 64 at a time, as on the packet path. Engines take turns in each run. The
 /// length is what ESP encrypts; ICV 16, AAD 8 bytes.
 #[derive(Args)]

@@ -10,6 +10,8 @@ use greyhound_perf::compare::Comparison;
 use greyhound_perf::svg;
 use serde_json::Value;
 
+/// Two results of --json side by side: faster, slower, or the same within the noise.
+///
 /// Rows belong together when everything that was not measured is equal. A difference within half of both spreads is
 /// noise; measure again with more --runs on a quieter machine if that is too much.
 #[derive(Args)]
@@ -54,6 +56,8 @@ impl Arguments {
     }
 }
 
+/// A result of `path --json` as a picture: cycles by size, engine and path stacked.
+///
 /// One panel for each direction, memory and number of tunnels.
 #[derive(Args)]
 pub(crate) struct SvgArguments {

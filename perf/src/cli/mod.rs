@@ -30,19 +30,12 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Packets through the whole path, with the bare engine beside it.
     Path(path::Arguments),
-    /// Every engine by itself: seal and open, staged bursts.
     Aead(aead_alone::Arguments),
-    /// 1 to N workers: what each adds, and what hand-over costs.
     Scale(scale::Arguments),
-    /// SA updates into a busy worker, and what they cost its packets.
     Ring(ring::Arguments),
-    /// DPDK's virtual devices: receive and transmit, and the whole headend, with dpdk-testpmd beside.
     Ports(ports::Arguments),
-    /// Two results of --json side by side: faster, slower, or the same within the noise.
     Compare(compare::Arguments),
-    /// A result of `path --json` as a picture: cycles by size, engine and path stacked.
     Svg(compare::SvgArguments),
 }
 

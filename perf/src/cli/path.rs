@@ -18,6 +18,8 @@ use wire::Family;
 use super::Common;
 use super::progress::Progress;
 
+/// Packets through the whole path, with the bare engine beside it.
+///
 /// Each packet comes as a burst of 64 in packet memory, passes 1,000 SPD entries, 10,000 routes, GRE, ESP with an
 /// anti-replay window of 1,024 and all counters, and is ready to transmit. The bare engine runs in the same run on the
 /// same buffers, with the same keys and lengths: `diff` and `ratio` say what the path adds to it.

@@ -20,6 +20,8 @@ use wire::Family;
 use super::Common;
 use super::progress::Progress;
 
+/// DPDK's virtual devices: receive and transmit, and the whole headend, with dpdk-testpmd beside.
+///
 /// `io` receives from net_null and transmits to it, as testpmd does in io mode. `headend` is a whole worker: frames that
 /// net_pcap repeats, sealed, into net_null; testpmd swaps MAC addresses on the same devices. `path` is what the path
 /// benchmark says of the same packets, `predicted` that with what the devices cost testpmd.

@@ -18,6 +18,8 @@ use wire::Family;
 use super::Common;
 use super::progress::Progress;
 
+/// SA updates into a busy worker, and what they cost its packets.
+///
 /// A worker seals at full load while control replaces SAs, outbound and inbound in turn, through the request ring, the
 /// dataplane's housekeeping and a switch of generations. Windows with updates and windows without take turns.
 #[derive(Args)]

@@ -16,6 +16,8 @@ use wire::Family;
 use super::Common;
 use super::progress::Progress;
 
+/// 1 to N workers: what each adds, and what hand-over costs.
+///
 /// Whole workers of the dataplane over memory ports, each on a CPU of its own; their port work is in the figures. One
 /// worker runs in the same runs, in turn. Outbound, workers share SAs. Inbound, each SA has an owner: packets arrive at
 /// it (`owner`), or anywhere and are handed over (`spread`).
