@@ -235,11 +235,11 @@ impl Installer {
             sas.insert(config.sa, installed);
         }
         self.make_durable(&sas)?;
+        self.note_inbound_keys(&sas)?;
         tables.switch_neighbors(Some(&previous), &self.neighbors);
         let state = Arc::new(State { tables: Arc::new(tables), sad: sad(&sas) });
         let before = std::mem::replace(&mut self.running, Running::new(Arc::clone(&state), sas));
         self.see_off(before);
-        self.note_inbound_keys();
         Ok(state)
     }
 
@@ -251,17 +251,6 @@ impl Installer {
             }
             if let Some(AnySa::Inbound(entry)) = before.sas.get(&sa).map(|installed| &installed.sa) {
                 self.leaving.push(Leaving { key, entry: Arc::clone(entry) });
-            }
-        }
-    }
-
-    /// Notes keys that open, so that none of them ever seals.
-    fn note_inbound_keys(&mut self) {
-        let Some(store) = &mut self.store else { return };
-        for installed in self.running.sas.values() {
-            let key = installed.config.fingerprint;
-            if installed.config.direction == Direction::Inbound && !store.has_opened(&key) {
-                store.set_edge(key, 0);
             }
         }
     }
@@ -370,6 +359,20 @@ impl Installer {
         }
         fresh.iter().for_each(|(_, _, sa, limit)| sa.sequence().raise_limit(*limit));
         Ok(())
+    }
+
+    /// Notes keys that will open, on disk before they do, so that none of them ever seals.
+    fn note_inbound_keys(&mut self, sas: &BTreeMap<SaIndex, Installed>) -> Result<(), Refusal> {
+        let Some(store) = &mut self.store else { return Ok(()) };
+        let inbound = sas.values().map(|installed| installed.config);
+        let inbound = inbound.filter(|config| config.direction == Direction::Inbound);
+        let fresh: Vec<_> = inbound.filter(|config| !store.has_opened(&config.fingerprint)).collect();
+        let Some(first) = fresh.first() else { return Ok(()) };
+        fresh.iter().for_each(|config| store.set_edge(config.fingerprint, 0));
+        store.save_edges().map_err(|error| {
+            tracing::error!(%error, "keys of inbound SAs cannot be noted");
+            Refusal::StoreWrite(ObjectId::Sa(first.sa))
+        })
     }
 
     /// Reserves more sequence numbers for every outbound SA that has used half of its chunk.

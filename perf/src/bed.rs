@@ -8,7 +8,7 @@
 //!
 //! Not here: packets ([`traffic`](crate::traffic)), clocks ([`path`](crate::path)).
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -78,11 +78,12 @@ pub struct Headend {
     pub installer: Installer,
     /// What a worker's pipeline is made from, once for each worker.
     configs: Vec<PipelineConfig>,
+    neighbors: Arc<Neighbors>,
     /// How long staging and compiling took.
     pub built_in: Duration,
-    /// Memory that it takes in this process.
-    pub memory_bytes: u64,
-    _directory: tempfile::TempDir,
+    /// By how much building it made the process grow; less than it takes where memory freed before was used again.
+    pub growth_bytes: u64,
+    directory: tempfile::TempDir,
 }
 
 impl Headend {
@@ -119,15 +120,22 @@ impl Headend {
         Ok(Self {
             configs: (0..setting.workers).map(config).collect(),
             built_in,
-            memory_bytes: resident_bytes().saturating_sub(before),
+            growth_bytes: resident_bytes().saturating_sub(before),
             installer,
-            _directory: directory,
+            neighbors,
+            directory,
         })
     }
 
     /// What the next worker's pipeline is to be made from; none when every worker has its own.
     pub fn next_config(&mut self) -> Option<PipelineConfig> {
         (!self.configs.is_empty()).then(|| self.configs.remove(0))
+    }
+
+    /// What housekeeping looks after; the directory holds the sequence store.
+    #[must_use]
+    pub fn into_parts(self) -> (Installer, Arc<Neighbors>, tempfile::TempDir) {
+        (self.installer, self.neighbors, self.directory)
     }
 
     fn pipeline(&mut self) -> anyhow::Result<Pipeline> {
@@ -279,6 +287,21 @@ fn sa(role: Role, setting: &Setting, number: u32, direction: Direction) -> anyho
     })
 }
 
+/// An SA in the place of the sealer's, with a key that no other update has.
+///
+/// # Errors
+/// A key length that AES does not have.
+pub fn replacement(setting: &Setting, tunnel: u32, direction: Direction, update: u32) -> anyhow::Result<Sa> {
+    let mut sa = sa(Role::Sealer, setting, tunnel, direction)?;
+    // The keys of the bed begin with 0 or 1.
+    let mut keymat = vec![0x80; usize::from(setting.key_bits / 8) + 4];
+    if let Some(number) = keymat.get_mut(1..5) {
+        number.copy_from_slice(&update.to_be_bytes());
+    }
+    sa.key.secret = Secret::from_keymat(&keymat).context("a key of 128, 192 or 256 bits")?;
+    Ok(sa)
+}
+
 /// The SPI of both SAs of a tunnel.
 #[must_use]
 pub fn spi(tunnel: u32) -> u32 {
@@ -310,7 +333,10 @@ pub fn core_mac() -> MacAddr {
 }
 
 fn lan(role: Role, family: Family, host: u8) -> IpAddr {
-    profile::address(family, Ipv4Addr::new(172, 16, role as u8, host).to_bits())
+    match profile::address(family, Ipv4Addr::new(172, 16, role as u8, 0).to_bits()) {
+        IpAddr::V4(network) => IpAddr::V4(Ipv4Addr::from(network.to_bits() + u32::from(host))),
+        IpAddr::V6(first) => IpAddr::V6(Ipv6Addr::from(first.to_bits() - 1 + u128::from(host))),
+    }
 }
 
 fn wan(role: Role) -> Ipv4Addr {

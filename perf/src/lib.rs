@@ -3,14 +3,23 @@
 //!
 //! [`profile`] says what a headend carries, [`bed`] builds two of them back to back, [`traffic`] writes their packets
 //! and checks them, [`reference`] opens them with another engine. [`path`] measures packets through them with the bare
-//! engine ([`bare`]) beside; [`report`] and [`machine`] say what came out, and where.
+//! engine ([`bare`]) beside, [`aead_alone`] all engines; [`rig`] has whole workers, for [`scale`] and [`updates`]; [`ports`] has DPDK's. [`report`] and [`machine`] say what
+//! came out, and where; [`compare`] and [`svg`] read that again.
 #![forbid(unsafe_code)]
 
+pub mod aead_alone;
 pub mod bare;
 pub mod bed;
+pub mod compare;
+pub mod control;
 pub mod machine;
 pub mod path;
+pub mod ports;
 pub mod profile;
 pub mod reference;
 pub mod report;
+pub mod rig;
+pub mod scale;
+pub mod svg;
 pub mod traffic;
+pub mod updates;

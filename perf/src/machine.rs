@@ -14,7 +14,7 @@ pub struct Machine {
     pub greyhound: String,
     /// CPU model.
     pub cpu: String,
-    /// CPUs that this process may use.
+    /// CPUs that the machine has.
     pub cpus: usize,
     /// Microcode revision.
     pub microcode: String,
@@ -57,7 +57,7 @@ impl Machine {
         Self {
             greyhound: env!("CARGO_PKG_VERSION").to_owned(),
             cpu: field("model name"),
-            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            cpus: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
             microcode: field("microcode"),
             flags: FLAGS.iter().filter(|flag| has(flag)).map(|flag| (*flag).to_owned()).collect(),
             kernel: word("/proc/sys/kernel/osrelease").unwrap_or_default(),
@@ -76,7 +76,8 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let governor = self.governor.as_deref().unwrap_or("none");
         let thp = self.transparent_huge_pages.as_deref().unwrap_or("none");
-        writeln!(f, "greyhound {} on {} (microcode {})", self.greyhound, self.cpu, self.microcode)?;
+        let Self { greyhound, cpu, cpus, microcode, .. } = self;
+        writeln!(f, "greyhound {greyhound} on {cpu}, {cpus} CPUs (microcode {microcode})")?;
         writeln!(
             f,
             "{}; kernel {}, governor {governor}, TSC {:.3} GHz, load {:.1}",

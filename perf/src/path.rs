@@ -7,6 +7,8 @@
 //! is the median of its rounds, so that a round in which the kernel ran something else does not count; a result's is
 //! the median over the runs.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, bail, ensure};
 use messages::{DropReason, PortIndex};
 use pipeline::Pipeline;
@@ -96,6 +98,9 @@ pub struct Row {
     pub mpps: Measured,
     /// Gigabits of inner IP a second.
     pub gbps: Measured,
+    /// Cycles a packet of each stage, where they were asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stages: BTreeMap<String, Measured>,
 }
 
 /// What one call measures.
@@ -189,10 +194,7 @@ impl Course {
         let bits = plan.size.mean() * 8.0;
         Row {
             direction: plan.way.name().to_owned(),
-            size: match plan.size {
-                Size::Fixed(bytes) => bytes.into(),
-                Size::Imix => "imix".into(),
-            },
+            size: plan.size.to_json(),
             tunnels: self.setting.tunnels,
             memory: plan.memory.name().to_owned(),
             workers: 1,
@@ -208,6 +210,7 @@ impl Course {
             ratio,
             mpps: cycles.map(|cycles| hz / cycles / 1e6),
             gbps: cycles.map(|cycles| hz / cycles * bits / 1e9),
+            stages: BTreeMap::new(),
         }
     }
 
@@ -423,6 +426,47 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert!(reference.check(&traffic, 3, &bad).is_err(), "byte {at}");
+        }
+    }
+
+    /// Frames through a whole worker of the dataplane, in at `from`, out at `to`.
+    fn through_worker(
+        rig: &mut crate::rig::Rig,
+        from: PortIndex,
+        to: PortIndex,
+        packets: &mut Vec<Packet>,
+    ) -> Vec<Packet> {
+        let mut out = Vec::new();
+        crate::rig::inject(&rig.wires, from, 0, packets);
+        assert!(packets.is_empty());
+        while rig.workers[0].turn(1) {
+            crate::rig::collect(&rig.wires, to, 0, &mut out);
+        }
+        out
+    }
+
+    /// The benchmark and the dataplane start with the same keys and sequence numbers, so that both must make the same
+    /// bytes of the same frames.
+    #[test]
+    fn what_is_measured_is_byte_for_byte_what_the_dataplane_sends() {
+        use crate::bed::Role;
+        for setting in [SETTING(), Setting { mode: EspMode::Tunnel, esn: true, tunnels: 600, ..SETTING() }] {
+            let mut course = Course::new(&setting).unwrap();
+            let traffic = Traffic::new(&setting, Size::Imix, &course.flows).unwrap();
+            let plan =
+                Plan { way: Way::Outbound, size: Size::Imix, memory: Memory::Warm, runs: 5, quick: true };
+            let [mut measured, mut carried] = [(); 2].map(|()| Buffers::new(&plan, &traffic).unwrap());
+            let mut rigs =
+                [Role::Sealer, Role::Opener].map(|role| crate::rig::Rig::new(role, &setting).unwrap());
+            for (hop, (from, to)) in [(LAN, WAN), (WAN, LAN)].into_iter().enumerate() {
+                let pipeline = if hop == 0 { &mut course.bed.sealer } else { &mut course.bed.opener };
+                through(pipeline, from, to, &mut measured).unwrap();
+                carried.packets = through_worker(&mut rigs[hop], from, to, &mut carried.packets);
+                assert_eq!(measured.packets.len(), carried.packets.len());
+                for (a, b) in measured.packets.iter().zip(&carried.packets) {
+                    assert_eq!(a.data(), b.data());
+                }
+            }
         }
     }
 }

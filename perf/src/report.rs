@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Results for people and for programs.
 
+use std::fmt;
+
 use comfy_table::{Table, presets};
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +50,8 @@ pub struct Tables {
     pub tunnels: u32,
     /// Staging and compiling the whole configuration of one headend.
     pub build_seconds: f64,
-    /// Memory of one headend.
-    pub memory_mib: f64,
+    /// Memory of one headend, if it was the first that the process built: later ones use again what was freed.
+    pub memory_mib: Option<f64>,
 }
 
 /// One object with the machine and the rows.
@@ -87,17 +89,18 @@ impl Report {
         for row in &self.rows {
             table.add_row(cells(row));
         }
-        let built: String = self.tables.iter().map(Tables::to_line).collect();
+        let built: String = self.tables.iter().map(Tables::to_string).collect();
         format!("{}{built}{table}\n", self.machine)
     }
 }
 
-impl Tables {
-    fn to_line(&self) -> String {
-        format!(
-            "{} tunnels: tables built in {:.2} s, {:.0} MiB\n",
-            self.tunnels, self.build_seconds, self.memory_mib
-        )
+impl fmt::Display for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} tunnels: tables built in {:.2} s", self.tunnels, self.build_seconds)?;
+        match self.memory_mib {
+            Some(mib) => writeln!(f, ", {mib:.0} MiB"),
+            None => writeln!(f),
+        }
     }
 }
 

@@ -52,6 +52,15 @@ impl Size {
         }
     }
 
+    /// As it stands in results: a number, or `imix`.
+    #[must_use]
+    pub fn to_json(self) -> serde_json::Value {
+        match self {
+            Self::Fixed(bytes) => bytes.into(),
+            Self::Imix => "imix".into(),
+        }
+    }
+
     /// The mean over many packets, in bytes.
     #[must_use]
     pub fn mean(self) -> f64 {

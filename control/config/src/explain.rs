@@ -102,6 +102,7 @@ impl<'a> Names<'a> {
                 "has the same key and salt as {}, which would use nonces twice (RFC 4106 §2); give every SA a key of its own",
                 self.of(other)
             ),
+            Refusal::KeyTurned(_) => "has a key and salt that served the other direction before, so that IVs would come again (RFC 4106 §2); give both ends' SAs of both directions new keys".into(),
             Refusal::KeyRefused(_) => "the dataplane's AEAD engine does not take this key; give 16, 24 or 32 bytes and the salt, or choose another engine in dataplane.toml".into(),
             Refusal::NoSequenceStore(_) => {
                 "the dataplane's store of sequence limits is missing or damaged, so that no key is safe to use; run `greyhound-dataplane init-state` if this is a new headend, and give new keys if it is not".into()
@@ -173,6 +174,7 @@ pub(crate) fn subject(refusal: &Refusal) -> Option<ObjectId> {
         | Refusal::OutOfRange(id, _)
         | Refusal::KeyReused(id, _)
         | Refusal::KeyRefused(id)
+        | Refusal::KeyTurned(id)
         | Refusal::NoSequenceStore(id)
         | Refusal::StoreWrite(id)
         | Refusal::NoRoom(id)
@@ -318,6 +320,10 @@ mod tests {
             (
                 Refusal::BeyondLimit(TUNNEL, 8),
                 "tunnel branch-7: the dataplane has room for 8 tunnels; raise tunnels_max in dataplane.toml",
+            ),
+            (
+                Refusal::KeyTurned(SA),
+                "sa outbound 0x00001001: has a key and salt that served the other direction before, so that IVs would come again (RFC 4106 §2); give both ends' SAs of both directions new keys",
             ),
             (
                 Refusal::KeyRefused(SA),

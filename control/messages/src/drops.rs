@@ -47,7 +47,7 @@ drop_reasons! {
     IpOptions "ip_options" "IPv4 options; Greyhound forwards and terminates only packets without.";
     IpExtensionHeaders "ip_extension_headers" "IPv6 extension headers that are malformed, or more than the walk allows.";
     SourceInvalid "source_invalid" "The source address is multicast, broadcast, loopback, unspecified or one of ours.";
-    DestinationInvalid "destination_invalid" "The destination is multicast, broadcast, loopback or unspecified.";
+    DestinationInvalid "destination_invalid" "The destination is multicast, broadcast, loopback or unspecified; or, out of a GRE tunnel, that tunnel's far end (RFC 2784 §3.1).";
     TtlExceeded "ttl_exceeded" "TTL or hop limit ran out; answered with time exceeded.";
     NoRoute "no_route" "No route to the destination; answered with destination unreachable.";
     RouteDiscard "route_discard" "The route says discard.";

@@ -151,6 +151,10 @@ fn check_payload(
         (EtherType::IPV4, Family::Ipv4) | (EtherType::IPV6, Family::Ipv6) => {}
         _ => return Err(DropReason::IpMalformed),
     }
+    // RFC 2784 §3.1: it would come back through this tunnel, and again.
+    if parsed.destination == tunnel.destination {
+        return Err(DropReason::DestinationInvalid);
+    }
     if tunnel.strict_source && !routed_to(ctx, tunnel.tunnel, &parsed.source) {
         return Err(DropReason::StrictSource);
     }

@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Arguments and what each subcommand does with them.
 
+mod aead_alone;
+mod compare;
 mod path;
+mod ports;
+mod progress;
+mod ring;
+mod scale;
 
 use std::process::ExitCode;
 
@@ -24,14 +30,25 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Packets through the whole path, with the bare engine beside it.
     Path(path::Arguments),
+    Aead(aead_alone::Arguments),
+    Scale(scale::Arguments),
+    Ring(ring::Arguments),
+    Ports(ports::Arguments),
+    Compare(compare::Arguments),
+    Svg(compare::SvgArguments),
 }
 
 impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Path(arguments) => arguments.run(),
+            Command::Aead(arguments) => arguments.run(),
+            Command::Scale(arguments) => arguments.run(),
+            Command::Ring(arguments) => arguments.run(),
+            Command::Ports(arguments) => arguments.run(),
+            Command::Compare(arguments) => arguments.run(),
+            Command::Svg(arguments) => arguments.run(),
         }
     }
 }
@@ -42,9 +59,6 @@ struct Common {
     /// AEAD engine: auto, or one by name.
     #[arg(long, default_value = "auto", value_parser = engine)]
     engine: Engine,
-    /// CPU to measure on.
-    #[arg(long, default_value_t = 0)]
-    cpu: usize,
     /// Runs; the median of them is shown, with the least and the most.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(5..=1000))]
     runs: u16,

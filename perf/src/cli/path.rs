@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `greyhound-perf path`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -15,7 +16,10 @@ use sysmem::Calibration;
 use wire::Family;
 
 use super::Common;
+use super::progress::Progress;
 
+/// Packets through the whole path, with the bare engine beside it.
+///
 /// Each packet comes as a burst of 64 in packet memory, passes 1,000 SPD entries, 10,000 routes, GRE, ESP with an
 /// anti-replay window of 1,024 and all counters, and is ready to transmit. The bare engine runs in the same run on the
 /// same buffers, with the same keys and lengths: `diff` and `ratio` say what the path adds to it.
@@ -52,6 +56,12 @@ pub(crate) struct Arguments {
     /// IP version inside.
     #[arg(long, default_value = "4", value_parser = ["4", "6"])]
     family: String,
+    /// Draw the result into this file as well.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// CPU to measure on.
+    #[arg(long, default_value_t = 0)]
+    cpu: usize,
     #[command(flatten)]
     common: Common,
 }
@@ -116,25 +126,33 @@ impl Arguments {
     }
 
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        super::pin(self.common.cpu)?;
+        super::pin(self.cpu)?;
         let clock = Calibration::measure();
         let buffers = "memory pool, 256 (warm) and 4,096 (cold)";
         let machine = Machine::here(&self.common.engine.describe(), buffers, &clock);
         let mut report = Report { machine, tables: Vec::new(), rows: Vec::new() };
+        let each = self.memory.all().len() * self.direction.all().len() * self.sizes.len();
+        let mut progress = Progress::new(self.tunnels.len() * (each + 1));
         for &tunnels in &self.tunnels {
-            eprintln!("{tunnels} tunnels: building two headends …");
+            progress.next(&format!("{tunnels} tunnels: building two headends"));
             let mut course = Course::new(&self.setting(tunnels)?)?;
-            report.tables.push(tables(tunnels, &course));
+            let is_first = report.tables.is_empty();
+            report.tables.push(tables(tunnels, &course, is_first));
             for &memory in self.memory.all() {
                 for &way in self.direction.all() {
                     for &size in &self.sizes {
                         let plan = self.plan(way, size, memory);
                         let name = format!("{tunnels} tunnels, {} {} {size}", memory.name(), way.name());
-                        eprintln!("{name} …");
+                        progress.next(&name);
                         report.rows.push(course.measure(&plan, clock.hz()).context(name)?);
                     }
                 }
             }
+        }
+        progress.done();
+        if let Some(path) = &self.svg {
+            let drawn = greyhound_perf::svg::draw(&serde_json::to_value(&report)?)?;
+            std::fs::write(path, drawn).with_context(|| format!("{}", path.display()))?;
         }
         if self.common.json {
             println!("{}", serde_json::to_string_pretty(&report)?);
@@ -149,11 +167,11 @@ impl Arguments {
     }
 }
 
-fn tables(tunnels: u32, course: &Course) -> Tables {
+fn tables(tunnels: u32, course: &Course, is_first: bool) -> Tables {
     let [sealer, _] = &course.bed().headends;
     Tables {
         tunnels,
         build_seconds: sealer.built_in.as_secs_f64(),
-        memory_mib: sealer.memory_bytes as f64 / f64::from(1 << 20),
+        memory_mib: is_first.then_some(sealer.growth_bytes as f64 / f64::from(1 << 20)),
     }
 }

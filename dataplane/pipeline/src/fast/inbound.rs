@@ -196,7 +196,10 @@ impl<'a> Inner<'a> {
         let offset = gre_offset + gre_header_bytes(data.get(gre_offset..)?, tunnel)?;
         let plain = Plain::parse(data.get(offset..)?)?;
         let ecn_stays = ecn::decapsulate(outer_ecn, Ecn::of_tos(plain.tos)) == Ok(Ecn::of_tos(plain.tos));
-        let is_common = ecn_stays && plain.ttl > 1 && !(plain.is_syn && tunnel.mss.is_some());
+        let is_common = ecn_stays
+            && plain.ttl > 1
+            && !is(tunnel.destination, plain.destination)
+            && !(plain.is_syn && tunnel.mss.is_some());
         is_common.then_some(Self { tunnel, offset, plain })
     }
 

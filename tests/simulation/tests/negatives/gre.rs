@@ -65,6 +65,16 @@ fn a_checksum_that_is_there_must_be_right() {
 }
 
 #[test]
+fn a_payload_for_the_tunnels_far_end_is_discarded() {
+    everywhere(PLAIN, |attack, wrap| {
+        let looping = Udp { destination: End::B.wan(), ..inner() };
+        let packet = wrap(attack, &gre(0, IPV4, &looping.to_bytes()));
+        attack.drops(DropReason::DestinationInvalid, &packet);
+        attack.is_alive();
+    });
+}
+
+#[test]
 fn a_protocol_that_we_do_not_carry_is_discarded_whatever_follows() {
     everywhere(PLAIN, |attack, wrap| {
         // PPP, transparent Ethernet, ISO, MPLS, NHRP, ARP.
