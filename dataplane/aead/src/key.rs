@@ -43,7 +43,7 @@ pub struct Key {
 assert_impl_all!(Key: Send, Sync);
 assert_not_impl_any!(Key: std::fmt::Debug, std::fmt::Display, Clone);
 // A part of what every packet touches of its SA.
-const_assert!(size_of::<Key>() <= 64);
+const_assert!(size_of::<Key>() <= 40);
 
 impl Key {
     pub(crate) fn new(engine: Engine, key: &[u8], icv: IcvLength) -> Result<Self, KeyError> {

@@ -257,23 +257,23 @@ pub fn no_core_dumps() -> io::Result<()> {
     Ok(())
 }
 
-/// One slot of locked memory, wiped and given back when dropped.
+/// One slot of locked memory, wiped and given back when dropped: two words, as every SA holds one.
+///
+/// What is too large for a class of the slab is a mapping of its own (invariant 4).
 struct Slot {
     start: NonNull<u8>,
     bytes: usize,
-    /// The mapping of a slot too large for the slab (invariant 4).
-    own_map: Option<Map>,
 }
 
 impl Slot {
     fn take(bytes: usize) -> io::Result<Self> {
         let Some((class, slot_bytes)) = class_of(bytes) else {
-            let map = locked_map(bytes)?;
-            return Ok(Self { start: map.start(), bytes: map.len(), own_map: Some(map) });
+            let (start, bytes) = locked_map(bytes)?.into_parts();
+            return Ok(Self { start, bytes });
         };
         let mut slab = SLAB.lock().unwrap_or_else(PoisonError::into_inner);
         let start = slab.take(class, slot_bytes)?;
-        Ok(Self { start, bytes: slot_bytes, own_map: None })
+        Ok(Self { start, bytes: slot_bytes })
     }
 }
 
@@ -282,10 +282,12 @@ impl Drop for Slot {
         // SAFETY: the slot is ours until it is given back below (invariant 2), `bytes` long and mapped (invariant 4);
         // what lived in it was dropped by the owner.
         unsafe { wipe(self.start.as_ptr(), self.bytes) };
-        if self.own_map.is_none()
-            && let Some((class, _)) = class_of(self.bytes)
-        {
-            SLAB.lock().unwrap_or_else(PoisonError::into_inner).give_back(class, self.start);
+        match class_of(self.bytes) {
+            Some((class, _)) => {
+                SLAB.lock().unwrap_or_else(PoisonError::into_inner).give_back(class, self.start);
+            }
+            // SAFETY: no class has so many bytes, so these are the parts of a mapping, taken apart in `take`.
+            None => drop(unsafe { Map::from_parts(self.start, self.bytes) }),
         }
     }
 }

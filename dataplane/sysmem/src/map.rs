@@ -137,6 +137,22 @@ impl Map {
     }
 }
 
+impl Map {
+    /// Start and length of a mapping that is not unmapped until it is put together again.
+    pub(crate) fn into_parts(self) -> (NonNull<u8>, usize) {
+        let whole = core::mem::ManuallyDrop::new(self);
+        (whole.start, whole.len)
+    }
+
+    /// Puts a mapping together again.
+    ///
+    /// # Safety
+    /// The parts are those of [`into_parts`](Self::into_parts), and used once.
+    pub(crate) unsafe fn from_parts(start: NonNull<u8>, len: usize) -> Self {
+        Self { start, len }
+    }
+}
+
 impl Drop for Map {
     fn drop(&mut self) {
         // SAFETY: the range is ours alone (invariant 1), and whoever made a reference into it borrows or owns this

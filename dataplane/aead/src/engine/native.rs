@@ -119,7 +119,7 @@ impl Form {
 /// Round keys and powers of H, and the form that works with them.
 pub(crate) struct Schedule {
     blocks: Locked<Blocks>,
-    rounds: usize,
+    size: KeySize,
     form: Form,
 }
 
@@ -151,7 +151,7 @@ impl Schedule {
         // SAFETY: there is a form, so the CPU has the features of the narrowest one (invariant 7).
         unsafe { blocks.expand(size, key) };
         super::wipe_stack();
-        Ok(Self { blocks, rounds: size.rounds(), form })
+        Ok(Self { blocks, size, form })
     }
 
     #[inline]
