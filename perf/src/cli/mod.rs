@@ -80,3 +80,29 @@ fn pin(cpu: usize) -> anyhow::Result<()> {
     ensure!(pinned, "--cpu {cpu}: not a CPU this process may use");
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_subcommand_says_what_it_measures() {
+        Cli::command().debug_assert();
+        for subcommand in Cli::command().get_subcommands().filter(|command| command.get_name() != "help") {
+            assert!(subcommand.get_about().is_some(), "{}", subcommand.get_name());
+            assert!(subcommand.get_long_about().is_some(), "{}", subcommand.get_name());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused() {
+        for arguments in
+            ["path --sizes 63", "path --tunnels 0", "path --runs 4", "path --key-bits 100", "aead --sizes 0"]
+        {
+            let arguments = std::iter::once("greyhound-perf").chain(arguments.split(' '));
+            assert!(Cli::try_parse_from(arguments.clone()).is_err(), "{:?}", arguments.collect::<Vec<_>>());
+        }
+    }
+}
