@@ -115,15 +115,14 @@ impl<V: Lanes> Lanes for Hybrid<V> {
 /// As of the functions above.
 #[inline(always)]
 unsafe fn by_lane<V: Lanes>(first: V, second: V, work: unsafe fn(Wide128, Wide128) -> Wide128) -> V {
-    let mut lanes = [[[0_u8; BLOCK_BYTES]; 4]; 2];
+    let (mut left, mut right) = ([[0_u8; BLOCK_BYTES]; 4], [[0_u8; BLOCK_BYTES]; 4]);
     // SAFETY: the features are the caller's promise, and no vector has more than four lanes.
     unsafe {
-        first.store(lanes[0].as_mut_ptr().cast());
-        second.store(lanes[1].as_mut_ptr().cast());
-        for lane in 0..V::BLOCKS {
-            let result = work(Wide128::broadcast(&lanes[0][lane]), Wide128::broadcast(&lanes[1][lane]));
-            result.store(lanes[0][lane].as_mut_ptr());
+        first.store(left.as_mut_ptr().cast());
+        second.store(right.as_mut_ptr().cast());
+        for (lane, other) in left.iter_mut().zip(&right).take(V::BLOCKS) {
+            work(Wide128::broadcast(lane), Wide128::broadcast(other)).store(lane.as_mut_ptr());
         }
-        V::load(lanes[0].as_ptr().cast())
+        V::load(left.as_ptr().cast())
     }
 }
