@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn a_build_that_requires_ipsec_mb_has_it_where_the_cpu_can_run_it() {
         if std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq") {
-            assert_eq!(Engine::best().name(), "ipsec-mb");
+            assert!(Engine::named("ipsec-mb").is_ok());
         }
     }
 }

@@ -45,6 +45,12 @@ pub(crate) enum Form {
     /// [`Form::Wide256`] with its vectors modelled on single blocks.
     #[cfg(test)]
     Model256,
+    /// [`Form::Wide512`] without VAES and VPCLMULQDQ.
+    #[cfg(test)]
+    Hybrid512,
+    /// [`Form::Wide256`] without VAES and VPCLMULQDQ.
+    #[cfg(test)]
+    Hybrid256,
 }
 
 impl Form {
@@ -58,6 +64,10 @@ impl Form {
             Self::Model512,
             #[cfg(test)]
             Self::Model256,
+            #[cfg(test)]
+            Self::Hybrid512,
+            #[cfg(test)]
+            Self::Hybrid256,
         ]
         .into_iter()
         .filter(|form| form.runs_here())
@@ -66,16 +76,20 @@ impl Form {
     /// Whether this CPU has the features that the form's entry points name.
     fn runs_here(self) -> bool {
         let single = detected!("aes") && detected!("avx") && detected!("pclmulqdq");
-        let pairs = single && detected!("avx2") && detected!("vaes") && detected!("vpclmulqdq");
+        let avx2 = single && detected!("avx2");
+        let vaes = avx2 && detected!("vaes") && detected!("vpclmulqdq");
+        let avx512 = avx2
+            && detected!("avx512f")
+            && detected!("avx512bw")
+            && detected!("avx512vl")
+            && detected!("bmi2");
         match self {
-            Self::Wide512 => {
-                pairs
-                    && detected!("avx512f")
-                    && detected!("avx512bw")
-                    && detected!("avx512vl")
-                    && detected!("bmi2")
-            }
-            Self::Wide256 => pairs,
+            Self::Wide512 => vaes && avx512,
+            Self::Wide256 => vaes,
+            #[cfg(test)]
+            Self::Hybrid512 => avx512,
+            #[cfg(test)]
+            Self::Hybrid256 => avx2,
             _ => single,
         }
     }
@@ -90,6 +104,10 @@ impl Form {
             Self::Model512 => model512::ENTRIES,
             #[cfg(test)]
             Self::Model256 => model256::ENTRIES,
+            #[cfg(test)]
+            Self::Hybrid512 => hybrid512::ENTRIES,
+            #[cfg(test)]
+            Self::Hybrid256 => hybrid256::ENTRIES,
         }
     }
 
@@ -112,6 +130,10 @@ impl Form {
             Self::Model512 => "model of 4 blocks an instruction",
             #[cfg(test)]
             Self::Model256 => "model of 2 blocks an instruction",
+            #[cfg(test)]
+            Self::Hybrid512 => "AVX-512, AES and products 1 block an instruction",
+            #[cfg(test)]
+            Self::Hybrid256 => "AVX2, AES and products 1 block an instruction",
         }
     }
 }
@@ -225,3 +247,11 @@ entries!(wide128, lanes::Wide128, "aes,avx,pclmulqdq");
 entries!(model512, lanes::model::Model<4>, "aes,avx,pclmulqdq");
 #[cfg(test)]
 entries!(model256, lanes::model::Model<2>, "aes,avx,pclmulqdq");
+#[cfg(test)]
+entries!(
+    hybrid512,
+    lanes::hybrid::Hybrid<lanes::Wide512>,
+    "aes,avx,pclmulqdq,avx2,avx512f,avx512bw,avx512vl,bmi2"
+);
+#[cfg(test)]
+entries!(hybrid256, lanes::hybrid::Hybrid<lanes::Wide256>, "aes,avx,pclmulqdq,avx2");

@@ -10,6 +10,8 @@ mod wide256;
 mod wide512;
 
 #[cfg(test)]
+pub(super) mod hybrid;
+#[cfg(test)]
 pub(super) mod model;
 
 use core::arch::x86_64::__m128i;
