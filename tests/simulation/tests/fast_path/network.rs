@@ -18,6 +18,8 @@ use pipeline::{HandedOver, Pipeline, PipelineConfig};
 use pktbuf::{Batch, Pool};
 use tables::{Limits, Neighbors, PortLimits};
 
+/// What fits every tunnel and port.
+pub(crate) const COMMON_BYTES: usize = 1_200;
 /// A second protected port, with a small MTU.
 pub(crate) const LAB: PortIndex = PortIndex(2);
 pub(crate) const MACS: [[u8; 6]; 3] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
@@ -27,6 +29,7 @@ pub(crate) const WORKERS: u16 = 2;
 pub(crate) const BARE: u32 = 9;
 /// The tunnel whose neighbour seldom answers, and the one whose SA is nearly used up.
 pub(crate) const UNANSWERED: u32 = 8;
+pub(crate) const UNANSWERED_MAC: [u8; 6] = [2, 0, 0, 0, 9, 10];
 pub(crate) const NEARLY_EXHAUSTED: u32 = 11;
 /// The tunnel without protection.
 pub(crate) const IN_CLEAR: u32 = 10;
@@ -74,12 +77,22 @@ impl Network {
         network
     }
 
-    pub(crate) fn sa(&self, protection: u32, direction: Direction) -> Option<&Sa> {
-        self.sas.iter().find(|sa| sa.protection.0 == protection && sa.direction == direction)
+    /// What changes while packets flow: a protected port turns unprotected, a tunnel's checks and sizes, and back.
+    pub(crate) fn changes(&self, number: usize) -> Vec<Object> {
+        let is_odd = number % 2 == 1;
+        let side = if is_odd { PortSide::Unprotected } else { PortSide::Protected };
+        let lab = Object::Port(PortSettings { port: LAB, mtu: 1_280, side, answer_ping: true });
+        let tunnel = Tunnel {
+            strict_source: is_odd,
+            mss: if is_odd { MssClamp::Fixed(900) } else { MssClamp::Off },
+            mtu: is_odd.then_some(COMMON_BYTES as u16),
+            ..self.tunnels[number % 3]
+        };
+        if number % 5 < 3 { vec![Object::Tunnel(tunnel)] } else { vec![lab, Object::Tunnel(tunnel)] }
     }
 
-    pub(crate) fn protection(&self, protection: u32) -> &Protection {
-        self.protections.iter().find(|p| p.protection.0 == protection).expect("a protection")
+    pub(crate) fn sa(&self, protection: u32, direction: Direction) -> Option<&Sa> {
+        self.sas.iter().find(|sa| sa.protection.0 == protection && sa.direction == direction)
     }
 }
 
@@ -234,7 +247,7 @@ impl Rig {
                 })
             })
             .collect();
-        let frames = vec![Vec::new(); MACS.len()];
+        let frames = vec![Vec::new(); MACS.len() * usize::from(WORKERS)];
         Self { pipelines, installer, neighbors, pool, frames, ticked_ns: 0, _home: home }
     }
 
@@ -252,6 +265,16 @@ impl Rig {
                 IpAddr::V6(_) => 0,
             };
             self.neighbors.learn(neighbor, [2, 0, 0, 0, 9, last], now_ns);
+        }
+    }
+
+    /// Commits objects onto what runs; every worker switches.
+    pub(crate) fn change(&mut self, objects: &[Object], now_ns: u64) {
+        self.installer.begin(2, Base::Running);
+        objects.iter().for_each(|object| self.installer.put(object));
+        let state = self.installer.commit(2, now_ns).expect("a valid change");
+        for pipeline in &mut self.pipelines {
+            pipeline.switch(Arc::clone(&state));
         }
     }
 
@@ -280,8 +303,8 @@ impl Rig {
             self.ticked_ns = now_ns;
             self.pipelines.iter_mut().for_each(|pipeline| pipeline.tick(now_ns));
         }
-        for pipeline in &mut self.pipelines {
-            for (port, frames) in (0..).map(PortIndex).zip(&mut self.frames) {
+        for (pipeline, queues) in self.pipelines.iter_mut().zip(self.frames.chunks_mut(MACS.len())) {
+            for (port, frames) in (0..).map(PortIndex).zip(queues) {
                 pipeline.transmit(port, |batch| {
                     let sent = batch.len();
                     frames.extend(batch.drain(..).map(|packet| packet.data().to_vec()));
@@ -291,6 +314,7 @@ impl Rig {
         }
     }
 
+    /// What each worker sent by each port.
     pub(crate) fn take_frames(&mut self) -> Vec<Vec<Vec<u8>>> {
         self.frames.iter_mut().map(std::mem::take).collect()
     }

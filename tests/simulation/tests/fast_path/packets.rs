@@ -13,13 +13,12 @@ use rand_chacha::ChaCha8Rng;
 use wire::{IpProtocol, MacAddr, arp, ipv4};
 
 use crate::network::{
-    BARE, IN_CLEAR, LAB, MACS, NEARLY_EXHAUSTED, Network, OURS, TUNNELS, UNANSWERED, branch, far,
+    BARE, COMMON_BYTES, IN_CLEAR, LAB, MACS, NEARLY_EXHAUSTED, Network, OURS, TUNNELS, UNANSWERED, branch,
+    far,
 };
 
 const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 8, 8]);
 const FRAMES_MAX: usize = 64;
-/// What fits every tunnel and port.
-const COMMON_BYTES: usize = 1_200;
 const GRE: u8 = 47;
 const ESP_GOOD_BEFORE: usize = 6;
 /// Addresses that no host has, and some that a host has but must not here.
@@ -126,7 +125,7 @@ impl Source {
                     self.common_esp(tunnel)
                 } else {
                     let tunnel = self.below(TUNNELS);
-                    self.common_plain(port, tunnel)
+                    self.common_plain(port, if tunnel == IN_CLEAR { 0 } else { tunnel })
                 };
                 self.framed(port, &packet)
             })
@@ -257,7 +256,8 @@ impl Source {
             9 => packet[7] = 3,
             10 => {
                 packet[0] = 0x46;
-                packet.splice(20..20, [1, 1, 1, 0]);
+                // Options that add nothing to the checksum.
+                packet.splice(20..20, [0; 4]);
                 let total = packet.len() as u16;
                 packet[2..4].copy_from_slice(&total.to_be_bytes());
             }
@@ -373,7 +373,7 @@ impl Source {
     /// ESP, or GRE in clear, that something is the matter with.
     fn odd_esp(&mut self) -> Vec<u8> {
         let tunnel = self.pick(&[0, 1, 0, 1, 2, 3, 4, 5, 6]);
-        let kind = self.below(26);
+        let kind = self.below(27);
         if kind < ESP_GOOD_BEFORE as u32 {
             // What is inside is odd.
             let destination =
@@ -387,7 +387,7 @@ impl Source {
             if payload[0] >> 4 == 6 {
                 gre[2..4].copy_from_slice(&[0x86, 0xdd]);
             }
-            let tos = if kind == 2 { self.random.random() } else { self.outer_tos(payload[1]) };
+            let tos = if self.one_in(2) { self.random.random() } else { self.outer_tos(payload[1]) };
             return self.carried(tunnel, &gre, tos);
         }
         let payload = {
@@ -444,6 +444,12 @@ impl Source {
             }
             16 => {
                 // Under another tunnel's SA.
+                if self.one_in(2) {
+                    let Tunnel { source, destination, .. } = self.tunnels[tunnel as usize];
+                    let delivery = ip_with(&tos_between(destination, source, tos), IpProtocol::GRE, &gre);
+                    let other = self.pick(&[1, BARE]);
+                    return self.esp(other, 4, &delivery, tos);
+                }
                 let other = self.pick(&[0, 2, 4]);
                 self.esp(other, GRE, &gre, tos)
             }
@@ -475,6 +481,13 @@ impl Source {
                 let source = self.pick(&["198.51.100.7", "198.51.100.200", "10.100.0.9"]);
                 let payload = self.common_packet(ip(source), ip("10.1.0.4"), 0x6100);
                 self.esp(BARE, 4, &payload, payload[1])
+            }
+            25 => {
+                // To a host that seldom answers.
+                let payload = self.common_packet(branch(0, 8), ip("10.1.0.9"), 0x7000);
+                let gre = self.gre(0, &payload);
+                let tos = self.outer_tos(payload[1]);
+                self.carried(0, &gre, tos)
             }
             24 => self.odd_delivery(&payload, tos),
             _ => {
