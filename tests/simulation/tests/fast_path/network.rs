@@ -195,7 +195,7 @@ fn sas(protection: &Protection, seed: u64) -> Vec<Sa> {
             owner: (outbound == 0).then_some(WorkerId(u16::from(index == 6))),
             iv_prefix: IvPrefix::default(),
             lifetime: LifetimeLimits {
-                hard_seconds: if index == 5 { 25 } else { 0 },
+                hard_seconds: if index == 5 { 300 } else { 0 },
                 ..LifetimeLimits::default()
             },
         }
@@ -299,7 +299,7 @@ impl Rig {
                 }
             }
         }
-        if now_ns >= self.ticked_ns + 500_000_000 {
+        if now_ns >= self.ticked_ns + 3_000_000_000 {
             self.ticked_ns = now_ns;
             self.pipelines.iter_mut().for_each(|pipeline| pipeline.tick(now_ns));
         }

@@ -421,7 +421,7 @@ impl Source {
                 self.carried(tunnel, &gre, tos)
             }
             11 => {
-                let wrong = self.pick(&[None, Some(7), Some(100), Some(200), Some(300)]);
+                let wrong = self.pick(&[None, Some(5), Some(7), Some(100), Some(200), Some(300)]);
                 let gre = gre_with(&payload, wrong, None, false);
                 self.carried(tunnel, &gre, tos)
             }
@@ -505,7 +505,12 @@ impl Source {
         let ecn = self.below(4) as u8;
         let mut delivery =
             ip_with(&tos_between(destination, source, tos & 0xfc | ecn), IpProtocol::GRE, &gre);
-        match self.below(6) {
+        match self.below(7) {
+            // The payload reaches beyond the delivery packet, yet not beyond ESP's.
+            6 => {
+                let total = delivery.len() as u16 - 3;
+                delivery[2..4].copy_from_slice(&total.to_be_bytes());
+            }
             0 => delivery[15] ^= 8,
             1 => delivery[19] ^= 8,
             2 => delivery[6] |= 0x20,
