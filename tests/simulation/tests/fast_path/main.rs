@@ -147,7 +147,7 @@ fn the_fast_path_is_the_whole_way() {
             if number % CHANGE_EVERY == CHANGE_EVERY - 1 {
                 let objects = network.changes(number / CHANGE_EVERY);
                 let now_ns = pair.now_ns;
-                pair.rigs().map(|rig| rig.change(&objects, now_ns));
+                pair.rigs().into_iter().for_each(|rig| rig.change(&objects, now_ns));
             }
             let (worker, port, kind) = {
                 let random = pair.source.random();
