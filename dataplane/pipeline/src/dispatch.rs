@@ -27,6 +27,14 @@ pub(crate) struct Lanes {
     pub forward: Lane<Note>,
 }
 
+impl Lanes {
+    /// Whether no packet is on its way.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.esp.is_empty() && self.gre.is_empty() && self.forward.is_empty()
+    }
+}
+
 /// Sorts one packet into the lanes, or ends its way.
 pub(crate) fn dispatch(ctx: &mut Context<'_>, packet: Packet, note: Note, lanes: &mut Lanes) {
     let parsed = &note.parsed;

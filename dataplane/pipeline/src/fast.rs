@@ -12,7 +12,9 @@
 //! resolved, …) takes the whole way instead, untouched. So the fast path decides nothing of its own: it is the whole
 //! way for packets that pass every check on it, and tests compare the two.
 //!
-//! Packets keep their order: before an exception goes its way, the common packets ahead of it go theirs.
+//! Flows keep their order: exceptions gather in the lanes, and before a common packet behind them goes its way, the common
+//! packets ahead of them go theirs, then they. What was dropped on the spot is in no lane: junk between good packets does
+//! not cut a burst into pieces, each with a call of the cipher.
 
 mod inbound;
 mod outbound;
@@ -38,7 +40,7 @@ use plain::Plain;
 const HEADER_AHEAD: usize = 8;
 const DATA_AHEAD: usize = 4;
 
-/// Carries a burst that came in by `port` to its end.
+/// Carries a burst that came in by `port` to its end; the last exceptions are still in the lanes then.
 pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
     let from = Ingress::new(ctx, port);
     let glances = from.glance_at_all(ctx, batch);
@@ -53,19 +55,15 @@ pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
             }
             Look::Arrival(arrival) => {
                 to_network_header(&mut packet, glance.plain.total_bytes);
-                sorter.common(ctx, lanes);
                 if let Err(packet) = arrivals.push(packet, arrival) {
                     ctx.drop(packet, DropReason::NoBuffer);
                 }
             }
-            Look::Exception => {
-                inbound::open(ctx, &mut sorter, &mut arrivals, lanes);
-                sorter.exception(ctx, lanes, |ctx, lanes| ingress::receive(ctx, port, packet, lanes));
-            }
+            Look::Exception => ingress::receive(ctx, port, packet, lanes),
         }
     }
     inbound::open(ctx, &mut sorter, &mut arrivals, lanes);
-    sorter.finish(ctx, lanes);
+    outbound::send(ctx, &mut sorter.departures);
 }
 
 /// What a packet's own headers say, and the first table.
@@ -165,30 +163,15 @@ impl Ingress {
 #[derive(Default)]
 struct Sorter<'a> {
     departures: Lane<Departure<'a>>,
-    /// Exceptions are on their way in the lanes.
-    has_exceptions: bool,
 }
 
 impl<'a> Sorter<'a> {
     /// A common packet comes next: the exceptions ahead of it go first.
     #[inline(always)]
     fn common(&mut self, ctx: &mut Context<'a>, lanes: &mut Lanes) {
-        if self.has_exceptions {
+        if !lanes.is_empty() || !ctx.originated.is_empty() {
             self.finish(ctx, lanes);
         }
-    }
-
-    /// Lets an exception go its way, once the common packets ahead of it have gone theirs.
-    #[cold]
-    fn exception(
-        &mut self,
-        ctx: &mut Context<'a>,
-        lanes: &mut Lanes,
-        go: impl FnOnce(&mut Context<'a>, &mut Lanes),
-    ) {
-        outbound::send(ctx, &mut self.departures);
-        self.has_exceptions = true;
-        go(ctx, lanes);
     }
 
     /// Queues a packet, its IP header in front, to leave by a tunnel.
@@ -203,11 +186,10 @@ impl<'a> Sorter<'a> {
     }
 
     /// Lets everything go.
+    #[inline(never)]
     fn finish(&mut self, ctx: &mut Context<'a>, lanes: &mut Lanes) {
         outbound::send(ctx, &mut self.departures);
-        if core::mem::take(&mut self.has_exceptions) {
-            whole_way(ctx, lanes);
-        }
+        whole_way(ctx, lanes);
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use messages::PortIndex;
+use messages::{PortIndex, PortSide};
 use pktbuf::{BURST, Batch, Packet};
 
 /// Frames that one port holds back at most while its device takes no more.
@@ -16,11 +16,20 @@ pub(crate) struct Outgoing {
     in_clear: bool,
 }
 
-/// Leave to send a packet in clear. Only the SPD stage makes it, and only from BYPASS or on the protected side.
+/// Leave to send a packet in clear: from an SPD entry that says BYPASS, or for a port on the protected side.
 #[derive(Clone, Copy)]
 pub(crate) struct ClearancePass(());
 
 impl ClearancePass {
+    /// No SPD applies to what leaves by a port on the protected side.
+    #[inline]
+    pub(crate) fn for_side(side: PortSide) -> Option<Self> {
+        match side {
+            PortSide::Protected => Some(Self(())),
+            PortSide::Unprotected => None,
+        }
+    }
+
     /// The SPD of the egress port says BYPASS, or has no say there (RFC 4301 §4.4.1).
     pub(crate) fn from_bypass() -> Self {
         Self(())

@@ -60,6 +60,7 @@ pub struct Pipeline {
     lanes: Lanes,
     handovers: Lane<(WorkerId, PortIndex)>,
     originated: Lane<crate::context::Note>,
+    whole_way_only: bool,
 }
 
 impl Pipeline {
@@ -81,14 +82,28 @@ impl Pipeline {
             lanes: Lanes::default(),
             handovers: Lane::default(),
             originated: Lane::default(),
+            whole_way_only: false,
         }
+    }
+
+    /// Switches the fast path off, or on again: tests compare the two, which differ in speed only.
+    #[doc(hidden)]
+    pub fn set_whole_way_only(&mut self, whole_way_only: bool) {
+        self.whole_way_only = whole_way_only;
     }
 
     /// Carries a burst that came in by `port` to its end: every packet is queued to leave, waits, is handed over, is
     /// consumed or is dropped. `batch` is empty afterwards. `now_ns` is a monotonic time in nanoseconds.
     pub fn receive(&mut self, port: PortIndex, batch: &mut Batch, now_ns: u64) {
         self.counters.add(WorkerCounter::Received, batch.len() as u64);
-        self.run(now_ns, |ctx, lanes| fast::receive(ctx, port, batch, lanes));
+        let whole_way_only = self.whole_way_only;
+        self.run(now_ns, |ctx, lanes| {
+            if whole_way_only {
+                batch.drain(..).for_each(|frame| ingress::receive(ctx, port, frame, lanes));
+            } else {
+                fast::receive(ctx, port, batch, lanes);
+            }
+        });
     }
 
     /// Carries packets that other workers handed over, at most a burst of them.

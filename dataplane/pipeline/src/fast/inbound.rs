@@ -8,7 +8,7 @@ use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use esp::{OpenBurst, OpenError, Opened};
-use messages::{DropReason, EspMode, PortIndex, PortSide, ProtectionIndex, SaIndex, WorkerCounter};
+use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex, WorkerCounter};
 use pktbuf::{BURST, Packet, prefetch};
 use tables::{NextStep, ProtectionEntry, Tunnel};
 use wire::{Ecn, EtherType, IpProtocol, MacAddr, ecn, ipv4};
@@ -147,7 +147,7 @@ fn carry_on<'a>(
             inner.carry_out(ctx, sorter, packet, onward);
         }
         None => {
-            sorter.exception(ctx, lanes, |ctx, lanes| the_whole_way(ctx, packet, arrival, opened, lanes));
+            the_whole_way(ctx, packet, arrival, opened, lanes);
         }
     }
 }
@@ -182,7 +182,7 @@ struct Inner<'a> {
 /// Where it goes.
 enum Onward<'a> {
     /// Out of a protected port, in clear.
-    Port(PortIndex, MacAddr),
+    Port(PortIndex, MacAddr, ClearancePass),
     /// From branch to branch: into another tunnel.
     Tunnel(Departure<'a>),
 }
@@ -214,9 +214,10 @@ impl<'a> Inner<'a> {
         match ctx.tables.routes.lookup_v4(plain.destination)? {
             NextStep::Port { port, neighbor } => {
                 let entry = ctx.tables.ports.get(port)?;
-                let in_clear = entry.side == PortSide::Protected && plain.total_bytes <= entry.mtu;
-                in_clear.then_some(())?;
-                Some(Onward::Port(port, resolved_hop(ctx, port, neighbor, plain.destination)?))
+                let pass = ClearancePass::for_side(entry.side)?;
+                (plain.total_bytes <= entry.mtu).then_some(())?;
+                let destination = resolved_hop(ctx, port, neighbor, plain.destination)?;
+                Some(Onward::Port(port, destination, pass))
             }
             NextStep::Tunnel(tunnel) => Departure::find(ctx, *plain, tunnel).map(Onward::Tunnel),
             NextStep::Discard => None,
@@ -237,9 +238,9 @@ impl<'a> Inner<'a> {
         }
         packet.truncate(usize::from(self.plain.total_bytes));
         match onward {
-            Onward::Port(port, destination) => {
+            Onward::Port(port, destination, pass) => {
                 spend_hop(&mut packet);
-                let outgoing = Outgoing::clear(packet, ClearancePass::from_bypass());
+                let outgoing = Outgoing::clear(packet, pass);
                 link::transmit(ctx, port, destination, outgoing);
             }
             Onward::Tunnel(departure) => sorter.depart(ctx, packet, departure),
