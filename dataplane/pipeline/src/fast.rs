@@ -117,6 +117,9 @@ impl Ingress {
             let plain = plain::ipv4_in(packet.data(), self.mac).and_then(Plain::parse);
             glances.push(Glance { plain: plain.unwrap_or(Plain::NONE), towards: Towards::Elsewhere });
         }
+        if self.is_protected {
+            ctx.tables.routes.prefetch_v4(glances.iter().map(|glance| glance.plain.destination));
+        }
         for glance in &mut glances {
             glance.towards = self.first_table(ctx, &glance.plain);
         }

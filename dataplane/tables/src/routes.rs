@@ -72,10 +72,13 @@ impl Routes {
         self.v4.lookup(destination).step(&self.steps)
     }
 
-    /// Asks the CPU for what a lookup reads first.
+    /// Asks the CPU for what lookups of so many destinations read, level by level: so it waits for the memory of all of
+    /// them at once.
     #[inline]
-    pub fn prefetch_v4(&self, destination: u32) {
-        self.v4.prefetch(destination);
+    pub fn prefetch_v4(&self, destinations: impl Iterator<Item = u32> + Clone) {
+        destinations.clone().for_each(|destination| self.v4.prefetch_root(destination));
+        destinations.clone().for_each(|destination| self.v4.prefetch_node(destination));
+        destinations.for_each(|destination| self.v4.prefetch_lowest(destination));
     }
 
     pub(crate) fn build(routes: &BTreeMap<IpPrefix, NextStep>) -> Routes {

@@ -125,11 +125,11 @@ fn look_inside<'a>(
     for ((packet, arrival), outcome) in lane.iter().zip(outcomes) {
         let inner = outcome.as_ref().ok().and_then(|opened| Inner::find(packet, arrival, opened));
         if let Some(inner) = &inner {
-            ctx.tables.routes.prefetch_v4(inner.plain.destination);
             inner.tunnel.state.prefetch(ctx.worker);
         }
         inners.push(inner);
     }
+    ctx.tables.routes.prefetch_v4(inners.iter().flatten().map(|inner: &Inner<'_>| inner.plain.destination));
     inners
 }
 

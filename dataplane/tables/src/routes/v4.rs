@@ -32,10 +32,28 @@ impl Trie {
     }
 
     #[inline]
-    pub(super) fn prefetch(&self, address: u32) {
+    pub(super) fn prefetch_root(&self, address: u32) {
         let [a, b, ..] = address.to_be_bytes();
         if let Some(leaf) = self.root.get(usize::from(u16::from_be_bytes([a, b]))) {
             prefetch(leaf);
+        }
+    }
+
+    #[inline]
+    pub(super) fn prefetch_node(&self, address: u32) {
+        let [a, b, c, _] = address.to_be_bytes();
+        let leaf = self.root.get(usize::from(u16::from_be_bytes([a, b])));
+        if let Some(node) = leaf.and_then(|leaf| leaf.as_node()).and_then(|node| self.nodes.get(node)) {
+            prefetch(&node[usize::from(c)]);
+        }
+    }
+
+    #[inline]
+    pub(super) fn prefetch_lowest(&self, address: u32) {
+        let [a, b, c, d] = address.to_be_bytes();
+        let leaf = self.root.get(usize::from(u16::from_be_bytes([a, b]))).copied().unwrap_or(Leaf::NONE);
+        if let Some(node) = self.descend(leaf, c).as_node().and_then(|node| self.nodes.get(node)) {
+            prefetch(&node[usize::from(d)]);
         }
     }
 
