@@ -80,6 +80,9 @@ pub struct Row {
     pub mode: String,
     /// Extended sequence numbers.
     pub esn: bool,
+    /// Without the fast path: what packets cost that are not plain.
+    #[serde(default)]
+    pub whole_way: bool,
     /// IP version inside.
     pub family: u8,
     /// The engine.
@@ -132,6 +135,7 @@ pub struct Course {
     flows: Vec<Flow>,
     keys: Keys,
     reference: Option<Reference>,
+    whole_way: bool,
     /// Packets so far: flows and nonces go on from here.
     packets: usize,
 }
@@ -148,8 +152,16 @@ impl Course {
             flows: profile::flows(&Routes::new(setting.tunnels)),
             keys: Keys::new(setting)?,
             reference: Reference::for_setting(setting),
+            whole_way: false,
             packets: 0,
         })
+    }
+
+    /// Sends everything the whole way, past the fast path.
+    pub fn go_the_whole_way(&mut self) {
+        self.whole_way = true;
+        self.bed.sealer.set_whole_way_only(true);
+        self.bed.opener.set_whole_way_only(true);
     }
 
     /// The headends.
@@ -201,6 +213,7 @@ impl Course {
             key_bits: self.setting.key_bits,
             mode: format!("{:?}", self.setting.mode).to_lowercase(),
             esn: self.setting.esn,
+            whole_way: self.whole_way,
             family: if self.setting.family == wire::Family::Ipv4 { 4 } else { 6 },
             engine: self.setting.engine.name().to_owned(),
             verified_by: self.reference.map(|reference| reference.engine().name().to_owned()),

@@ -117,13 +117,14 @@ fn cells(row: &Row) -> Vec<String> {
     let Measured { median, min, max } = row.cycles;
     let engine = row.engine_cycles.median;
     let esn = if row.esn { "+esn" } else { "" };
+    let whole_way = if row.whole_way { ", whole way" } else { "" };
     vec![
         row.direction.clone(),
         row.size.to_string().trim_matches('"').to_owned(),
         row.tunnels.to_string(),
         row.memory.clone(),
         row.key_bits.to_string(),
-        format!("{}{esn}", row.mode),
+        format!("{}{esn}{whole_way}", row.mode),
         row.family.to_string(),
         format!("{median:.0}"),
         format!("{min:.0}-{max:.0}"),

@@ -56,6 +56,9 @@ pub(crate) struct Arguments {
     /// IP version inside.
     #[arg(long, default_value = "4", value_parser = ["4", "6"])]
     family: String,
+    /// Without the fast path: what packets cost that are not plain. Compare with `--ignore whole_way`.
+    #[arg(long)]
+    whole_way: bool,
     /// Draw the result into this file as well.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -136,6 +139,9 @@ impl Arguments {
         for &tunnels in &self.tunnels {
             progress.next(&format!("{tunnels} tunnels: building two headends"));
             let mut course = Course::new(&self.setting(tunnels)?)?;
+            if self.whole_way {
+                course.go_the_whole_way();
+            }
             let is_first = report.tables.is_empty();
             report.tables.push(tables(tunnels, &course, is_first));
             for &memory in self.memory.all() {
