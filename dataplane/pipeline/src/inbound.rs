@@ -4,7 +4,7 @@
 //! The order is `docs/packet-walk.md`'s; RFC 4303 §3.4, RFC 4301 §5.2.
 
 use arrayvec::ArrayVec;
-use esp::{OpenBurst, OpenError, Opened};
+use esp::{InboundSa, OpenBurst, OpenError, Opened};
 use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex, WorkerCounter};
 use pktbuf::{BURST, Packet};
 use wire::flow::Parsed;
@@ -47,7 +47,8 @@ pub(crate) fn run(ctx: &mut Context<'_>, lanes: &mut Lanes) {
     if !lanes.esp.is_empty() {
         let mut ours = Lane::default();
         find_sa(ctx, &mut lanes.esp, &mut ours);
-        let outcomes = open(ctx, &mut ours);
+        let sad = ctx.sad;
+        let outcomes = open(ctx, &mut ours, |note| Some((note.esp_offset(), &sad.inbound(note.sa)?.sa)));
         for ((packet, note), outcome) in ours.drain().zip(outcomes) {
             match outcome {
                 Ok(opened) => take_out(ctx, packet, &note, opened, lanes),
@@ -96,14 +97,19 @@ fn look_up<'a>(
     ctx.sad.inbound(sa).ok_or(DropReason::SpiUnknown)
 }
 
-/// Checks, opens, checks again and strips: one outcome for each packet of the lane.
-fn open(ctx: &mut Context<'_>, lane: &mut Lane<EspNote>) -> ArrayVec<Result<Opened, OpenError>, BURST> {
+/// Checks, opens, checks again and strips: one outcome for each packet of the lane. `at` tells where its ESP begins, and
+/// its SA.
+#[inline]
+pub(crate) fn open<'a, N>(
+    ctx: &mut Context<'a>,
+    lane: &mut Lane<N>,
+    at: impl Fn(&N) -> Option<(usize, &'a InboundSa)>,
+) -> ArrayVec<Result<Opened, OpenError>, BURST> {
     let mut burst = OpenBurst::new(ctx.now_ns);
     let mut staged: ArrayVec<Result<(), OpenError>, BURST> = ArrayVec::new();
-    let sad = ctx.sad;
     for (packet, note) in lane.iter_mut() {
-        let pushed = match sad.inbound(note.sa) {
-            Some(entry) => burst.push(packet, note.esp_offset(), &entry.sa),
+        let pushed = match at(note) {
+            Some((esp_offset, sa)) => burst.push(packet, esp_offset, sa),
             None => Err(OpenError::Expired),
         };
         staged.push(pushed);

@@ -86,8 +86,8 @@ impl Pipeline {
         }
     }
 
-    /// Switches the fast path off, or on again: tests compare the two, which differ in speed only.
-    #[doc(hidden)]
+    /// Switches the fast path off, or on again. The two differ in speed only: tests compare what they do, `greyhound-perf
+    /// path --whole-way` what they cost.
     pub fn set_whole_way_only(&mut self, whole_way_only: bool) {
         self.whole_way_only = whole_way_only;
     }

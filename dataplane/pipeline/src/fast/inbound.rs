@@ -7,8 +7,8 @@
 use core::net::IpAddr;
 
 use arrayvec::ArrayVec;
-use esp::{OpenBurst, OpenError, Opened};
-use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex, WorkerCounter};
+use esp::{OpenError, Opened};
+use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex};
 use pktbuf::{BURST, Packet, prefetch};
 use tables::{NextStep, ProtectionEntry, Tunnel};
 use wire::{Ecn, EtherType, IpProtocol, MacAddr, ecn, ipv4};
@@ -18,7 +18,7 @@ use super::plain::{Plain, is_ordinary};
 use super::{Sorter, resolved_hop, spend_hop};
 use crate::context::Context;
 use crate::dispatch::Lanes;
-use crate::inbound::{EspNote, drop_reason, take_out};
+use crate::inbound::{self, EspNote};
 use crate::lane::Lane;
 use crate::outgoing::{ClearancePass, Outgoing};
 use crate::sad::InboundEntry;
@@ -86,32 +86,14 @@ pub(crate) fn open<'a>(
     if lane.is_empty() {
         return;
     }
-    let outcomes = open_burst(ctx, lane);
+    let outcomes = inbound::open(ctx, lane, |arrival| Some((ipv4::HEADER_BYTES, &arrival.entry.sa)));
     let inners = look_inside(ctx, lane, &outcomes);
     for (((packet, arrival), outcome), inner) in lane.drain().zip(outcomes).zip(inners) {
         match outcome {
-            Ok(opened) => {
-                ctx.counters.add(WorkerCounter::Opened, 1);
-                carry_on(ctx, sorter, packet, (&arrival, opened, inner), lanes);
-            }
-            Err(error) => ctx.drop(packet, drop_reason(error)),
+            Ok(opened) => carry_on(ctx, sorter, packet, (&arrival, opened, inner), lanes),
+            Err(error) => ctx.drop(packet, inbound::drop_reason(error)),
         }
     }
-}
-
-/// Checks, opens, checks again and strips: one outcome for each packet of the lane.
-#[inline]
-fn open_burst(ctx: &Context<'_>, lane: &mut Lane<Arrival<'_>>) -> ArrayVec<Result<Opened, OpenError>, BURST> {
-    let mut burst = OpenBurst::new(ctx.now_ns);
-    let mut staged: ArrayVec<Result<(), OpenError>, BURST> = ArrayVec::new();
-    for (packet, arrival) in lane.iter_mut() {
-        staged.push(burst.push(packet, ipv4::HEADER_BYTES, &arrival.entry.sa));
-    }
-    let mut opened = burst.open().into_iter();
-    staged
-        .into_iter()
-        .map(|pushed| pushed.and_then(|()| opened.next().unwrap_or(Err(OpenError::BurstFull))))
-        .collect()
 }
 
 /// Reads what was inside each packet, and asks for the memory that its route needs.
@@ -146,9 +128,7 @@ fn carry_on<'a>(
             sorter.common(ctx, lanes);
             inner.carry_out(ctx, sorter, packet, onward);
         }
-        None => {
-            the_whole_way(ctx, packet, arrival, opened, lanes);
-        }
+        None => the_whole_way(ctx, packet, arrival, opened, lanes),
     }
 }
 
@@ -164,7 +144,7 @@ fn the_whole_way(
     match ingress::parse(packet) {
         Ok((packet, outer)) => {
             let note = EspNote::known(outer, arrival.port, arrival.protection.protection);
-            take_out(ctx, packet, &note, opened, lanes);
+            inbound::take_out(ctx, packet, &note, opened, lanes);
         }
         Err((packet, reason)) => ctx.drop(packet, reason),
     }
@@ -282,12 +262,10 @@ fn delivery_header(
 #[inline(always)]
 fn gre_header_bytes(gre: &[u8], tunnel: &Tunnel) -> Option<usize> {
     let (word, rest) = gre.split_first_chunk()?;
-    let has_common_options = !tunnel.gre.sequence;
     match (u32::from_be_bytes(*word), tunnel.gre.key) {
-        (GRE_PLAIN, None) if has_common_options => Some(4),
-        (GRE_WITH_KEY, Some(key)) if has_common_options => {
-            (u32::from_be_bytes(*rest.first_chunk()?) == key).then_some(8)
-        }
+        _ if tunnel.gre.sequence => None,
+        (GRE_PLAIN, None) => Some(4),
+        (GRE_WITH_KEY, Some(key)) => (u32::from_be_bytes(*rest.first_chunk()?) == key).then_some(8),
         _ => None,
     }
 }

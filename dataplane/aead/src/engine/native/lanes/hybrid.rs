@@ -7,105 +7,111 @@ use super::{BLOCK_BYTES, Block, Lanes, Span, Wide128};
 #[derive(Clone, Copy)]
 pub(in crate::engine::native) struct Hybrid<V>(V);
 
-// SAFETY of every block below: the features of `V`, VAES and VPCLMULQDQ left out, and of `Wide128` are the caller's
-// promise; memory as said in `Lanes`.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "said once for all functions, above")]
+/// A call of a function that has the contract of its caller.
+macro_rules! pass_on {
+    ($call:expr) => {
+        // SAFETY: the features of `V`, VAES and VPCLMULQDQ left out, and of `Wide128` are the caller's promise, and so is
+        // the memory (`Lanes`).
+        unsafe { $call }
+    };
+}
+
 impl<V: Lanes> Lanes for Hybrid<V> {
     const BLOCKS: usize = V::BLOCKS;
 
     #[inline(always)]
     unsafe fn splat(block: Block) -> Self {
-        Self(unsafe { V::splat(block) })
+        Self(pass_on!(V::splat(block)))
     }
 
     #[inline(always)]
     unsafe fn broadcast(from: *const [u8; BLOCK_BYTES]) -> Self {
-        Self(unsafe { V::broadcast(from) })
+        Self(pass_on!(V::broadcast(from)))
     }
 
     #[inline(always)]
     unsafe fn first(block: Block) -> Self {
-        Self(unsafe { V::first(block) })
+        Self(pass_on!(V::first(block)))
     }
 
     #[inline(always)]
     unsafe fn counter(word: u32) -> Self {
-        Self(unsafe { V::counter(word) })
+        Self(pass_on!(V::counter(word)))
     }
 
     #[inline(always)]
     unsafe fn load(from: *const u8) -> Self {
-        Self(unsafe { V::load(from) })
+        Self(pass_on!(V::load(from)))
     }
 
     #[inline(always)]
     unsafe fn store(self, to: *mut u8) {
-        unsafe { self.0.store(to) }
+        pass_on!(self.0.store(to))
     }
 
     #[inline(always)]
     unsafe fn load_span(from: *const u8, span: Span) -> Self {
-        Self(unsafe { V::load_span(from, span) })
+        Self(pass_on!(V::load_span(from, span)))
     }
 
     #[inline(always)]
     unsafe fn store_span(self, to: *mut u8, span: Span) {
-        unsafe { self.0.store_span(to, span) }
+        pass_on!(self.0.store_span(to, span))
     }
 
     #[inline(always)]
     unsafe fn keep(self, span: Span) -> Self {
-        Self(unsafe { self.0.keep(span) })
+        Self(pass_on!(self.0.keep(span)))
     }
 
     #[inline(always)]
     unsafe fn lane_0(self) -> Block {
-        unsafe { self.0.lane_0() }
+        pass_on!(self.0.lane_0())
     }
 
     #[inline(always)]
     unsafe fn fold(self) -> Block {
-        unsafe { self.0.fold() }
+        pass_on!(self.0.fold())
     }
 
     #[inline(always)]
     unsafe fn with_last_lane(self, other: Self) -> Self {
-        Self(unsafe { self.0.with_last_lane(other.0) })
+        Self(pass_on!(self.0.with_last_lane(other.0)))
     }
 
     #[inline(always)]
     unsafe fn xor(self, other: Self) -> Self {
-        Self(unsafe { self.0.xor(other.0) })
+        Self(pass_on!(self.0.xor(other.0)))
     }
 
     #[inline(always)]
     unsafe fn xor3(self, second: Self, third: Self) -> Self {
-        Self(unsafe { self.0.xor3(second.0, third.0) })
+        Self(pass_on!(self.0.xor3(second.0, third.0)))
     }
 
     #[inline(always)]
     unsafe fn aes(self, round_key: Self) -> Self {
-        Self(unsafe { by_lane(self.0, round_key.0, Wide128::aes) })
+        Self(pass_on!(by_lane(self.0, round_key.0, Wide128::aes)))
     }
 
     #[inline(always)]
     unsafe fn aes_last(self, round_key: Self) -> Self {
-        Self(unsafe { by_lane(self.0, round_key.0, Wide128::aes_last) })
+        Self(pass_on!(by_lane(self.0, round_key.0, Wide128::aes_last)))
     }
 
     #[inline(always)]
     unsafe fn multiply<const HALVES: i32>(self, other: Self) -> Self {
-        Self(unsafe { by_lane(self.0, other.0, Wide128::multiply::<HALVES>) })
+        Self(pass_on!(by_lane(self.0, other.0, Wide128::multiply::<HALVES>)))
     }
 
     #[inline(always)]
     unsafe fn swap_halves(self) -> Self {
-        Self(unsafe { self.0.swap_halves() })
+        Self(pass_on!(self.0.swap_halves()))
     }
 
     #[inline(always)]
     unsafe fn reverse(self) -> Self {
-        Self(unsafe { self.0.reverse() })
+        Self(pass_on!(self.0.reverse()))
     }
 }
 
