@@ -292,7 +292,7 @@ impl Housekeeping {
 }
 
 fn tunnel_state(tunnel: &tables::Tunnel) -> TunnelState {
-    let counters = tunnel.state.counters();
+    let counters = tunnel.state.counts().sum();
     TunnelState {
         tunnel: tunnel.tunnel,
         mtu: tunnel.encapsulation.mtu,

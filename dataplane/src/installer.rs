@@ -313,6 +313,7 @@ impl Installer {
                     iv_prefix: prefix,
                     lifetime,
                 });
+                let sa = if self.limits.workers == 1 { sa.with_one_sender() } else { sa };
                 sa.sequence().resume_at(SequenceNumber(store.limit(&config.fingerprint)));
                 AnySa::Outbound(Arc::new(sa))
             }

@@ -101,7 +101,7 @@ pub struct Row {
     pub mpps: Measured,
     /// Gigabits of inner IP a second.
     pub gbps: Measured,
-    /// Cycles a packet of each stage, where they were asked for.
+    /// Cycles a packet of each stage, where they were asked for; what is left is the port's queue.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub stages: BTreeMap<String, Measured>,
 }
@@ -136,6 +136,7 @@ pub struct Course {
     keys: Keys,
     reference: Option<Reference>,
     whole_way: bool,
+    times_stages: bool,
     /// Packets so far: flows and nonces go on from here.
     packets: usize,
 }
@@ -153,8 +154,16 @@ impl Course {
             keys: Keys::new(setting)?,
             reference: Reference::for_setting(setting),
             whole_way: false,
+            times_stages: false,
             packets: 0,
         })
+    }
+
+    /// Notes what each stage takes as well: a reading of the clock a stage and burst.
+    pub fn time_stages(&mut self) {
+        self.times_stages = true;
+        self.bed.sealer.time_stages(|| Cycles::tsc().raw());
+        self.bed.opener.time_stages(|| Cycles::tsc().raw());
     }
 
     /// Sends everything the whole way, past the fast path.
@@ -179,7 +188,9 @@ impl Course {
         let mut buffers = Buffers::new(plan, &traffic)?;
         let mut path = Vec::new();
         let mut engine = Vec::new();
+        let mut stages: BTreeMap<String, Vec<f64>> = BTreeMap::new();
         for run in 0..WARM_UP + plan.runs {
+            let before = self.stage_cycles(plan.way);
             let (of_path, of_engine) = if run.is_multiple_of(2) {
                 let of_path = self.path_block(plan, &traffic, &mut buffers)?;
                 (of_path, self.engine_block(plan, &traffic, &mut buffers)?)
@@ -191,9 +202,26 @@ impl Course {
             if run >= WARM_UP {
                 path.push(of_path);
                 engine.push(of_engine);
+                let packets = (plan.rounds() * plan.memory.buffers()) as f64;
+                for ((stage, before), (_, after)) in before.into_iter().zip(self.stage_cycles(plan.way)) {
+                    stages.entry(stage).or_default().push((after - before) as f64 / packets);
+                }
             }
         }
-        Ok(self.row(plan, cycles_per_second, path, engine))
+        let mut row = self.row(plan, cycles_per_second, path, engine);
+        row.stages = stages.into_iter().map(|(stage, cycles)| (stage, Measured::of(cycles))).collect();
+        row.stages.retain(|_, cycles| cycles.max > 0.0);
+        Ok(row)
+    }
+
+    /// Cycles so far of each stage of the pipeline that is measured.
+    fn stage_cycles(&self, way: Way) -> Vec<(String, u64)> {
+        let pipeline = match way {
+            Way::Outbound => &self.bed.sealer,
+            Way::Inbound => &self.bed.opener,
+        };
+        let spent = pipeline.stage_times().filter(|_| self.times_stages);
+        spent.map(|(stage, cycles)| (stage.name().to_owned(), cycles)).collect()
     }
 
     fn row(&self, plan: &Plan, cycles_per_second: u64, path: Vec<f64>, engine: Vec<f64>) -> Row {
@@ -416,6 +444,19 @@ mod tests {
                 assert!(row.cycles.min > 0.0 && row.engine_cycles.min > 0.0, "{row:?}");
                 assert!(row.verified_by.as_deref() != Some(row.engine.as_str()));
             }
+        }
+    }
+
+    #[test]
+    fn stages_add_up_to_less_than_the_whole_and_to_most_of_it() {
+        let mut course = Course::new(&SETTING()).unwrap();
+        course.time_stages();
+        for way in [Way::Outbound, Way::Inbound] {
+            let plan = Plan { way, size: Size::Fixed(256), memory: Memory::Warm, runs: 5, quick: true };
+            let row = course.measure(&plan, 1_000_000_000).unwrap();
+            let sum: f64 = row.stages.values().map(|cycles| cycles.min).sum();
+            assert!(sum < row.cycles.max && sum > row.cycles.min / 2.0, "{row:?}");
+            assert!(row.stages.contains_key("parse") && row.stages.contains_key("cipher"), "{row:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use comfy_table::{Table, presets};
+use pipeline::Stage;
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
@@ -90,7 +91,26 @@ impl Report {
             table.add_row(cells(row));
         }
         let built: String = self.tables.iter().map(Tables::to_string).collect();
-        format!("{}{built}{table}\n", self.machine)
+        format!("{}{built}{table}\n{}", self.machine, self.stages_table())
+    }
+
+    /// Cycles a packet of each stage, in the order of a packet's way; nothing where they were not asked for.
+    fn stages_table(&self) -> String {
+        let stages = Stage::ALL.map(Stage::name);
+        let stages =
+            stages.into_iter().filter(|stage| self.rows.iter().any(|row| row.stages.contains_key(*stage)));
+        let stages: Vec<_> = stages.collect();
+        if stages.is_empty() {
+            return String::new();
+        }
+        let mut table = table(&[&["direction", "size", "tunnels", "memory"], &stages[..]].concat());
+        for row in &self.rows {
+            let cycles = stages.iter().map(|stage| row.stages.get(*stage));
+            let cycles =
+                cycles.map(|cycles| cycles.map_or("-".to_owned(), |cycles| format!("{:.0}", cycles.median)));
+            table.add_row(cells(row).into_iter().take(4).chain(cycles));
+        }
+        format!("\nCycles a packet by stage; `cipher` is the engine and what stands around it:\n{table}\n")
     }
 }
 

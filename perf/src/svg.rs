@@ -15,9 +15,13 @@ const BAR_SHARE: f64 = 0.6;
 const COLUMNS: usize = 2;
 const ENGINE: &str = "engine";
 const REST: &str = "path";
+/// The stage that the engine is part of.
+const CIPHER: &str = "cipher";
 /// Told apart by lightness too; engine first.
-const COLORS: [&str; 9] =
-    ["#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c", "#ccb974"];
+const COLORS: [&str; 10] = [
+    "#4c72b0", "#dd8452", "#55a868", "#c44e52", "#8172b3", "#937860", "#da8bc3", "#8c8c8c", "#ccb974",
+    "#64b5cd",
+];
 
 /// One bar: parts from bottom to top, in cycles.
 struct Bar {
@@ -84,6 +88,8 @@ fn bar(row: &Map<String, Value>) -> Option<Bar> {
     let mut left = (cycles - engine).max(0.0);
     for (name, value) in row.get("stages").and_then(Value::as_object).into_iter().flatten() {
         let Some(stage) = median(value) else { continue };
+        // The engine is drawn already.
+        let stage = if name == CIPHER { (stage - engine).max(0.0) } else { stage };
         parts.push((name.clone(), stage.min(left)));
         left = (left - stage).max(0.0);
     }
@@ -185,10 +191,11 @@ mod tests {
 
     #[test]
     fn stages_are_stacked_and_what_they_leave_is_the_rest() {
-        let stages = json!({ "route": { "median": 25.0, "min": 25.0, "max": 25.0 } });
+        let cycles = |cycles: f64| json!({ "median": cycles, "min": cycles, "max": cycles });
+        let stages = json!({ "route": cycles(25.0), "cipher": cycles(50.0) });
         let bar = bar(row("outbound", stages).as_object().unwrap()).unwrap();
         let parts: Vec<_> = bar.parts.iter().map(|(name, cycles)| (name.as_str(), *cycles)).collect();
-        assert_eq!(parts, [(ENGINE, 40.0), ("route", 25.0), (REST, 35.0)]);
+        assert_eq!(parts, [(ENGINE, 40.0), (CIPHER, 10.0), ("route", 25.0), (REST, 25.0)]);
     }
 
     #[test]

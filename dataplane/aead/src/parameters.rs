@@ -54,23 +54,21 @@ impl KeySize {
 
 /// Lengths of the ICV (RFC 4106 §6): a shorter one is the beginning of the longest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum IcvLength {
     /// 8 octets, `ENCR_AES_GCM_8`.
-    Eight,
+    Eight = 8,
     /// 12 octets, `ENCR_AES_GCM_12`.
-    Twelve,
+    Twelve = 12,
     /// 16 octets, `ENCR_AES_GCM_16`.
-    Sixteen,
+    Sixteen = 16,
 }
 
 impl IcvLength {
     /// The ICV's octets.
+    #[inline(always)]
     pub const fn bytes(self) -> usize {
-        match self {
-            Self::Eight => 8,
-            Self::Twelve => 12,
-            Self::Sixteen => 16,
-        }
+        self as usize
     }
 }
 

@@ -20,7 +20,7 @@ use core::ops::Range;
 
 use aead::{BURST, Key, OpenJob};
 use arrayvec::ArrayVec;
-use pktbuf::Packet;
+use pktbuf::{Packet, prefetch};
 use static_assertions::const_assert;
 use sysmem::CounterWord;
 use thiserror::Error;
@@ -200,6 +200,13 @@ impl InboundSa {
         })
     }
 
+    /// Asks the CPU for what every packet needs: the first two lines.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        prefetch(&self.key);
+        prefetch(&self.hot);
+    }
+
     /// The SPI.
     #[inline]
     pub const fn spi(&self) -> Spi {
@@ -259,6 +266,7 @@ impl InboundSa {
         };
         let sequence = window.infer(low);
         window.check(sequence).map_err(|error| self.refuse(error.into()))?;
+        window.prefetch(sequence);
         Ok(sequence)
     }
 
@@ -355,13 +363,27 @@ impl<'a> OpenBurst<'a> {
         esp_offset: usize,
         sa: &'a InboundSa,
     ) -> Result<(), OpenError> {
+        self.stage(packet.data_mut(), esp_offset, sa)
+    }
+
+    /// As [`push`](Self::push), of a packet's bytes.
+    ///
+    /// # Errors
+    /// As of [`push`](Self::push).
+    #[inline(always)]
+    pub fn stage(
+        &mut self,
+        data: &'a mut [u8],
+        esp_offset: usize,
+        sa: &'a InboundSa,
+    ) -> Result<(), OpenError> {
         if self.jobs.is_full() {
             return Err(OpenError::BurstFull);
         }
         if sa.hard().reached(sa.usage(), self.now_ns) {
             return Err(OpenError::Expired);
         }
-        let esp = packet.data_mut().get_mut(esp_offset..).ok_or(OpenError::TooShort)?;
+        let esp = data.get_mut(esp_offset..).ok_or(OpenError::TooShort)?;
         let (header, buffer) = esp.split_first_chunk_mut::<HEADER_BYTES>().ok_or(OpenError::TooShort)?;
         check_length(buffer.len(), sa)?;
         let (low, iv) = layout::parse_header(header);

@@ -16,12 +16,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use aead::{BURST, Key, SealJob};
 use arrayvec::ArrayVec;
-use pktbuf::Packet;
+use pktbuf::{Packet, prefetch};
 use static_assertions::const_assert;
 use thiserror::Error;
 use wire::{IpProtocol, Spi};
 
-use crate::layout::{self, HEADER_BYTES, Salt, TRAILER_BYTES};
+use crate::layout::{self, HEADER_BYTES, Salt};
 use crate::lifetime::{Bounds, Lifetime, LifetimeState, Usage};
 use crate::sequence::{IvPrefix, SequenceCounter, SequenceError, SequenceNumber};
 
@@ -75,7 +75,7 @@ pub struct OutboundParameters {
 /// An outbound SA as the packet path sees it, shared by all workers that send with it.
 ///
 /// ```text
-///   line 0   key  spi  salt  IV prefix  ESN         only read
+///   line 0   key  spi  salt  IV prefix  ESN  senders  only read
 ///   line 1   next  limit  skipped  end  bytes hard  written by each reservation
 ///   line 2   soft bounds                            housekeeping
 /// ```
@@ -86,6 +86,7 @@ pub struct OutboundSa {
     salt: Salt,
     iv_high_word: u32,
     esn: bool,
+    has_one_sender: bool,
     counter: HotLine,
     soft: Bounds,
 }
@@ -112,9 +113,25 @@ impl OutboundSa {
             salt,
             iv_high_word: iv_prefix.high_word(),
             esn,
+            has_one_sender: false,
             counter: HotLine { sequence, bytes: AtomicU64::new(0), hard: lifetime.hard },
             soft: lifetime.soft,
         }
+    }
+
+    /// The same SA for one thread that alone seals with it, without locked instructions.
+    ///
+    /// A second thread would repeat IVs: this is for a dataplane of one worker.
+    #[must_use]
+    pub fn with_one_sender(self) -> Self {
+        Self { has_one_sender: true, ..self }
+    }
+
+    /// Asks the CPU for what every packet needs: the first two lines.
+    #[inline(always)]
+    pub fn prefetch(&self) {
+        prefetch(&self.key);
+        prefetch(&self.counter);
     }
 
     /// The SPI.
@@ -169,7 +186,10 @@ impl OutboundSa {
         now_ns: u64,
     ) -> impl Iterator<Item = Result<Reservation<'_>, SealError>> {
         let expired = self.counter.hard.reached(self.usage(), now_ns);
-        let reserved = self.counter.sequence.reserve(if expired { 0 } else { count });
+        let wanted = if expired { 0 } else { count };
+        let sequence = &self.counter.sequence;
+        let reserved =
+            if self.has_one_sender { sequence.reserve_alone(wanted) } else { sequence.reserve(wanted) };
         (0..count).map(move |offset| match reserved.number(offset) {
             Ok(sequence) => Ok(Reservation { sa: self, sequence }),
             Err(_) if expired => Err(SealError::Expired),
@@ -185,7 +205,12 @@ impl OutboundSa {
 
     #[inline]
     fn count_bytes(&self, bytes: u64) {
-        self.counter.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let counter = &self.counter.bytes;
+        if self.has_one_sender {
+            counter.store(counter.load(Ordering::Relaxed).wrapping_add(bytes), Ordering::Relaxed);
+        } else {
+            counter.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -276,16 +301,43 @@ impl<'a> SealBurst<'a> {
         reservation: Reservation<'a>,
         next_header: IpProtocol,
     ) -> Result<(), SealError> {
-        let Reservation { sa, sequence } = reservation;
         if self.jobs.is_full() {
             return Err(SealError::BurstFull);
         }
         let payload_bytes = payload_bytes(packet.len(), esp_offset).ok_or(SealError::NoRoom)?;
-        append_trailer(packet, payload_bytes, sa, next_header).ok_or(SealError::NoRoom)?;
+        let overhead = layout::overhead(payload_bytes, reservation.sa.key.icv_length()) - HEADER_BYTES;
+        packet.append(overhead).map_err(|_| SealError::NoRoom)?;
         let esp = packet.data_mut().get_mut(esp_offset..).ok_or(SealError::NoRoom)?;
+        self.stage(esp, payload_bytes, reservation, next_header)
+    }
+
+    /// Stages a packet that has its final size: `esp` reaches from the SPI to the end of the ICV, and holds the payload
+    /// [`HEADER_BYTES`] behind its beginning. Writes everything but the payload and the ICV.
+    ///
+    /// # Errors
+    /// [`SealError::NoRoom`] if `esp` is not [`OutboundSa::sealed_bytes`] of the payload long, or
+    /// [`SealError::BurstFull`]; the packet must be dropped then, and its sequence number is not used again.
+    #[inline(always)]
+    pub fn stage(
+        &mut self,
+        esp: &'a mut [u8],
+        payload_bytes: usize,
+        reservation: Reservation<'a>,
+        next_header: IpProtocol,
+    ) -> Result<(), SealError> {
+        let Reservation { sa, sequence } = reservation;
+        if self.jobs.is_full() {
+            return Err(SealError::BurstFull);
+        }
+        if esp.len() != sa.sealed_bytes(payload_bytes) {
+            return Err(SealError::NoRoom);
+        }
         let (header, buffer) = esp.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
         let iv = sa.iv(sequence);
         *header = layout::header(sa.spi, sequence, iv);
+        let trailer = buffer.get_mut(payload_bytes..).and_then(<[u8]>::first_chunk_mut);
+        *trailer.ok_or(SealError::NoRoom)? =
+            layout::trailer(layout::padding_bytes(payload_bytes), next_header);
         let text_bytes = buffer.len().saturating_sub(sa.key.icv_length().bytes());
         let nonce = sa.salt.nonce(iv.to_be_bytes());
         let job = SealJob::new(&sa.key, nonce, layout::aad(sa.spi, sequence, sa.esn), buffer)
@@ -327,20 +379,6 @@ impl Drop for SealBurst<'_> {
 #[inline]
 fn payload_bytes(packet_bytes: usize, esp_offset: usize) -> Option<usize> {
     packet_bytes.checked_sub(esp_offset)?.checked_sub(HEADER_BYTES)
-}
-
-/// Appends padding, pad length, next header, and room for the ICV.
-#[inline]
-fn append_trailer(
-    packet: &mut Packet,
-    payload_bytes: usize,
-    sa: &OutboundSa,
-    next_header: IpProtocol,
-) -> Option<()> {
-    let padding_bytes = layout::padding_bytes(payload_bytes);
-    let tail = packet.append(padding_bytes + TRAILER_BYTES + sa.key.icv_length().bytes()).ok()?;
-    *tail.first_chunk_mut()? = layout::trailer(padding_bytes, next_header);
-    Some(())
 }
 
 #[cfg(test)]

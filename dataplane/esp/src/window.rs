@@ -145,6 +145,14 @@ impl Window {
         }
     }
 
+    /// Asks the CPU for what [`mark`](Self::mark) will change.
+    #[inline]
+    pub fn prefetch(&self, sequence: SequenceNumber) {
+        if let Some(word) = self.word(sequence.0 / 64) {
+            pktbuf::prefetch(word);
+        }
+    }
+
     /// Marks `sequence` as seen and moves the right edge there if it lies ahead.
     ///
     /// Only for a number that [`check`](Self::check) passed and whose packet the ICV has proved

@@ -13,6 +13,7 @@ use crate::lane::Lane;
 use crate::limiter::Limiter;
 use crate::outgoing::Transmission;
 use crate::sad::Sad;
+use crate::stopwatch::Stopwatch;
 use crate::waiting::Waiting;
 
 /// Where a packet came from, as far as policy cares.
@@ -57,6 +58,7 @@ pub(crate) struct Context<'a> {
     pub handovers: &'a mut Lane<(WorkerId, PortIndex)>,
     /// ICMP messages made in this burst; they are forwarded after it.
     pub originated: &'a mut Lane<Note>,
+    pub stopwatch: &'a mut Stopwatch,
 }
 
 impl Context<'_> {

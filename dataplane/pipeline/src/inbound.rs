@@ -3,6 +3,8 @@
 //!
 //! The order is `docs/packet-walk.md`'s; RFC 4303 §3.4, RFC 4301 §5.2.
 
+use core::ops::Range;
+
 use arrayvec::ArrayVec;
 use esp::{InboundSa, OpenBurst, OpenError, Opened};
 use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex, WorkerCounter};
@@ -15,6 +17,7 @@ use crate::dispatch::{self, Lanes};
 use crate::gre::{GreNote, apply_ecn};
 use crate::lane::Lane;
 use crate::sad::InboundEntry;
+use crate::stopwatch::Stage;
 use crate::{encapsulate, gre, ingress};
 
 /// An ESP packet for us, its outer header in front.
@@ -48,7 +51,9 @@ pub(crate) fn run(ctx: &mut Context<'_>, lanes: &mut Lanes) {
         let mut ours = Lane::default();
         find_sa(ctx, &mut lanes.esp, &mut ours);
         let sad = ctx.sad;
-        let outcomes = open(ctx, &mut ours, |note| Some((note.esp_offset(), &sad.inbound(note.sa)?.sa)));
+        let outcomes = open(ctx, &mut ours, |packet, note| {
+            Some((note.esp_offset()..packet.len(), &sad.inbound(note.sa)?.sa))
+        });
         for ((packet, note), outcome) in ours.drain().zip(outcomes) {
             match outcome {
                 Ok(opened) => take_out(ctx, packet, &note, opened, lanes),
@@ -97,28 +102,33 @@ fn look_up<'a>(
     ctx.sad.inbound(sa).ok_or(DropReason::SpiUnknown)
 }
 
-/// Checks, opens, checks again and strips: one outcome for each packet of the lane. `at` tells where its ESP begins, and
-/// its SA.
-#[inline]
+/// Checks, opens, checks again and strips: one outcome for each packet of the lane. `at` tells where in a packet ESP is,
+/// and its SA.
+#[inline(always)]
 pub(crate) fn open<'a, N>(
     ctx: &mut Context<'a>,
     lane: &mut Lane<N>,
-    at: impl Fn(&N) -> Option<(usize, &'a InboundSa)>,
+    at: impl Fn(&Packet, &N) -> Option<(Range<usize>, &'a InboundSa)>,
 ) -> ArrayVec<Result<Opened, OpenError>, BURST> {
     let mut burst = OpenBurst::new(ctx.now_ns);
     let mut staged: ArrayVec<Result<(), OpenError>, BURST> = ArrayVec::new();
     for (packet, note) in lane.iter_mut() {
-        let pushed = match at(note) {
-            Some((esp_offset, sa)) => burst.push(packet, esp_offset, sa),
+        let pushed = match at(packet, note) {
+            Some((esp, sa)) => match packet.data_mut().get_mut(..esp.end) {
+                Some(data) => burst.stage(data, esp.start, sa),
+                None => Err(OpenError::TooShort),
+            },
             None => Err(OpenError::Expired),
         };
         staged.push(pushed);
     }
+    ctx.stopwatch.lap(Stage::Check);
     let mut opened = burst.open().into_iter();
     let outcomes: ArrayVec<_, BURST> = staged
         .into_iter()
         .map(|pushed| pushed.and_then(|()| opened.next().unwrap_or(Err(OpenError::BurstFull))))
         .collect();
+    ctx.stopwatch.lap(Stage::Cipher);
     ctx.counters.add(WorkerCounter::Opened, outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
     outcomes
 }

@@ -32,6 +32,7 @@ mod outgoing;
 mod pipeline;
 mod policy;
 mod sad;
+mod stopwatch;
 #[cfg(test)]
 mod testing;
 mod waiting;
@@ -42,3 +43,4 @@ pub use counters::Counters;
 pub use outgoing::Sent;
 pub use pipeline::{HandedOver, Pipeline, PipelineConfig};
 pub use sad::{InboundEntry, Sad, State};
+pub use stopwatch::Stage;

@@ -16,6 +16,7 @@ use crate::lane::Lane;
 use crate::limiter::Limiter;
 use crate::outgoing::{Sent, Transmission};
 use crate::sad::State;
+use crate::stopwatch::{Stage, Stopwatch};
 use crate::waiting::Waiting;
 use crate::{fast, inbound, ingress, neighbor, outbound};
 
@@ -61,6 +62,7 @@ pub struct Pipeline {
     handovers: Lane<(WorkerId, PortIndex)>,
     originated: Lane<crate::context::Note>,
     whole_way_only: bool,
+    stopwatch: Stopwatch,
 }
 
 impl Pipeline {
@@ -83,6 +85,7 @@ impl Pipeline {
             handovers: Lane::default(),
             originated: Lane::default(),
             whole_way_only: false,
+            stopwatch: Stopwatch::default(),
         }
     }
 
@@ -90,6 +93,16 @@ impl Pipeline {
     /// path --whole-way` what they cost.
     pub fn set_whole_way_only(&mut self, whole_way_only: bool) {
         self.whole_way_only = whole_way_only;
+    }
+
+    /// Notes from here on how much of the time that `clock` tells each stage takes; a reading a stage and burst.
+    pub fn time_stages(&mut self, clock: fn() -> u64) {
+        self.stopwatch = Stopwatch::with(clock);
+    }
+
+    /// What each stage took since [`time_stages`](Self::time_stages), in units of its clock.
+    pub fn stage_times(&self) -> impl Iterator<Item = (Stage, u64)> {
+        self.stopwatch.spent()
     }
 
     /// Carries a burst that came in by `port` to its end: every packet is queued to leave, waits, is handed over, is
@@ -176,10 +189,13 @@ impl Pipeline {
             identification: &mut self.identification,
             handovers: &mut self.handovers,
             originated: &mut self.originated,
+            stopwatch: &mut self.stopwatch,
         };
+        ctx.stopwatch.start();
         let lanes = &mut self.lanes;
         first(&mut ctx, lanes);
         whole_way(&mut ctx, lanes);
+        ctx.stopwatch.lap(Stage::WholeWay);
     }
 }
 

@@ -35,7 +35,8 @@ impl Sad {
     #[inline]
     pub(crate) fn prefetch_inbound(&self, sa: SaIndex) {
         if let Some(entry) = self.inbound(sa) {
-            prefetch(entry);
+            entry.sa.prefetch();
+            prefetch(&entry.owner);
         }
     }
 

@@ -15,6 +15,7 @@ use crate::lane::Lane;
 use crate::limiter::Limiter;
 use crate::outgoing::Transmission;
 use crate::sad::Sad;
+use crate::stopwatch::Stopwatch;
 use crate::waiting::Waiting;
 
 /// Everything that a [`Context`] borrows, with empty tables.
@@ -31,6 +32,7 @@ pub(crate) struct Fixture {
     identification: Identification,
     handovers: Lane<(WorkerId, PortIndex)>,
     originated: Lane<Note>,
+    stopwatch: Stopwatch,
 }
 
 impl Fixture {
@@ -49,6 +51,7 @@ impl Fixture {
             identification: Identification::new(WorkerId(0), 1),
             handovers: Lane::default(),
             originated: Lane::default(),
+            stopwatch: Stopwatch::default(),
         }
     }
 
@@ -75,6 +78,7 @@ impl Fixture {
             identification: &mut self.identification,
             handovers: &mut self.handovers,
             originated: &mut self.originated,
+            stopwatch: &mut self.stopwatch,
         }
     }
 }

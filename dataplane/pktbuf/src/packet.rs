@@ -138,6 +138,28 @@ impl Packet {
         Ok(())
     }
 
+    /// Takes `trim` bytes off the front, puts `grow` bytes there, and makes the packet `len` bytes long, all at once; returns
+    /// its bytes. New ones hold whatever was there.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the packet is shorter than `trim`, or the buffer does not reach so far; the packet is unchanged then.
+    #[inline(always)]
+    pub fn reframe(&mut self, trim: usize, grow: usize, len: usize) -> Result<&mut [u8], NoRoom> {
+        let header = self.header_mut();
+        if trim > usize::from(header.data_len) {
+            return Err(NoRoom);
+        }
+        let start = (usize::from(header.data_off) + trim).checked_sub(grow).ok_or(NoRoom)?;
+        if len > usize::from(header.buf_len) - start {
+            return Err(NoRoom);
+        }
+        // Both are at most buf_len, so that nothing is cut off.
+        header.data_off = start as u16;
+        header.data_len = len as u16;
+        header.pkt_len = len as u32;
+        Ok(self.data_mut())
+    }
+
     /// Shortens the packet to `len` bytes at the end; does nothing if it is not longer.
     #[inline(always)]
     pub fn truncate(&mut self, len: usize) {
@@ -261,16 +283,18 @@ mod tests {
         Append(usize),
         TrimFront(usize),
         Truncate(usize),
+        Reframe(usize, usize, usize),
         Clear,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let n = prop_oneof![0..60usize, 0..400usize, Just(65_535), Just(65_536), Just(usize::MAX)];
-        (0..9u8, n).prop_map(|(kind, n)| match kind {
+        (0..11u8, n, 0..60usize, 0..400usize).prop_map(|(kind, n, grow, len)| match kind {
             0..3 => Step::Prepend(n),
             3..5 => Step::Append(n),
             5..7 => Step::TrimFront(n),
             7 => Step::Truncate(n),
+            8..10 => Step::Reframe(n, grow, len),
             _ => Step::Clear,
         })
     }
@@ -292,6 +316,18 @@ mod tests {
                 data.drain(..n);
             }
             Step::Truncate(n) => data.truncate(n),
+            Step::Reframe(trim, ..) if trim > data.len() => return Err(NoRoom),
+            Step::Reframe(trim, grow, len) => {
+                let start = (*headroom + trim).checked_sub(grow).ok_or(NoRoom)?;
+                if start + len > HEADROOM + DATA_BYTES {
+                    return Err(NoRoom);
+                }
+                // The whole buffer, of which what is new is filled as below.
+                let old = data.split_off(trim);
+                *data = [vec![fill; grow], old, vec![fill; len]].concat();
+                data.truncate(len);
+                *headroom = start;
+            }
             Step::Clear => {
                 *headroom = HEADROOM;
                 data.clear();
@@ -306,6 +342,12 @@ mod tests {
             Step::Append(n) => packet.append(n)?.fill(fill),
             Step::TrimFront(n) => packet.trim_front(n)?,
             Step::Truncate(n) => packet.truncate(n),
+            Step::Reframe(trim, grow, len) => {
+                let kept = packet.len().saturating_sub(trim);
+                let bytes = packet.reframe(trim, grow, len)?;
+                bytes.iter_mut().take(grow).for_each(|byte| *byte = fill);
+                bytes.iter_mut().skip(grow + kept).for_each(|byte| *byte = fill);
+            }
             Step::Clear => packet.clear(),
         }
         Ok(())

@@ -74,12 +74,17 @@ impl Addresses {
         }
     }
 
-    /// Whether an IPv4 address is surely neither ours nor a broadcast address: quickly, and sometimes `false` though it
-    /// is true.
-    #[inline]
+    /// Whether an IPv4 address is neither ours nor a broadcast address: for most that are not, told by one load.
+    #[inline(always)]
     #[must_use]
-    pub fn is_surely_foreign(&self, address: u32) -> bool {
-        !self.special.may_contain(address)
+    pub fn is_foreign(&self, address: u32) -> bool {
+        !self.special.may_contain(address) || self.is_foreign_after_all(address)
+    }
+
+    #[cold]
+    fn is_foreign_after_all(&self, address: u32) -> bool {
+        let address = IpAddr::V4(Ipv4Addr::from_bits(address));
+        !self.is_local(&address) && !self.is_broadcast(&address)
     }
 
     /// Whether a connected prefix of the port contains `address`.

@@ -47,12 +47,6 @@ impl Protections {
         self.entries.get(protection.index())
     }
 
-    /// Asks the CPU for a protection that will be needed soon.
-    #[inline]
-    pub fn prefetch(&self, protection: ProtectionIndex) {
-        self.entries.prefetch(protection.index());
-    }
-
     /// All protections by index.
     pub fn iter(&self) -> impl Iterator<Item = &ProtectionEntry> {
         self.entries.iter().map(|(_, entry)| entry)

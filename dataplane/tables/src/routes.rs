@@ -12,8 +12,9 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use messages::{IpPrefix, PortIndex, TunnelIndex};
-
+use pktbuf::BURST;
 use static_assertions::const_assert;
 
 use crate::neighbors::NeighborIndex;
@@ -72,13 +73,24 @@ impl Routes {
         self.v4.lookup(destination).step(&self.steps)
     }
 
-    /// Asks the CPU for what lookups of so many destinations read, level by level: so it waits for the memory of all of
-    /// them at once.
+    /// Asks the CPU for the first that a lookup of an IPv4 destination reads.
     #[inline]
-    pub fn prefetch_v4(&self, destinations: impl Iterator<Item = u32> + Clone) {
-        destinations.clone().for_each(|destination| self.v4.prefetch_root(destination));
-        destinations.clone().for_each(|destination| self.v4.prefetch_node(destination));
-        destinations.for_each(|destination| self.v4.prefetch_lowest(destination));
+    pub fn prefetch_v4(&self, destination: u32) {
+        self.v4.prefetch(destination);
+    }
+
+    /// The ends of lookups of a burst of IPv4 destinations, for [`step`](Self::step): level by level, so that the CPU
+    /// waits for the memory of all of them at once.
+    #[inline]
+    pub fn lookup_v4_burst(&self, destinations: &ArrayVec<u32, BURST>) -> ArrayVec<Leaf, BURST> {
+        self.v4.lookup_burst(destinations)
+    }
+
+    /// What the end of a lookup means; `None`: there is no route.
+    #[inline(always)]
+    #[must_use]
+    pub fn step(&self, leaf: Leaf) -> Option<NextStep> {
+        leaf.step(&self.steps)
     }
 
     pub(crate) fn build(routes: &BTreeMap<IpPrefix, NextStep>) -> Routes {
@@ -114,16 +126,24 @@ impl core::fmt::Debug for Routes {
 /// Kind 0: nothing (number 0). 1: a tunnel, by its index. 2: a step, by its place in the list. 3: not an end, but a
 /// node of the IPv4 trie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Leaf(u32);
+pub struct Leaf(u32);
 
 impl Leaf {
-    pub(crate) const NONE: Leaf = Leaf(0);
+    /// No route.
+    pub const NONE: Leaf = Leaf(0);
     const TUNNEL: u32 = 1 << 30;
     const STEP: u32 = 2 << 30;
     const NODE: u32 = 3 << 30;
     const NUMBER: u32 = (1 << 30) - 1;
 
-    #[inline]
+    /// The tunnel that it leads into, if it is one.
+    #[inline(always)]
+    #[must_use]
+    pub fn tunnel(self) -> Option<TunnelIndex> {
+        (self.0 & !Leaf::NUMBER == Leaf::TUNNEL).then_some(TunnelIndex(self.0 & Leaf::NUMBER))
+    }
+
+    #[inline(always)]
     fn step(self, steps: &[NextStep]) -> Option<NextStep> {
         let number = self.0 & Leaf::NUMBER;
         match self.0 & !Leaf::NUMBER {
@@ -247,8 +267,23 @@ mod tests {
         });
         for address in edges.chain(asked) {
             prop_assert_eq!(built.lookup(&address), linear(&routes, &address), "{}", address);
+            if let IpAddr::V4(v4) = address {
+                let leaves = built.lookup_v4_burst(&[v4.to_bits(), 0].into_iter().collect());
+                prop_assert_eq!(built.step(leaves[0]), linear(&routes, &address), "{}", address);
+            }
         }
         Ok(())
+    }
+
+    /// Every second address of a /24 has a route of its own: as many runs as a node can have.
+    #[test]
+    fn a_node_full_of_runs_is_found_entry_by_entry() {
+        let any = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let routes =
+            (0..=u8::MAX).map(|last| (any(last), 32, NextStep::Tunnel(TunnelIndex(u32::from(last)))));
+        let routes: Vec<_> = routes.collect();
+        check(routes.clone(), Vec::new()).unwrap();
+        check(routes.into_iter().step_by(2).collect(), (0..=u8::MAX).map(any).collect()).unwrap();
     }
 
     proptest! {

@@ -4,6 +4,7 @@
 //! It outlives generations: a tunnel keeps it as long as its index, delivery addresses and key stay.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
 
 use messages::WorkerId;
 use pktbuf::prefetch;
@@ -45,26 +46,19 @@ struct Block {
     bytes_in: AtomicU64,
 }
 
-/// The changing part of a tunnel.
-#[derive(Debug)]
-pub struct TunnelRuntime {
-    blocks: Box<[Block]>,
-    next_sequence: AtomicU32,
-    last_accepted: AtomicU64,
-}
+/// A tunnel's counters: a block for each worker. Clones are handles of the same counters.
+#[derive(Clone, Debug)]
+pub struct TunnelCounts(Arc<[Block]>);
 
-impl TunnelRuntime {
-    /// All zero, for `workers` workers.
-    #[must_use]
-    pub fn new(workers: u16) -> Self {
-        let blocks = std::iter::repeat_with(Block::default).take(usize::from(workers)).collect();
-        Self { blocks, next_sequence: AtomicU32::new(0), last_accepted: AtomicU64::new(0) }
+impl TunnelCounts {
+    fn new(workers: u16) -> Self {
+        Self(std::iter::repeat_with(Block::default).take(usize::from(workers)).collect())
     }
 
     /// Counts a payload packet that `worker` sends into the tunnel. One thread only calls this for a worker.
     #[inline]
     pub fn count_out(&self, worker: WorkerId, bytes: u64) {
-        if let Some(block) = self.blocks.get(worker.index()) {
+        if let Some(block) = self.0.get(worker.index()) {
             add(&block.packets_out, 1);
             add(&block.bytes_out, bytes);
         }
@@ -73,7 +67,7 @@ impl TunnelRuntime {
     /// Counts a payload packet that `worker` took out of the tunnel.
     #[inline]
     pub fn count_in(&self, worker: WorkerId, bytes: u64) {
-        if let Some(block) = self.blocks.get(worker.index()) {
+        if let Some(block) = self.0.get(worker.index()) {
             add(&block.packets_in, 1);
             add(&block.bytes_in, bytes);
         }
@@ -82,16 +76,16 @@ impl TunnelRuntime {
     /// Asks the CPU for the counters of a worker.
     #[inline]
     pub fn prefetch(&self, worker: WorkerId) {
-        if let Some(block) = self.blocks.get(worker.index()) {
+        if let Some(block) = self.0.get(worker.index()) {
             prefetch(block);
         }
     }
 
     /// The sum over all workers.
     #[must_use]
-    pub fn counters(&self) -> TunnelCounters {
+    pub fn sum(&self) -> TunnelCounters {
         let sum = |field: fn(&Block) -> &AtomicU64| {
-            self.blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(field(block).load(Relaxed)))
+            self.0.iter().fold(0u64, |sum, block| sum.wrapping_add(field(block).load(Relaxed)))
         };
         TunnelCounters {
             packets_out: sum(|block| &block.packets_out),
@@ -99,6 +93,33 @@ impl TunnelRuntime {
             packets_in: sum(|block| &block.packets_in),
             bytes_in: sum(|block| &block.bytes_in),
         }
+    }
+}
+
+/// The changing part of a tunnel.
+#[derive(Debug)]
+pub struct TunnelRuntime {
+    counts: TunnelCounts,
+    next_sequence: AtomicU32,
+    last_accepted: AtomicU64,
+}
+
+impl TunnelRuntime {
+    /// All zero, for `workers` workers.
+    #[must_use]
+    pub fn new(workers: u16) -> Self {
+        Self {
+            counts: TunnelCounts::new(workers),
+            next_sequence: AtomicU32::new(0),
+            last_accepted: AtomicU64::new(0),
+        }
+    }
+
+    /// Its counters.
+    #[inline]
+    #[must_use]
+    pub fn counts(&self) -> &TunnelCounts {
+        &self.counts
     }
 
     /// The next sequence number to send; the first is 0, and they wrap (RFC 2890 §2.2). Each is given out once.
@@ -142,13 +163,13 @@ mod tests {
 
     #[test]
     fn workers_count_apart_and_are_summed() {
-        let runtime = TunnelRuntime::new(2);
-        runtime.count_out(WorkerId(0), 100);
-        runtime.count_out(WorkerId(1), 50);
-        runtime.count_in(WorkerId(1), 7);
-        runtime.count_in(WorkerId(2), 1_000);
+        let counts = TunnelCounts::new(2);
+        counts.count_out(WorkerId(0), 100);
+        counts.count_out(WorkerId(1), 50);
+        counts.count_in(WorkerId(1), 7);
+        counts.count_in(WorkerId(2), 1_000);
         let expected = TunnelCounters { packets_out: 2, bytes_out: 150, packets_in: 1, bytes_in: 7 };
-        assert_eq!(runtime.counters(), expected);
+        assert_eq!(counts.sum(), expected);
         assert_eq!((size_of::<Block>(), align_of::<Block>()), (64, 64));
     }
 

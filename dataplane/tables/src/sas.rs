@@ -81,6 +81,12 @@ impl Sas {
         self.inbound.get(&spi).copied()
     }
 
+    /// Asks the CPU for what [`inbound`](Self::inbound) reads first.
+    #[inline]
+    pub fn prefetch_inbound(&self, spi: u32) {
+        self.inbound.prefetch(&spi);
+    }
+
     /// An SA.
     #[inline]
     #[must_use]

@@ -4,16 +4,15 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use messages::{GreOptions, PortIndex, ProtectionIndex, SaIndex, TunnelIndex};
-use static_assertions::const_assert_eq;
+use messages::{GreOptions, ProtectionIndex, TunnelIndex};
 
 use crate::addresses::address_words;
 use crate::chunked::Chunked;
-use crate::encapsulation::{Egress, Encapsulation, Verdict};
-use crate::neighbors::{NeighborIndex, Pin};
+use crate::encapsulation::Encapsulation;
+use crate::neighbors::Pin;
 use crate::paged::PagedMap;
-use crate::routes::NextHop;
 use crate::runtime::TunnelRuntime;
+use crate::shortcuts::{ShortcutIn, ShortcutOut};
 
 /// The largest MSS that a tunnel's MTU leaves, or the one configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,36 +23,6 @@ pub struct MssLimits {
     pub v6: u16,
 }
 
-/// The common way into a tunnel: under ESP, with an SA, to a neighbour with a fixed slot, and with nothing in its GRE
-/// header that differs from packet to packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shortcut {
-    /// The outbound SA.
-    pub sa: SaIndex,
-    /// The neighbour that it leaves to.
-    pub neighbor: NeighborIndex,
-    /// The port that it leaves by.
-    pub port: PortIndex,
-    /// The largest payload packet in bytes.
-    pub mtu: u16,
-}
-
-impl Shortcut {
-    pub(crate) fn of(encapsulation: &Encapsulation, gre: &GreOptions) -> Option<Self> {
-        match encapsulation {
-            Encapsulation {
-                verdict: Verdict::Protect { sa: Some(sa), .. },
-                egress: Some(Egress { port, neighbor: NextHop::Slot(neighbor), .. }),
-                mtu,
-                ..
-            } if !gre.sequence && !gre.checksum => {
-                Some(Self { sa: *sa, neighbor: *neighbor, port: *port, mtu: *mtu })
-            }
-            _ => None,
-        }
-    }
-}
-
 /// A tunnel.
 #[derive(Clone)]
 #[repr(C)]
@@ -62,8 +31,6 @@ pub struct Tunnel {
     pub encapsulation: Encapsulation,
     /// Counters and sequence numbers.
     pub state: Arc<TunnelRuntime>,
-    /// What the fast path needs to know, where packets can take it.
-    pub shortcut: Option<Shortcut>,
     /// Which tunnel.
     pub tunnel: TunnelIndex,
     /// What clamps TCP's MSS; nothing if clamping is off.
@@ -79,11 +46,11 @@ pub struct Tunnel {
     pub source: IpAddr,
     /// The peer's delivery address.
     pub destination: IpAddr,
+    /// Where its packets can take the fast path on the way in, what it needs to know.
+    pub(crate) shortcut_in: Option<ShortcutIn>,
     /// Keeps the egress neighbour's slot.
     pub(crate) pin: Option<Pin>,
 }
-
-const_assert_eq!(size_of::<Tunnel>(), 320);
 
 /// Why no tunnel takes a GRE packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,6 +103,9 @@ pub struct Tunnels {
     pairs: PagedMap<DeliveryKey, u32>,
     /// Which tunnels need a protection.
     by_protection: Chunked<Users>,
+    shortcuts_out: Chunked<ShortcutOut>,
+    /// By protection.
+    shortcuts_in: Chunked<ShortcutIn>,
 }
 
 impl Tunnels {
@@ -146,16 +116,30 @@ impl Tunnels {
         self.entries.get(tunnel.index())
     }
 
-    /// Asks the CPU for a tunnel that will be needed soon.
+    /// The shortcut into a tunnel, if it has one.
     #[inline]
-    pub fn prefetch(&self, tunnel: TunnelIndex) {
-        self.entries.prefetch(tunnel.index());
+    #[must_use]
+    pub fn shortcut_out(&self, tunnel: TunnelIndex) -> Option<&ShortcutOut> {
+        self.shortcuts_out.get(tunnel.index())
     }
 
-    /// Asks the CPU for what [`only_one_of`](Self::only_one_of) reads.
+    /// The shortcut of packets that come under a protection, if a tunnel needs it and has one.
     #[inline]
-    pub fn prefetch_users(&self, protection: ProtectionIndex) {
-        self.by_protection.prefetch(protection.index());
+    #[must_use]
+    pub fn shortcut_in(&self, protection: ProtectionIndex) -> Option<&ShortcutIn> {
+        self.shortcuts_in.get(protection.index())
+    }
+
+    /// Asks the CPU for what [`shortcut_out`](Self::shortcut_out) finds.
+    #[inline]
+    pub fn prefetch_out(&self, tunnel: TunnelIndex) {
+        self.shortcuts_out.prefetch(tunnel.index());
+    }
+
+    /// Asks the CPU for what [`shortcut_in`](Self::shortcut_in) finds.
+    #[inline]
+    pub fn prefetch_in(&self, protection: ProtectionIndex) {
+        self.shortcuts_in.prefetch(protection.index());
     }
 
     /// The tunnel of a GRE packet for `local` from `remote` with this key, or without one.
@@ -174,16 +158,6 @@ impl Tunnels {
             Some(tunnel) => Ok(*tunnel),
             None if self.pairs.get(&pair).is_some() => Err(NoTunnel::Key),
             None => Err(NoTunnel::Addresses),
-        }
-    }
-
-    /// The tunnel that needs a protection, if exactly one does.
-    #[inline]
-    #[must_use]
-    pub fn only_one_of(&self, protection: ProtectionIndex) -> Option<&Tunnel> {
-        match self.by_protection.get(protection.index())? {
-            Users::One(tunnel) => self.get(*tunnel),
-            Users::Several(_) => None,
         }
     }
 
@@ -218,8 +192,11 @@ impl Tunnels {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(self.pairs.remove(&pair)),
         }
+        self.shortcuts_out.set(index.index(), None);
         if let Some(protection) = tunnel.protection {
-            self.forget_user(protection, index);
+            let left = self.by_protection.get(protection.index()).and_then(|users| users.without(index));
+            self.by_protection.set(protection.index(), left);
+            self.choose_shortcut_in(protection);
         }
         Some(tunnel)
     }
@@ -241,18 +218,28 @@ impl Tunnels {
             let users = users.map_or(Users::One(tunnel.tunnel), |users| users.with(tunnel.tunnel));
             self.by_protection.set(protection.index(), Some(users));
         }
-        self.entries.set(tunnel.tunnel.index(), Some(tunnel));
+        self.replace(tunnel);
         Ok(())
     }
 
     /// Replaces a tunnel whose addresses, key and protection stay.
     pub(crate) fn replace(&mut self, tunnel: Tunnel) {
-        self.entries.set(tunnel.tunnel.index(), Some(tunnel));
+        let (index, protection) = (tunnel.tunnel.index(), tunnel.protection);
+        self.shortcuts_out.set(index, ShortcutOut::of(&tunnel));
+        self.entries.set(index, Some(tunnel));
+        if let Some(protection) = protection {
+            self.choose_shortcut_in(protection);
+        }
     }
 
-    fn forget_user(&mut self, protection: ProtectionIndex, tunnel: TunnelIndex) {
-        let left = self.by_protection.get(protection.index()).and_then(|users| users.without(tunnel));
-        self.by_protection.set(protection.index(), left);
+    fn choose_shortcut_in(&mut self, protection: ProtectionIndex) {
+        let shortcut = |tunnel: &TunnelIndex| self.get(*tunnel).and_then(|tunnel| tunnel.shortcut_in.clone());
+        let chosen = match self.by_protection.get(protection.index()) {
+            Some(Users::One(tunnel)) => shortcut(tunnel),
+            Some(Users::Several(tunnels)) => tunnels.first().and_then(shortcut).map(ShortcutIn::of_several),
+            None => None,
+        };
+        self.shortcuts_in.set(protection.index(), chosen);
     }
 }
 

@@ -148,6 +148,13 @@ pub fn update_zeros<const N: usize>(checksum: u16, new: [u16; N]) -> u16 {
     !fold_u32(new.into_iter().map(widen).sum::<u32>() + widen(!checksum))
 }
 
+/// The checksum after the sum of the data grew by `amount`, which is `~old + new` of what changed (RFC 1624 §3).
+#[inline]
+#[must_use]
+pub(crate) const fn add(checksum: u16, amount: u16) -> u16 {
+    !fold_u32(widen(!checksum) + widen(amount))
+}
+
 /// The checksum after a 32-bit word of the data changed from `old` to `new`.
 #[inline]
 #[must_use]

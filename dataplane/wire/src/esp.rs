@@ -207,7 +207,11 @@ impl Trailer {
 
 #[inline]
 fn is_sequential(padding: &[u8]) -> bool {
-    PADDING.get(..padding.len()).is_some_and(|expected| expected == padding)
+    match padding {
+        // What AES-GCM asks for is told without a call.
+        [] | [1] | [1, 2] | [1, 2, 3] => true,
+        _ => PADDING.get(..padding.len()).is_some_and(|expected| expected == padding),
+    }
 }
 
 #[cfg(test)]

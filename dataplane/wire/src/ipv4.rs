@@ -260,7 +260,9 @@ impl Header {
         if self.ttl <= 1 {
             return Err(TimeExceeded);
         }
-        self.rewrite_ttl(self.ttl - 1);
+        self.ttl -= 1;
+        // The word lost 0x100: what RFC 1624's equation 3 adds, ~m + m', is the same for all.
+        self.checksum.set(checksum::add(self.checksum.get(), !0x0100));
         Ok(())
     }
 

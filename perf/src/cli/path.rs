@@ -29,6 +29,7 @@ Examples:
   greyhound-perf path                                     one tunnel, every size, both ways, warm and cold
   greyhound-perf path --tunnels 1,64,2000,60000           a random tunnel for each packet
   greyhound-perf path --sizes 64,imix --memory warm --quick
+  greyhound-perf path --sizes 64 --stages                 where the cycles go
   greyhound-perf path --mode tunnel --key-bits 256 --esn --family 6
   greyhound-perf path --json > before.json                for `compare`")]
 pub(crate) struct Arguments {
@@ -59,6 +60,9 @@ pub(crate) struct Arguments {
     /// Without the fast path: what packets cost that are not plain. Compare with `--ignore whole_way`.
     #[arg(long)]
     whole_way: bool,
+    /// Note what each stage takes as well: a second table, and parts of the bars of `--svg`.
+    #[arg(long)]
+    stages: bool,
     /// Draw the result into this file as well.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -141,6 +145,9 @@ impl Arguments {
             let mut course = Course::new(&self.setting(tunnels)?)?;
             if self.whole_way {
                 course.go_the_whole_way();
+            }
+            if self.stages {
+                course.time_stages();
             }
             let is_first = report.tables.is_empty();
             report.tables.push(tables(tunnels, &course, is_first));

@@ -1,149 +1,159 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The way in of a plain ESP packet: SA → open the burst → GRE → a plain packet inside → onward.
+//! The way in of plain ESP packets: SA → open the burst → GRE → a plain packet inside → route → onward.
 //!
 //! [`Arrival::find`] changes nothing. Once a packet is open, [`Inner::find`] looks whether what was inside is plain, and
 //! [`Inner::onward`] whether it goes a common way; if not, [`crate::inbound::take_out`] goes on with it.
 
-use core::net::IpAddr;
-
 use arrayvec::ArrayVec;
 use esp::{OpenError, Opened};
-use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex};
-use pktbuf::{BURST, Packet, prefetch};
-use tables::{NextStep, ProtectionEntry, Tunnel};
-use wire::{Ecn, EtherType, IpProtocol, MacAddr, ecn, ipv4};
+use messages::{EspMode, PortIndex, ProtectionIndex, SaIndex};
+use pktbuf::{BURST, Batch, Packet};
+use tables::{Leaf, NextStep, ShortcutIn};
+use wire::{Ecn, IpProtocol, ecn, ethernet, ipv4};
 
-use super::outbound::Departure;
-use super::plain::{Plain, is_ordinary};
-use super::{Sorter, resolved_hop, spend_hop};
+use super::Sorter;
+use super::framing::Framing;
+use super::headers::spend_hop;
+use super::outbound::{self, Departure};
+use super::plain::{self, Plain, is_foreign_host};
 use crate::context::Context;
 use crate::dispatch::Lanes;
 use crate::inbound::{self, EspNote};
 use crate::lane::Lane;
 use crate::outgoing::{ClearancePass, Outgoing};
 use crate::sad::InboundEntry;
+use crate::stopwatch::Stage;
 use crate::{ingress, link};
 
-/// GRE's first word without options, and with a key (RFC 2890 §2), both around IPv4.
-const GRE_PLAIN: u32 = EtherType::IPV4.0 as u32;
-const GRE_WITH_KEY: u32 = 0x2000_0000 | GRE_PLAIN;
+/// Where ESP begins in the frame of a plain packet.
+const ESP_OFFSET: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
+
+/// Carries a burst that came in by an unprotected port.
+pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
+    let tables = ctx.tables;
+    let plains = plain::parse_burst(batch, ctx.mac(port), |plain| tables.sas.prefetch_inbound(plain.ports));
+    ctx.stopwatch.lap(Stage::Parse);
+    let found: ArrayVec<_, BURST> = plains.iter().map(|plain| find_sa(ctx, plain)).collect();
+    ctx.stopwatch.lap(Stage::Lookup);
+    let mut arrivals = Lane::default();
+    for ((packet, plain), found) in batch.drain(..).zip(&plains).zip(found) {
+        match found.and_then(|(sa, protection)| Arrival::find(ctx, plain, sa, protection)) {
+            // The lane has room for a whole burst.
+            Some(arrival) => drop(arrivals.push(packet, arrival)),
+            None => ingress::receive(ctx, port, packet, lanes),
+        }
+    }
+    ctx.stopwatch.lap(Stage::Adjacency);
+    open(ctx, port, &mut arrivals, lanes);
+}
+
+/// What an SPI means; and asks for what it leads to.
+#[inline(always)]
+fn find_sa(ctx: &Context<'_>, plain: &Plain) -> Option<(SaIndex, ProtectionIndex)> {
+    let is_esp = plain.protocol == IpProtocol::ESP;
+    let (sa, protection) = is_esp.then(|| ctx.tables.sas.inbound(plain.ports)).flatten()?;
+    ctx.tables.tunnels.prefetch_in(protection);
+    ctx.sad.prefetch_inbound(sa);
+    Some((sa, protection))
+}
 
 /// An ESP packet of an SA of ours.
 #[derive(Clone, Copy)]
-pub(crate) struct Arrival<'a> {
+struct Arrival<'a> {
     tos: u8,
-    port: PortIndex,
+    total_bytes: u16,
     entry: &'a InboundEntry,
-    protection: &'a ProtectionEntry,
-    /// The tunnel that the protection is for, if it is for one.
-    tunnel: Option<&'a Tunnel>,
+    shortcut: &'a ShortcutIn,
+    protection: ProtectionIndex,
 }
 
 impl<'a> Arrival<'a> {
-    /// Asks for the memory that [`find`](Self::find) needs.
-    #[inline(always)]
-    pub(crate) fn prefetch(ctx: &Context<'_>, sa: SaIndex, protection: ProtectionIndex) {
-        ctx.tables.protections.prefetch(protection);
-        ctx.tables.tunnels.prefetch_users(protection);
-        ctx.sad.prefetch_inbound(sa);
-    }
-
     /// The SA of a plain ESP packet, if this worker owns it and the packet goes between its ends. No end is ours that
     /// is not an address of ours, and none is the other's that cannot be another host's: the tables see to that.
     #[inline(always)]
-    pub(crate) fn find(
-        ctx: &Context<'a>,
-        port: PortIndex,
-        plain: &Plain,
-        (sa, protection): (SaIndex, ProtectionIndex),
-    ) -> Option<Self> {
-        let protection = ctx.tables.protections.get(protection)?;
+    fn find(ctx: &Context<'a>, plain: &Plain, sa: SaIndex, protection: ProtectionIndex) -> Option<Self> {
+        let shortcut = ctx.tables.tunnels.shortcut_in(protection)?;
         let entry = ctx.sad.inbound(sa)?;
         let is_ours = entry.owner == ctx.worker
-            && is(protection.remote, plain.source)
-            && is(protection.local, plain.destination);
-        is_ours.then_some(())?;
-        let tunnel = ctx.tables.tunnels.only_one_of(protection.protection);
-        if let Some(tunnel) = tunnel {
-            prefetch(tunnel);
-        }
-        Some(Self { tos: plain.tos, port, entry, protection, tunnel })
+            && shortcut.remote == plain.source
+            && shortcut.local == plain.destination;
+        let Plain { tos, total_bytes, .. } = *plain;
+        is_ours.then_some(Self { tos, total_bytes, entry, shortcut, protection })
+    }
+
+    /// Where its frame ends; what follows is padding of the link.
+    fn frame_bytes(&self) -> usize {
+        ethernet::HEADER_BYTES + usize::from(self.total_bytes)
     }
 }
 
-#[inline(always)]
-fn is(address: IpAddr, bits: u32) -> bool {
-    matches!(address, IpAddr::V4(address) if address.to_bits() == bits)
-}
-
-/// Opens packets, each with its outer header in front, and carries on with what was inside.
-pub(crate) fn open<'a>(
-    ctx: &mut Context<'a>,
-    sorter: &mut Sorter<'a>,
-    lane: &mut Lane<Arrival<'a>>,
-    lanes: &mut Lanes,
-) {
+/// Opens packets, and carries on with what was inside.
+fn open<'a>(ctx: &mut Context<'a>, port: PortIndex, lane: &mut Lane<Arrival<'a>>, lanes: &mut Lanes) {
     if lane.is_empty() {
         return;
     }
-    let outcomes = inbound::open(ctx, lane, |arrival| Some((ipv4::HEADER_BYTES, &arrival.entry.sa)));
+    let outcomes =
+        inbound::open(ctx, lane, |_, arrival| Some((ESP_OFFSET..arrival.frame_bytes(), &arrival.entry.sa)));
     let inners = look_inside(ctx, lane, &outcomes);
-    for (((packet, arrival), outcome), inner) in lane.drain().zip(outcomes).zip(inners) {
-        match outcome {
-            Ok(opened) => carry_on(ctx, sorter, packet, (&arrival, opened, inner), lanes),
-            Err(error) => ctx.drop(packet, inbound::drop_reason(error)),
+    ctx.stopwatch.lap(Stage::Decapsulate);
+    let destinations = inners.iter().map(|inner| inner.plain.destination).collect();
+    let leaves = ctx.tables.routes.lookup_v4_burst(&destinations);
+    ctx.stopwatch.lap(Stage::Lookup);
+    let mut sorter = Sorter::default();
+    sorter.exception();
+    for ((((packet, arrival), outcome), inner), leaf) in lane.drain().zip(outcomes).zip(&inners).zip(leaves) {
+        match (outcome, inner.onward(ctx, &mut sorter, &arrival, leaf)) {
+            (Ok(_), Some(onward)) => {
+                sorter.common(ctx, lanes);
+                let bytes = u64::from(inner.plain.total_bytes);
+                arrival.shortcut.counts.count_in(ctx.worker, bytes);
+                onward.carry_out(ctx, &mut sorter, packet, inner);
+            }
+            (Ok(opened), None) => {
+                sorter.exception();
+                the_whole_way(ctx, port, packet, (&arrival, opened), lanes);
+            }
+            (Err(error), _) => ctx.drop(packet, inbound::drop_reason(error)),
         }
     }
+    ctx.stopwatch.lap(Stage::Transmit);
+    outbound::send(ctx, &mut sorter.departures);
 }
 
-/// Reads what was inside each packet, and asks for the memory that its route needs.
-#[inline]
-fn look_inside<'a>(
-    ctx: &Context<'a>,
-    lane: &Lane<Arrival<'a>>,
+/// Reads what was inside each packet, and asks for the memory that its way needs.
+#[inline(always)]
+fn look_inside(
+    ctx: &Context<'_>,
+    lane: &Lane<Arrival<'_>>,
     outcomes: &[Result<Opened, OpenError>],
-) -> ArrayVec<Option<Inner<'a>>, BURST> {
+) -> ArrayVec<Inner, BURST> {
     let mut inners = ArrayVec::new();
     for ((packet, arrival), outcome) in lane.iter().zip(outcomes) {
-        let inner = outcome.as_ref().ok().and_then(|opened| Inner::find(packet, arrival, opened));
-        if let Some(inner) = &inner {
-            inner.tunnel.state.prefetch(ctx.worker);
-        }
+        let found = outcome.as_ref().ok().and_then(|opened| Inner::find(packet, arrival, opened));
+        let inner = found.unwrap_or(Inner::NONE);
+        arrival.shortcut.counts.prefetch(ctx.worker);
+        ctx.tables.routes.prefetch_v4(inner.plain.destination);
         inners.push(inner);
     }
-    ctx.tables.routes.prefetch_v4(inners.iter().flatten().map(|inner: &Inner<'_>| inner.plain.destination));
     inners
-}
-
-#[inline]
-fn carry_on<'a>(
-    ctx: &mut Context<'a>,
-    sorter: &mut Sorter<'a>,
-    packet: Packet,
-    (arrival, opened, inner): (&Arrival<'a>, Opened, Option<Inner<'a>>),
-    lanes: &mut Lanes,
-) {
-    match inner.and_then(|inner| Some((inner, inner.onward(ctx)?))) {
-        Some((inner, onward)) => {
-            sorter.common(ctx, lanes);
-            inner.carry_out(ctx, sorter, packet, onward);
-        }
-        None => the_whole_way(ctx, packet, arrival, opened, lanes),
-    }
 }
 
 /// What has no common way onward.
 #[cold]
 fn the_whole_way(
     ctx: &mut Context<'_>,
-    packet: Packet,
-    arrival: &Arrival<'_>,
-    opened: Opened,
+    port: PortIndex,
+    mut packet: Packet,
+    (arrival, mut opened): (&Arrival<'_>, Opened),
     lanes: &mut Lanes,
 ) {
+    let cut = packet.reframe(ethernet::HEADER_BYTES, 0, usize::from(arrival.total_bytes));
+    debug_assert!(cut.is_ok(), "the packet was seen to be long enough");
+    opened.payload.start = opened.payload.start.saturating_sub(ethernet::HEADER_BYTES);
+    opened.payload.end = opened.payload.end.saturating_sub(ethernet::HEADER_BYTES);
     match ingress::parse(packet) {
         Ok((packet, outer)) => {
-            let note = EspNote::known(outer, arrival.port, arrival.protection.protection);
+            let note = EspNote::known(outer, port, arrival.protection);
             inbound::take_out(ctx, packet, &note, opened, lanes);
         }
         Err((packet, reason)) => ctx.drop(packet, reason),
@@ -152,9 +162,8 @@ fn the_whole_way(
 
 /// A plain packet that came out of a tunnel.
 #[derive(Clone, Copy)]
-struct Inner<'a> {
-    tunnel: &'a Tunnel,
-    /// Where it begins.
+struct Inner {
+    /// Where it begins in its frame.
     offset: usize,
     plain: Plain,
 }
@@ -162,93 +171,100 @@ struct Inner<'a> {
 /// Where it goes.
 enum Onward<'a> {
     /// Out of a protected port, in clear.
-    Port(PortIndex, MacAddr, ClearancePass),
+    Port(Framing, ClearancePass),
     /// From branch to branch: into another tunnel.
     Tunnel(Departure<'a>),
 }
 
-impl<'a> Inner<'a> {
+impl Inner {
+    /// Nothing that goes a common way.
+    const NONE: Self = Self { offset: 0, plain: Plain::NONE };
+
     #[inline(always)]
-    fn find(packet: &Packet, arrival: &Arrival<'a>, opened: &Opened) -> Option<Self> {
+    fn find(packet: &Packet, arrival: &Arrival<'_>, opened: &Opened) -> Option<Self> {
+        let shortcut = arrival.shortcut;
         let data = packet.data().get(..opened.payload.end)?;
-        let tunnel = arrival.tunnel?;
-        let (gre_offset, outer_ecn) = delivery_header(data, tunnel, arrival, opened)?;
-        let offset = gre_offset + gre_header_bytes(data.get(gre_offset..)?, tunnel)?;
+        let (gre_offset, outer_ecn) = delivery_header(data, arrival, opened)?;
+        let offset = gre_offset + gre_header_bytes(data.get(gre_offset..)?, shortcut)?;
         let plain = Plain::parse(data.get(offset..)?)?;
         let ecn_stays = ecn::decapsulate(outer_ecn, Ecn::of_tos(plain.tos)) == Ok(Ecn::of_tos(plain.tos));
         let is_common = ecn_stays
             && plain.ttl > 1
-            && !is(tunnel.destination, plain.destination)
-            && !(plain.is_syn && tunnel.mss.is_some());
-        is_common.then_some(Self { tunnel, offset, plain })
+            && plain.destination != shortcut.destination
+            && !(plain.is_syn && shortcut.clamps_mss);
+        is_common.then_some(Self { offset, plain })
     }
 
     /// Its way, if it is a common one.
     #[inline(always)]
-    fn onward(&self, ctx: &Context<'a>) -> Option<Onward<'a>> {
-        let Self { tunnel, plain, .. } = self;
+    fn onward<'a, 'c: 'a>(
+        &'a self,
+        ctx: &Context<'c>,
+        sorter: &mut Sorter<'_>,
+        arrival: &Arrival<'_>,
+        leaf: Leaf,
+    ) -> Option<Onward<'a>> {
+        let Self { offset, plain } = self;
         let may_pass = is_foreign_host(ctx, plain.source)
             && is_foreign_host(ctx, plain.destination)
-            && (!tunnel.strict_source || is_routed_to(ctx, tunnel, plain.source));
+            && (!arrival.shortcut.strict_source || is_routed_to(ctx, arrival.shortcut, plain.source));
         may_pass.then_some(())?;
-        match ctx.tables.routes.lookup_v4(plain.destination)? {
+        match ctx.tables.routes.step(leaf)? {
             NextStep::Port { port, neighbor } => {
                 let entry = ctx.tables.ports.get(port)?;
                 let pass = ClearancePass::for_side(entry.side)?;
                 (plain.total_bytes <= entry.mtu).then_some(())?;
-                let destination = resolved_hop(ctx, port, neighbor, plain.destination)?;
-                Some(Onward::Port(port, destination, pass))
+                let framing = sorter.last_hop.to_hop(ctx, port, neighbor, plain.destination)?;
+                Some(Onward::Port(framing, pass))
             }
-            NextStep::Tunnel(tunnel) => Departure::find(ctx, *plain, tunnel).map(Onward::Tunnel),
+            NextStep::Tunnel(tunnel) => {
+                Departure::find(ctx, &mut sorter.last_hop, plain, *offset, tunnel).map(Onward::Tunnel)
+            }
             NextStep::Discard => None,
         }
     }
+}
 
+impl<'a> Onward<'a> {
     #[inline(always)]
-    fn carry_out(
-        self,
-        ctx: &mut Context<'a>,
-        sorter: &mut Sorter<'a>,
-        mut packet: Packet,
-        onward: Onward<'a>,
-    ) {
-        self.tunnel.state.count_in(ctx.worker, u64::from(self.plain.total_bytes));
-        if packet.trim_front(self.offset).is_err() {
-            return ctx.drop(packet, DropReason::GreMalformed);
-        }
-        packet.truncate(usize::from(self.plain.total_bytes));
-        match onward {
-            Onward::Port(port, destination, pass) => {
-                spend_hop(&mut packet);
-                let outgoing = Outgoing::clear(packet, pass);
-                link::transmit(ctx, port, destination, outgoing);
+    fn carry_out(self, ctx: &mut Context<'_>, sorter: &mut Sorter<'a>, mut packet: Packet, inner: &Inner) {
+        match self {
+            Self::Port(framing, pass) => {
+                let written = reframe(&mut packet, inner, &framing);
+                debug_assert!(written.is_some(), "more was in front of it than an Ethernet header");
+                link::queue(ctx, framing.port, Outgoing::clear(packet, pass));
             }
-            Onward::Tunnel(departure) => sorter.depart(ctx, packet, departure),
+            Self::Tunnel(departure) => sorter.depart(ctx, packet, departure),
         }
     }
+}
+
+/// Leaves of a frame the packet inside, one hop older, with a new link header.
+#[inline(always)]
+fn reframe(packet: &mut Packet, inner: &Inner, framing: &Framing) -> Option<()> {
+    let bytes = ethernet::HEADER_BYTES + usize::from(inner.plain.total_bytes);
+    let frame = packet.reframe(inner.offset, ethernet::HEADER_BYTES, bytes).ok()?;
+    let (link, l3) = frame.split_first_chunk_mut()?;
+    framing.write(link);
+    spend_hop(l3)
 }
 
 /// Where GRE begins, and the ECN field around it: behind the outer header in transport mode, behind a plain delivery
 /// header in tunnel mode.
 #[inline(always)]
-fn delivery_header(
-    data: &[u8],
-    tunnel: &Tunnel,
-    arrival: &Arrival<'_>,
-    opened: &Opened,
-) -> Option<(usize, Ecn)> {
-    let ProtectionEntry { local, remote, .. } = arrival.protection;
+fn delivery_header(data: &[u8], arrival: &Arrival<'_>, opened: &Opened) -> Option<(usize, Ecn)> {
+    let shortcut = arrival.shortcut;
     let outer_ecn = Ecn::of_tos(arrival.tos);
-    match (arrival.protection.mode, opened.next_header) {
+    match (shortcut.mode, opened.next_header) {
         (EspMode::Transport, IpProtocol::GRE) => {
-            let is_its_own = tunnel.source == *local && tunnel.destination == *remote;
+            let is_its_own = shortcut.source == shortcut.local && shortcut.destination == shortcut.remote;
             is_its_own.then_some((opened.payload.start, outer_ecn))
         }
         (EspMode::Tunnel, IpProtocol::IPV4) => {
             let delivery = Plain::parse(data.get(opened.payload.start..)?)?;
             let is_its_own = delivery.protocol == IpProtocol::GRE
-                && is(tunnel.source, delivery.destination)
-                && is(tunnel.destination, delivery.source)
+                && shortcut.source == delivery.destination
+                && shortcut.destination == delivery.source
                 && opened.payload.start + usize::from(delivery.total_bytes) == data.len();
             is_its_own.then_some(())?;
             let combined = ecn::decapsulate(outer_ecn, Ecn::of_tos(delivery.tos)).ok()?;
@@ -260,21 +276,15 @@ fn delivery_header(
 
 /// Length of a GRE header that has nothing but the tunnel's key, if it has one.
 #[inline(always)]
-fn gre_header_bytes(gre: &[u8], tunnel: &Tunnel) -> Option<usize> {
+fn gre_header_bytes(gre: &[u8], shortcut: &ShortcutIn) -> Option<usize> {
     let (word, rest) = gre.split_first_chunk()?;
-    match (u32::from_be_bytes(*word), tunnel.gre.key) {
-        _ if tunnel.gre.sequence => None,
-        (GRE_PLAIN, None) => Some(4),
-        (GRE_WITH_KEY, Some(key)) => (u32::from_be_bytes(*rest.first_chunk()?) == key).then_some(8),
-        _ => None,
+    (u32::from_be_bytes(*word) == shortcut.gre_word).then_some(())?;
+    match shortcut.gre_key {
+        None => Some(4),
+        Some(key) => (u32::from_be_bytes(*rest.first_chunk()?) == key).then_some(8),
     }
 }
 
-#[inline(always)]
-pub(super) fn is_foreign_host(ctx: &Context<'_>, address: u32) -> bool {
-    is_ordinary(address) && ctx.tables.addresses.is_surely_foreign(address)
-}
-
-fn is_routed_to(ctx: &Context<'_>, tunnel: &Tunnel, address: u32) -> bool {
-    matches!(ctx.tables.routes.lookup_v4(address), Some(NextStep::Tunnel(found)) if found == tunnel.tunnel)
+fn is_routed_to(ctx: &Context<'_>, shortcut: &ShortcutIn, address: u32) -> bool {
+    matches!(ctx.tables.routes.lookup_v4(address), Some(NextStep::Tunnel(found)) if found == shortcut.tunnel)
 }

@@ -1,62 +1,94 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The way out of a plain packet into a tunnel: one hop less → template → sequence number → ESP → link.
+//! The way out of plain packets into tunnels: route → tunnel, SA, next hop → headers, sequence number → cipher → queue.
 //!
 //! [`Departure::find`] looks everything up and changes nothing; what it finds no way for goes the whole way of
 //! [`crate::outbound`]. [`send`] then cannot fail but for want of room or of a sequence number.
 
 use arrayvec::ArrayVec;
-use esp::{OutboundSa, SealBurst};
-use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
-use pktbuf::{BURST, Packet, prefetch};
-use tables::{Shortcut, Tunnel};
-use wire::{Family, IpProtocol, MacAddr};
+use esp::{OutboundSa, Reservation, SealBurst, SealError};
+use messages::{PortIndex, TunnelIndex, WorkerCounter};
+use pktbuf::{BURST, Batch, Packet};
+use tables::ShortcutOut;
+use wire::{IpProtocol, ethernet, ipv4};
 
-use super::plain::Plain;
-use super::{resolved, spend_hop};
+use super::Sorter;
+use super::framing::{Framing, LastHop};
+use super::headers::{self, IN_CLEAR_BYTES};
+use super::plain::{self, Plain, is_foreign_host};
 use crate::context::Context;
-use crate::encapsulate::{self, Inside};
+use crate::dispatch::Lanes;
 use crate::lane::Lane;
-use crate::link;
 use crate::outbound::drop_reason;
 use crate::outgoing::Outgoing;
+use crate::stopwatch::Stage;
+use crate::{ingress, link};
+
+/// Carries a burst that came in by a protected port, where no SPD applies.
+pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
+    let tables = ctx.tables;
+    let plains =
+        plain::parse_burst(batch, ctx.mac(port), |plain| tables.routes.prefetch_v4(plain.destination));
+    ctx.stopwatch.lap(Stage::Parse);
+    let leaves = tables.routes.lookup_v4_burst(&plains.iter().map(|plain| plain.destination).collect());
+    leaves.iter().filter_map(|leaf| leaf.tunnel()).for_each(|tunnel| tables.tunnels.prefetch_out(tunnel));
+    ctx.stopwatch.lap(Stage::Lookup);
+    let mut sorter = Sorter::default();
+    for ((packet, plain), leaf) in batch.drain(..).zip(&plains).zip(leaves) {
+        let tunnel = leaf.tunnel().filter(|_| is_foreign_host(ctx, plain.destination));
+        let may_pass = tunnel.filter(|_| is_foreign_host(ctx, plain.source));
+        let departure = may_pass.and_then(|tunnel| {
+            Departure::find(ctx, &mut sorter.last_hop, plain, ethernet::HEADER_BYTES, tunnel)
+        });
+        match departure {
+            Some(departure) => {
+                sorter.common(ctx, lanes);
+                sorter.depart(ctx, packet, departure);
+            }
+            None => {
+                sorter.exception();
+                ingress::receive(ctx, port, packet, lanes);
+            }
+        }
+    }
+    ctx.stopwatch.lap(Stage::Adjacency);
+    send(ctx, &mut sorter.departures);
+}
 
 /// Everything that a plain packet needs to leave by a tunnel.
 #[derive(Clone, Copy)]
 pub(crate) struct Departure<'a> {
-    plain: Plain,
-    tunnel: &'a Tunnel,
+    plain: &'a Plain,
+    /// Where the packet begins in its buffer.
+    offset: usize,
+    shortcut: &'a ShortcutOut,
     sa: &'a OutboundSa,
-    /// The next hop's Ethernet address.
-    destination: MacAddr,
-    port: PortIndex,
+    framing: Framing,
 }
 
 impl<'a> Departure<'a> {
-    /// The way of a packet into a tunnel, if it is the common one.
+    /// The way of the packet at `offset` into a tunnel, if it is the common one.
     #[inline(always)]
-    pub(crate) fn find(ctx: &Context<'a>, plain: Plain, tunnel: TunnelIndex) -> Option<Self> {
-        let tunnel = ctx.tables.tunnels.get(tunnel)?;
-        let Shortcut { sa, neighbor, port, mtu } = tunnel.shortcut?;
-        let fits = plain.ttl > 1 && plain.total_bytes <= mtu && !(plain.is_syn && tunnel.mss.is_some());
+    pub(super) fn find<'c: 'a>(
+        ctx: &Context<'c>,
+        last_hop: &mut LastHop,
+        plain: &'a Plain,
+        offset: usize,
+        tunnel: TunnelIndex,
+    ) -> Option<Self> {
+        let shortcut = ctx.tables.tunnels.shortcut_out(tunnel)?;
+        let fits =
+            plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
         fits.then_some(())?;
-        let destination = resolved(ctx, neighbor)?;
-        let sa = ctx.sad.outbound(sa)?;
-        prefetch(sa);
-        tunnel.state.prefetch(ctx.worker);
-        Some(Self { plain, tunnel, sa, destination, port })
-    }
-
-    fn template(&self) -> &'a tables::Template {
-        &self.tunnel.encapsulation.template
-    }
-
-    fn esp_offset(&self) -> usize {
-        usize::from(self.template().esp_offset.unwrap_or(0))
+        let framing = last_hop.to_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
+        let sa = ctx.sad.outbound(shortcut.sa)?;
+        sa.prefetch();
+        shortcut.counts.prefetch(ctx.worker);
+        Some(Self { plain, offset, shortcut, sa, framing })
     }
 }
 
-/// Sends packets, each with its IP header in front.
-pub(crate) fn send(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>) {
+/// Sends packets: headers and sequence numbers for all, then the cipher once for all, then each to its port.
+pub(super) fn send(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>) {
     if lane.is_empty() {
         return;
     }
@@ -65,46 +97,59 @@ pub(crate) fn send(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>) {
         match outcome {
             Ok(()) => {
                 ctx.counters.add(WorkerCounter::Sealed, 1);
-                link::transmit(ctx, departure.port, departure.destination, Outgoing::sealed(packet));
+                link::queue(ctx, departure.framing.port, Outgoing::sealed(packet));
             }
-            Err(reason) => ctx.drop(packet, reason),
+            Err(error) => ctx.drop(packet, drop_reason(error)),
         }
     }
+    ctx.stopwatch.lap(Stage::Transmit);
 }
 
-/// Gives each packet its delivery headers and sequence number, then runs the cipher once for all.
-#[inline]
+#[inline(always)]
 fn dress_and_seal(
     ctx: &mut Context<'_>,
     lane: &mut Lane<Departure<'_>>,
-) -> ArrayVec<Result<(), DropReason>, BURST> {
+) -> ArrayVec<Result<(), SealError>, BURST> {
     let sas: ArrayVec<&OutboundSa, BURST> = lane.iter().map(|(_, departure)| departure.sa).collect();
     let reservations = esp::reserve(&sas, ctx.now_ns);
     let mut burst = SealBurst::new();
     let mut outcomes = ArrayVec::new();
     for ((packet, departure), reservation) in lane.iter_mut().zip(reservations) {
-        dress(ctx, packet, departure);
-        let next_header = IpProtocol(departure.template().esp_next_header);
-        let staged = reservation
-            .and_then(|reservation| burst.push(packet, departure.esp_offset(), reservation, next_header));
-        outcomes.push(staged.map_err(drop_reason));
+        departure.shortcut.counts.count_out(ctx.worker, u64::from(departure.plain.total_bytes));
+        outcomes.push(match reservation {
+            Ok(reservation) => {
+                dress(ctx, packet, departure, reservation, &mut burst).unwrap_or(Err(SealError::NoRoom))
+            }
+            Err(error) => {
+                headers::skip(departure.shortcut, ctx.identification);
+                Err(error)
+            }
+        });
     }
+    ctx.stopwatch.lap(Stage::Headers);
     burst.seal();
+    ctx.stopwatch.lap(Stage::Cipher);
     outcomes
 }
 
-/// Takes a hop off a packet and puts its delivery headers on. Without room for them the packet stays too short for ESP,
-/// which says so.
+/// Writes everything around a packet but its ICV, and stages it for the cipher. `None` if there is no room.
 #[inline(always)]
-fn dress(ctx: &mut Context<'_>, packet: &mut Packet, departure: &Departure<'_>) {
-    let plain = &departure.plain;
-    spend_hop(packet);
-    departure.tunnel.state.count_out(ctx.worker, u64::from(plain.total_bytes));
-    let inside = Inside { family: Family::Ipv4, tos: plain.tos, dont_fragment: plain.dont_fragment };
-    let sealed_bytes = |payload| departure.sa.sealed_bytes(payload);
-    let dressed =
-        encapsulate::encapsulate(packet, inside, departure.template(), sealed_bytes, ctx.identification);
-    if dressed.is_err() {
-        packet.truncate(0);
-    }
+fn dress<'a>(
+    ctx: &mut Context<'_>,
+    packet: &'a mut Packet,
+    departure: &Departure<'a>,
+    reservation: Reservation<'a>,
+    burst: &mut SealBurst<'a>,
+) -> Option<Result<(), SealError>> {
+    let Departure { plain, shortcut, sa, .. } = departure;
+    let header_bytes = usize::from(shortcut.header_bytes);
+    let payload_bytes = (header_bytes + usize::from(plain.total_bytes)).checked_sub(IN_CLEAR_BYTES)?;
+    let l3_bytes = ipv4::HEADER_BYTES + sa.sealed_bytes(payload_bytes);
+    let in_front = ethernet::HEADER_BYTES + header_bytes;
+    let frame = packet.reframe(departure.offset, in_front, ethernet::HEADER_BYTES + l3_bytes).ok()?;
+    let (link, l3) = frame.split_first_chunk_mut()?;
+    departure.framing.write(link);
+    headers::put_on(l3, shortcut, plain, ctx.identification)?;
+    let (_, esp) = l3.split_at_mut_checked(ipv4::HEADER_BYTES)?;
+    Some(burst.stage(esp, payload_bytes, reservation, IpProtocol(shortcut.esp_next_header)))
 }

@@ -1,46 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a plain packet is: IPv4 without options, whole, between two hosts. Everything else is not for the fast path.
 
+use arrayvec::ArrayVec;
+use pktbuf::{BURST, Batch};
 use wire::checksum::Sum;
 use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
+
+use crate::context::Context;
 
 /// The shortest plain packet: header and ports.
 const BYTES_MIN: usize = ipv4::HEADER_BYTES + 4;
 const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
 /// MF, fragment offset, and the reserved bit.
 const FRAGMENT_BITS: u16 = 0xbfff;
-const DONT_FRAGMENT: u16 = 0x4000;
+/// DF, beside the fragment offset.
+pub(super) const DONT_FRAGMENT: u16 = 0x4000;
 /// Behind the IP header, where TCP has its flags; and the flag.
 const TCP_FLAGS_OFFSET: usize = ipv4::HEADER_BYTES + 13;
 const TCP_SYN: u8 = 0x02;
+/// How many packets ahead of its turn a packet's memory is asked for: its header first, then where it points.
+const HEADER_AHEAD: usize = 8;
+const DATA_AHEAD: usize = 4;
 
 /// The original headers of a plain packet: what QoS pre-classify keeps through encapsulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plain {
     pub source: u32,
     pub destination: u32,
-    /// Of the upper layer, whatever stands there.
-    pub ports: [u16; 2],
+    /// The first four bytes of the upper layer: its ports, or an SPI (RFC 4303 §2.1).
+    pub ports: u32,
     pub total_bytes: u16,
+    /// Flags and fragment offset, of which only DF can be set.
+    pub flags: u16,
     pub protocol: IpProtocol,
     pub tos: u8,
     pub ttl: u8,
-    pub dont_fragment: bool,
     /// A TCP segment that opens a connection.
     pub is_syn: bool,
 }
 
 impl Plain {
-    /// No packet at all.
+    /// No packet at all: no table knows its addresses.
     pub(crate) const NONE: Self = Self {
         source: 0,
         destination: 0,
-        ports: [0; 2],
+        ports: 0,
         total_bytes: 0,
+        flags: 0,
         protocol: IpProtocol(0),
         tos: 0,
         ttl: 0,
-        dont_fragment: false,
         is_syn: false,
     };
 
@@ -51,54 +60,71 @@ impl Plain {
         let (ip, ports): (&[u8; ipv4::HEADER_BYTES], _) = header.split_first_chunk()?;
         let [version_ihl, tos, a, b, _, _, c, d, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
         let total_bytes = u16::from_be_bytes([a, b]);
-        let flags_offset = u16::from_be_bytes([c, d]);
+        let flags = u16::from_be_bytes([c, d]);
         let is_plain = version_ihl == VERSION_4_WITHOUT_OPTIONS
-            && flags_offset & FRAGMENT_BITS == 0
+            && flags & FRAGMENT_BITS == 0
             && (BYTES_MIN..=l3.len()).contains(&usize::from(total_bytes))
             && Sum::of(ip).is_valid();
-        let protocol = IpProtocol(protocol);
-        let &[p0, p1, p2, p3] = ports.first_chunk()?;
         is_plain.then_some(())?;
-        let is_syn = match protocol {
-            IpProtocol::TCP => l3.get(TCP_FLAGS_OFFSET)? & TCP_SYN != 0,
-            _ => false,
-        };
+        let protocol = IpProtocol(protocol);
+        let is_syn = protocol == IpProtocol::TCP && l3.get(TCP_FLAGS_OFFSET)? & TCP_SYN != 0;
         Some(Self {
             source: u32::from_be_bytes([s0, s1, s2, s3]),
             destination: u32::from_be_bytes([d0, d1, d2, d3]),
-            ports: [u16::from_be_bytes([p0, p1]), u16::from_be_bytes([p2, p3])],
+            ports: u32::from_be_bytes(*ports.first_chunk()?),
             total_bytes,
+            flags,
             protocol,
             tos,
             ttl,
-            dont_fragment: flags_offset & DONT_FRAGMENT != 0,
             is_syn,
         })
     }
 }
 
-impl Plain {
-    /// The SPI of an ESP packet: it stands where others have their ports (RFC 4303 §2.1).
-    #[inline(always)]
-    pub(crate) fn spi(&self) -> u32 {
-        let [high, low] = self.ports;
-        u32::from(high) << 16 | u32::from(low)
+/// Reads every packet of a burst; what is not plain, or not in a frame for `mac`, is [`Plain::NONE`]. `seen` is told of
+/// each.
+#[inline(always)]
+pub(super) fn parse_burst(batch: &Batch, mac: MacAddr, seen: impl Fn(&Plain)) -> ArrayVec<Plain, BURST> {
+    let mut plains = ArrayVec::new();
+    for (place, packet) in batch.iter().enumerate() {
+        if let Some(ahead) = batch.get(place + HEADER_AHEAD) {
+            ahead.prefetch_header();
+        }
+        if let Some(ahead) = batch.get(place + DATA_AHEAD) {
+            ahead.prefetch_data();
+            ahead.prefetch_headroom();
+        }
+        match ipv4_in(packet.data(), mac).and_then(Plain::parse) {
+            Some(plain) => {
+                seen(&plain);
+                plains.push(plain);
+            }
+            None => plains.push(Plain::NONE),
+        }
     }
+    plains
 }
 
 /// The IPv4 packet, and what may follow it, in a frame for `mac`.
 #[inline(always)]
-pub(crate) fn ipv4_in(frame: &[u8], mac: MacAddr) -> Option<&[u8]> {
+fn ipv4_in(frame: &[u8], mac: MacAddr) -> Option<&[u8]> {
     let (header, l3) = frame.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
     let [a, b, c, d, e, f, .., high, low] = *header;
     ([a, b, c, d, e, f] == mac.0 && u16::from_be_bytes([high, low]) == EtherType::IPV4.0).then_some(l3)
+}
+
+/// Whether an address is another host's, and nothing special; `false` says nothing.
+#[inline(always)]
+pub(super) fn is_foreign_host(ctx: &Context<'_>, address: u32) -> bool {
+    is_ordinary(address) && ctx.tables.addresses.is_foreign(address)
 }
 
 /// Whether an address is one that a host may have and that is not special in any way; `false` says nothing.
 ///
 /// Not 0/8, 127/8, 169.254/16, nor from 224.0.0.0 on (RFC 6890, RFC 1112).
 #[inline(always)]
-pub(crate) fn is_ordinary(address: u32) -> bool {
+fn is_ordinary(address: u32) -> bool {
     let [first, ..] = address.to_be_bytes();
     (1..224).contains(&first) && first != 127 && address >> 16 != 0xa9fe
 }
@@ -153,9 +179,11 @@ mod tests {
                 prop_assert_eq!(parsed.total_bytes, plain.total_bytes);
                 prop_assert_eq!(parsed.protocol, plain.protocol);
                 prop_assert_eq!((parsed.tos, parsed.ttl), (plain.tos, plain.ttl));
-                prop_assert_eq!(parsed.dont_fragment, plain.dont_fragment);
+                prop_assert_eq!(parsed.dont_fragment, plain.flags == DONT_FRAGMENT);
+                prop_assert!(parsed.dont_fragment || plain.flags == 0);
                 if parsed.protocol.has_ports() {
-                    prop_assert_eq!([parsed.source_port, parsed.destination_port], plain.ports);
+                    let ports = u32::from(parsed.source_port) << 16 | u32::from(parsed.destination_port);
+                    prop_assert_eq!(ports, plain.ports);
                 }
             }
         }

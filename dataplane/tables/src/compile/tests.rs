@@ -549,10 +549,10 @@ fn counters_live_as_long_as_index_and_addresses() {
     let shadow = headend(3);
     let before = shadow.compile(1, &limits(), None, &table).unwrap();
     let count = |generation: &Generation, index| {
-        generation.tunnels.get(TunnelIndex(index)).unwrap().state.counters().packets_out
+        generation.tunnels.get(TunnelIndex(index)).unwrap().state.counts().sum().packets_out
     };
     for index in 0..3 {
-        before.tunnels.get(TunnelIndex(index)).unwrap().state.count_out(WorkerId(0), 100);
+        before.tunnels.get(TunnelIndex(index)).unwrap().state.counts().count_out(WorkerId(0), 100);
     }
     let objects = [
         Object::Tunnel(messages::Tunnel { ttl: 3, ..tunnel(0) }),

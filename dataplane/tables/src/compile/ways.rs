@@ -10,8 +10,8 @@ use wire::{IpProtocol, ipv4};
 use super::frame::Frame;
 use crate::encapsulation::ICV_BYTES_DEFAULT;
 use crate::neighbors::Pin;
+use crate::shortcuts::ShortcutIn;
 use crate::template::{EspHeader, IpHeader, Parts};
-use crate::tunnels::Shortcut;
 use crate::{
     Egress, Encapsulation, MssLimits, Neighbors, NextHop, NextStep, PacketSelectors, ProtectionEntry,
     Protections, Sas, SpdVerdict, Tunnel, TunnelRuntime, Tunnels, Verdict,
@@ -82,13 +82,12 @@ impl Ways<'_> {
         let names = |tunnel: &Tunnel| (tunnel.source, tunnel.destination, tunnel.gre.key);
         let same = (config.source, config.destination, config.gre.key);
         let goes_on = before.get(config.tunnel).filter(|old| names(old) == same);
-        Ok(Tunnel {
+        let mut tunnel = Tunnel {
             encapsulation,
             state: match goes_on {
                 Some(old) => Arc::clone(&old.state),
                 None => Arc::new(TunnelRuntime::new(self.workers)),
             },
-            shortcut: Shortcut::of(&encapsulation, &config.gre),
             tunnel: config.tunnel,
             mss: mss(config.mss, encapsulation.mtu),
             strict_source: config.strict_source,
@@ -96,8 +95,11 @@ impl Ways<'_> {
             gre: config.gre,
             source: config.source,
             destination: config.destination,
+            shortcut_in: None,
             pin,
-        })
+        };
+        tunnel.shortcut_in = protection.and_then(|entry| ShortcutIn::of(&tunnel, entry));
+        Ok(tunnel)
     }
 
     /// Whether a protection leaves the way it left before.

@@ -5,78 +5,172 @@
 //! root: 65,536 entries by bits 31–16 ─▶ node: 256 by bits 15–8 ─▶ node: 256 by bits 7–0
 //! ```
 //!
-//! One load for a prefix of up to 16 bits, two up to 24, three for the rest. Each /16 and each /24 that holds longer
-//! prefixes costs a kilobyte.
+//! A node stores runs of equal entries once: which of the 256 begin a run is a bitmap, and the run of an entry is the
+//! number of bits up to it. So a node with up to six runs is one cache line, and one with more has the rest elsewhere:
+//! a lookup is one load for a prefix of up to 16 bits, mostly two up to 24, mostly three for the rest. Tries compressed
+//! by population counts are those of Degermark and others, "Small Forwarding Tables for Fast Routing Lookups" (1997).
 
 use std::sync::Arc;
 
-use pktbuf::prefetch;
+use arrayvec::ArrayVec;
+use pktbuf::{BURST, prefetch};
+use static_assertions::const_assert_eq;
 
 use super::Leaf;
 
 const ROOT: usize = 1 << 16;
 const NODE: usize = 1 << 8;
+/// Runs that lie in a node itself.
+const INLINE: usize = 6;
+const WORD_BITS: u8 = 64;
 
 #[derive(Clone)]
 pub(super) struct Trie {
     root: Arc<[Leaf]>,
-    nodes: Arc<[[Leaf; NODE]]>,
+    nodes: Arc<[Node]>,
+    /// The runs of nodes that have more than six.
+    spilled: Arc<[Leaf]>,
+}
+
+/// See the module's head.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Node {
+    /// A bit for each entry: it is another one than the entry before. Set for the first.
+    starts: [u64; 4],
+    /// Runs that begin before each word of `starts`.
+    before: [u8; 4],
+    /// Where the runs lie that have no room here.
+    spilled: u32,
+    runs: [Leaf; INLINE],
+}
+
+const_assert_eq!(size_of::<Node>(), 64);
+
+impl Node {
+    /// The run of an entry.
+    #[inline(always)]
+    fn run(&self, byte: u8) -> usize {
+        let word = usize::from(byte / WORD_BITS);
+        let up_to = self.starts[word] & (u64::MAX >> (WORD_BITS - 1 - byte % WORD_BITS));
+        usize::from(self.before[word]) + up_to.count_ones() as usize - 1
+    }
+
+    /// From its entries; runs that it has no room for are added to `spilled`.
+    fn new(entries: &[Leaf; NODE], spilled: &mut Vec<Leaf>) -> Self {
+        let mut node = Self {
+            starts: [0; 4],
+            before: [0; 4],
+            spilled: super::number_of(spilled.len()),
+            runs: [Leaf::NONE; INLINE],
+        };
+        let mut runs = 0;
+        for (at, leaf) in entries.iter().enumerate() {
+            let (word, bit) = (at / usize::from(WORD_BITS), at % usize::from(WORD_BITS));
+            if bit == 0 {
+                // At most 192 runs begin before the last word.
+                node.before[word] = runs as u8;
+            }
+            if at == 0 || entries[at - 1] != *leaf {
+                node.starts[word] |= 1 << bit;
+                match node.runs.get_mut(runs) {
+                    Some(place) => *place = *leaf,
+                    None => spilled.push(*leaf),
+                }
+                runs += 1;
+            }
+        }
+        node
+    }
 }
 
 impl Trie {
     #[inline]
     pub(super) fn lookup(&self, address: u32) -> Leaf {
-        let [a, b, c, d] = address.to_be_bytes();
-        let leaf = self.root.get(usize::from(u16::from_be_bytes([a, b]))).copied().unwrap_or(Leaf::NONE);
-        self.descend(self.descend(leaf, c), d)
+        let [.., c, d] = address.to_be_bytes();
+        self.descend(self.descend(self.top(address), c), d)
     }
 
     #[inline]
-    pub(super) fn prefetch_root(&self, address: u32) {
-        let [a, b, ..] = address.to_be_bytes();
-        if let Some(leaf) = self.root.get(usize::from(u16::from_be_bytes([a, b]))) {
+    pub(super) fn prefetch(&self, address: u32) {
+        if let Some(leaf) = self.root.get(place_in_root(address)) {
             prefetch(leaf);
         }
     }
 
+    /// As [`lookup`](Self::lookup) for each address. Each level asks for what the next one reads.
     #[inline]
-    pub(super) fn prefetch_node(&self, address: u32) {
-        let [a, b, c, _] = address.to_be_bytes();
-        let leaf = self.root.get(usize::from(u16::from_be_bytes([a, b])));
-        if let Some(node) = leaf.and_then(|leaf| leaf.as_node()).and_then(|node| self.nodes.get(node)) {
-            prefetch(&node[usize::from(c)]);
+    pub(super) fn lookup_burst(&self, addresses: &ArrayVec<u32, BURST>) -> ArrayVec<Leaf, BURST> {
+        let mut leaves = ArrayVec::new();
+        for address in addresses {
+            let leaf = self.top(*address);
+            self.prefetch_under(leaf);
+            leaves.push(leaf);
+        }
+        for (leaf, address) in leaves.iter_mut().zip(addresses) {
+            let [_, _, c, _] = address.to_be_bytes();
+            *leaf = self.descend(*leaf, c);
+            self.prefetch_under(*leaf);
+        }
+        for (leaf, address) in leaves.iter_mut().zip(addresses) {
+            let [.., d] = address.to_be_bytes();
+            *leaf = self.descend(*leaf, d);
+        }
+        leaves
+    }
+
+    #[inline(always)]
+    fn top(&self, address: u32) -> Leaf {
+        self.root.get(place_in_root(address)).copied().unwrap_or(Leaf::NONE)
+    }
+
+    #[inline(always)]
+    fn prefetch_under(&self, leaf: Leaf) {
+        if let Some(node) = leaf.as_node().and_then(|node| self.nodes.get(node)) {
+            prefetch(node);
         }
     }
 
-    #[inline]
-    pub(super) fn prefetch_lowest(&self, address: u32) {
-        let [a, b, c, d] = address.to_be_bytes();
-        let leaf = self.root.get(usize::from(u16::from_be_bytes([a, b]))).copied().unwrap_or(Leaf::NONE);
-        if let Some(node) = self.descend(leaf, c).as_node().and_then(|node| self.nodes.get(node)) {
-            prefetch(&node[usize::from(d)]);
-        }
-    }
-
-    #[inline]
+    #[inline(always)]
     fn descend(&self, leaf: Leaf, byte: u8) -> Leaf {
         match leaf.as_node() {
-            Some(node) => self.nodes.get(node).map_or(Leaf::NONE, |node| node[usize::from(byte)]),
+            Some(node) => self.nodes.get(node).map_or(Leaf::NONE, |node| self.entry(node, byte)),
             None => leaf,
+        }
+    }
+
+    #[inline(always)]
+    fn entry(&self, node: &Node, byte: u8) -> Leaf {
+        let run = node.run(byte);
+        match node.runs.get(run) {
+            Some(leaf) => *leaf,
+            None => {
+                self.spilled.get(super::place(node.spilled) + run - INLINE).copied().unwrap_or(Leaf::NONE)
+            }
         }
     }
 
     /// Prefixes with their lengths and leaves, in any order, none twice.
     pub(super) fn build(mut prefixes: Vec<(u32, u8, Leaf)>) -> Trie {
         if prefixes.is_empty() {
-            return Trie { root: Arc::from([]), nodes: Arc::from([]) };
+            return Trie { root: Arc::from([]), nodes: Arc::from([]), spilled: Arc::from([]) };
         }
         let mut builder = Builder { root: vec![Leaf::NONE; ROOT], nodes: Vec::new() };
         prefixes.sort_unstable_by_key(|(address, length, _)| (*length, *address));
         prefixes.into_iter().for_each(|(address, length, leaf)| builder.paint(address, length, leaf));
-        Trie { root: builder.root.into(), nodes: builder.nodes.into() }
+        let mut spilled = Vec::new();
+        let nodes = builder.nodes.iter().map(|entries| Node::new(entries, &mut spilled)).collect();
+        Trie { root: builder.root.into(), nodes, spilled: spilled.into() }
     }
 }
 
+#[inline(always)]
+fn place_in_root(address: u32) -> usize {
+    let [a, b, ..] = address.to_be_bytes();
+    usize::from(u16::from_be_bytes([a, b]))
+}
+
+/// The trie before nodes are compressed.
 struct Builder {
     root: Vec<Leaf>,
     nodes: Vec<[Leaf; NODE]>,

@@ -128,7 +128,7 @@ fn books(rig: &mut Rig, now_ns: u64) -> Books {
     }
     let tunnels = &rig.installer.tables().tunnels;
     let of = |index: u32| {
-        let counters = tunnels.get(messages::TunnelIndex(index))?.state.counters();
+        let counters = tunnels.get(messages::TunnelIndex(index))?.state.counts().sum();
         let all = [counters.packets_out, counters.bytes_out, counters.packets_in, counters.bytes_in];
         Some((index as usize, all))
     };

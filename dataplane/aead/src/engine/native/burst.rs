@@ -16,7 +16,7 @@ const AHEAD: usize = 4;
 pub(crate) fn seal_burst(form: Form, jobs: &mut [SealJob<'_>]) {
     let seal = form.entries().seal;
     for at in 0..jobs.len() {
-        prefetch(jobs.get(at + AHEAD).map(|job| job.key));
+        prefetch(jobs.get(at + AHEAD).map(|job| (job.key, job.text.len())));
         let Some(job) = jobs.get_mut(at) else { break };
         match job.key.native() {
             // SAFETY: a schedule of this form, and the form exists (invariant 7).
@@ -33,7 +33,7 @@ pub(crate) fn seal_burst(form: Form, jobs: &mut [SealJob<'_>]) {
 pub(crate) fn open_burst(form: Form, jobs: &mut [OpenJob<'_>]) {
     let open = form.entries().open;
     for at in 0..jobs.len() {
-        prefetch(jobs.get(at + AHEAD).map(|job| job.key));
+        prefetch(jobs.get(at + AHEAD).map(|job| (job.key, job.buffer.len())));
         let Some(job) = jobs.get_mut(at) else { break };
         match (job.key.native(), job.key.split(job.buffer)) {
             (Some(schedule), Some((text, icv))) if schedule.form == form => {
@@ -50,8 +50,10 @@ pub(crate) fn open_burst(form: Form, jobs: &mut [OpenJob<'_>]) {
 }
 
 #[inline(always)]
-fn prefetch(key: Option<&Key>) {
-    if let Some(schedule) = key.and_then(Key::native) {
-        schedule.blocks.prefetch();
+fn prefetch(ahead: Option<(&Key, usize)>) {
+    if let Some((key, text_bytes)) = ahead
+        && let Some(schedule) = key.native()
+    {
+        schedule.blocks.prefetch(schedule.size, text_bytes);
     }
 }

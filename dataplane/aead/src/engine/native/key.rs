@@ -49,14 +49,27 @@ impl Blocks {
         self.0.as_ptr().wrapping_add(POWERS + round)
     }
 
-    /// Asks for all cache lines of the schedule.
+    /// Asks for the cache lines that a text of so many octets needs: round keys, and powers of H for it, the AAD and the
+    /// lengths. Texts of up to six blocks, and they are many, need five of the eight.
     #[inline(always)]
-    pub(super) fn prefetch(&self) {
-        for line in 0..size_of::<Self>() / CACHE_LINE_BYTES {
-            let address = self.0.as_ptr().cast::<i8>().wrapping_add(line * CACHE_LINE_BYTES);
-            // SAFETY: SSE is part of x86-64, and a prefetch touches nothing.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
+    pub(super) fn prefetch(&self, size: KeySize, text_bytes: usize) {
+        for line in 2..7 {
+            self.prefetch_line(line);
         }
+        if text_bytes > 6 * BLOCK_BYTES {
+            self.prefetch_line(0);
+            self.prefetch_line(1);
+        }
+        if size != KeySize::Aes128 {
+            self.prefetch_line(7);
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch_line(&self, line: usize) {
+        let address = self.0.as_ptr().cast::<i8>().wrapping_add(line * CACHE_LINE_BYTES);
+        // SAFETY: SSE is part of x86-64, and a prefetch touches nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
     }
 
     /// Fills an all-zero schedule from `key`, which has the length of `size`.

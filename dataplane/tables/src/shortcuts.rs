@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Shortcuts: all that the fast path needs to know of a tunnel, in two cache lines on the way out and one on the way in.
+//!
+//! They say nothing that [`Tunnel`](crate::Tunnel), its protection and its SA do not say; a tunnel for which they cannot
+//! say it, as one delivered over IPv6, has none, and its packets go the whole way.
+//!
+//! ```text
+//!   out   line 0   headers: [IPv4] [ESP IV] GRE, or [IPv4] [ESP IV] [IPv4] GRE
+//!         line 1   counters  SA  next hop  MTU  what to fill in
+//!   in    line 0   ESP's ends  GRE's first words  delivery addresses  tunnel  counters
+//! ```
+
+use core::net::IpAddr;
+
+use messages::{DfPolicy, EspMode, GreOptions, PortIndex, SaIndex, TosPolicy, TunnelIndex};
+use static_assertions::const_assert_eq;
+use wire::{EtherType, ipv4};
+
+use crate::encapsulation::{Egress, Encapsulation, Verdict};
+use crate::neighbors::NeighborIndex;
+use crate::routes::NextHop;
+use crate::runtime::TunnelCounts;
+use crate::template::{ESP_AND_IV_BYTES, HeaderPatch, Template};
+use crate::{ProtectionEntry, Tunnel};
+
+/// Both IP headers, ESP with IV, and GRE with a key.
+const HEADERS_MAX: usize = 2 * ipv4::HEADER_BYTES + ESP_AND_IV_BYTES + 8;
+/// DF as it stands beside the fragment offset (RFC 791 §3.1).
+const DONT_FRAGMENT: u16 = 0x4000;
+/// All of ToS but ECN.
+const DSCP_BITS: u8 = 0xfc;
+/// Of version 7, which is none (RFC 2784 §2.3.1).
+const NO_GRE: u32 = u32::MAX;
+/// K, in GRE's first word (RFC 2890 §2).
+const GRE_HAS_KEY: u32 = 0x2000_0000;
+
+/// How an IP header in front takes ToS and DF from the one behind it: `behind & mask | set`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marking {
+    /// Bits of ToS that are copied. ECN always is (RFC 6040 §4.1).
+    pub tos_mask: u8,
+    /// Bits of ToS that are set.
+    pub tos_set: u8,
+    /// Bits of flags and fragment offset that are copied.
+    pub flags_mask: u16,
+    /// Bits of them that are set.
+    pub flags_set: u16,
+}
+
+impl Marking {
+    fn of(patch: &HeaderPatch) -> Self {
+        let (tos_mask, tos_set) = match patch.tos {
+            TosPolicy::Copy => (u8::MAX, 0),
+            TosPolicy::Dscp(dscp) => (!DSCP_BITS, dscp << 2),
+        };
+        let (flags_mask, flags_set) = match patch.df {
+            DfPolicy::Copy => (DONT_FRAGMENT, 0),
+            DfPolicy::Clear => (0, 0),
+            DfPolicy::Set => (0, DONT_FRAGMENT),
+        };
+        Self { tos_mask, tos_set, flags_mask, flags_set }
+    }
+}
+
+/// The way into a tunnel: under ESP, with an SA, to a neighbour with a fixed slot, and with nothing in its GRE header
+/// that differs from packet to packet.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub struct ShortcutOut {
+    /// The headers, [`header_bytes`](Self::header_bytes) of them; open are the fields that a [`Template`] leaves open,
+    /// but for GRE's protocol type, which is IPv4.
+    pub headers: [u8; HEADERS_MAX],
+    /// Where payload packets are counted.
+    pub counts: TunnelCounts,
+    /// The outbound SA.
+    pub sa: SaIndex,
+    /// The neighbour that packets leave to.
+    pub neighbor: NeighborIndex,
+    /// The port that they leave by.
+    pub port: PortIndex,
+    /// The largest payload packet in bytes.
+    pub mtu: u16,
+    /// The outer header.
+    pub outer: Marking,
+    /// The delivery header behind ESP in tunnel mode.
+    pub inner: Marking,
+    /// Tunnel or transport mode.
+    pub mode: EspMode,
+    /// Length of all headers in bytes.
+    pub header_bytes: u8,
+    /// Next header of the ESP trailer.
+    pub esp_next_header: u8,
+    /// TCP segments that open a connection have to be looked at.
+    pub clamps_mss: bool,
+}
+
+const_assert_eq!(size_of::<ShortcutOut>(), 128);
+
+impl ShortcutOut {
+    /// The shortcut of a tunnel, if it can have one.
+    pub(crate) fn of(tunnel: &Tunnel) -> Option<Self> {
+        let Encapsulation { template, mtu, verdict, egress } = &tunnel.encapsulation;
+        let Verdict::Protect { sa: Some(sa), .. } = *verdict else { return None };
+        let Egress { port, neighbor: NextHop::Slot(neighbor), .. } = (*egress)? else { return None };
+        let has_open_gre = tunnel.gre.sequence || tunnel.gre.checksum;
+        let is_over_ipv6 = template.outer.family_v6 || template.inner.is_some_and(|inner| inner.family_v6);
+        (!has_open_gre && !is_over_ipv6).then_some(())?;
+        Some(Self {
+            headers: headers(template)?,
+            counts: tunnel.state.counts().clone(),
+            sa,
+            neighbor,
+            port,
+            mtu: *mtu,
+            outer: Marking::of(&template.outer),
+            inner: Marking::of(template.inner.as_ref().unwrap_or(&template.outer)),
+            mode: if template.inner.is_some() { EspMode::Tunnel } else { EspMode::Transport },
+            header_bytes: template.len,
+            esp_next_header: template.esp_next_header,
+            clamps_mss: tunnel.mss.is_some(),
+        })
+    }
+}
+
+fn headers(template: &Template) -> Option<[u8; HEADERS_MAX]> {
+    let mut headers = [0; HEADERS_MAX];
+    headers.get_mut(..template.bytes().len())?.copy_from_slice(template.bytes());
+    let protocol_type = usize::from(template.gre_offset?) + 2;
+    headers.get_mut(protocol_type..protocol_type + 2)?.copy_from_slice(&EtherType::IPV4.0.to_be_bytes());
+    Some(headers)
+}
+
+/// The way out of the tunnel that needs a protection, IPv4 inside and out.
+#[derive(Clone)]
+#[repr(C, align(64))]
+pub struct ShortcutIn {
+    /// Our ESP endpoint.
+    pub local: u32,
+    /// The peer's ESP endpoint.
+    pub remote: u32,
+    /// Our delivery address.
+    pub source: u32,
+    /// The peer's delivery address.
+    pub destination: u32,
+    /// The first word of its GRE header around IPv4 (RFC 2784 §2.1, RFC 2890 §2); a word that no header begins with where
+    /// GRE has to be looked at more closely.
+    pub gre_word: u32,
+    /// The second, if it has a key.
+    pub gre_key: Option<u32>,
+    /// Which tunnel.
+    pub tunnel: TunnelIndex,
+    /// Where payload packets are counted.
+    pub counts: TunnelCounts,
+    /// Tunnel or transport mode.
+    pub mode: EspMode,
+    /// Payload packets must come from a source that is routed to this tunnel.
+    pub strict_source: bool,
+    /// TCP segments that open a connection have to be looked at.
+    pub clamps_mss: bool,
+}
+
+const_assert_eq!(size_of::<ShortcutIn>(), 64);
+
+impl ShortcutIn {
+    /// The shortcut of a tunnel under a protection, if it can have one.
+    pub(crate) fn of(tunnel: &Tunnel, protection: &ProtectionEntry) -> Option<Self> {
+        let GreOptions { key, sequence, .. } = tunnel.gre;
+        let with_key = if key.is_some() { GRE_HAS_KEY } else { 0 };
+        Some(Self {
+            local: ipv4_bits(protection.local)?,
+            remote: ipv4_bits(protection.remote)?,
+            source: ipv4_bits(tunnel.source)?,
+            destination: ipv4_bits(tunnel.destination)?,
+            gre_word: if sequence { NO_GRE } else { with_key | u32::from(EtherType::IPV4.0) },
+            gre_key: key,
+            tunnel: tunnel.tunnel,
+            counts: tunnel.state.counts().clone(),
+            mode: protection.mode,
+            strict_source: tunnel.strict_source,
+            clamps_mss: tunnel.mss.is_some(),
+        })
+    }
+
+    /// The same for a protection that several tunnels need: only GRE says which one it is.
+    pub(crate) fn of_several(self) -> Self {
+        Self { gre_word: NO_GRE, ..self }
+    }
+}
+
+fn ipv4_bits(address: IpAddr) -> Option<u32> {
+    match address {
+        IpAddr::V4(address) => Some(address.to_bits()),
+        IpAddr::V6(_) => None,
+    }
+}

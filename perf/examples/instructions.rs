@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Packets through the path, for tools that count instructions instead of cycles:
+//!
+//! ```text
+//! cargo build --release -p greyhound-perf --example instructions
+//! valgrind --tool=callgrind --toggle-collect='*Pipeline::receive*' --toggle-collect='*Pipeline::transmit*' \
+//!     target/release/examples/instructions outbound
+//! ```
+#![forbid(unsafe_code)]
+
+use aead::Engine;
+use anyhow::bail;
+use greyhound_perf::bed::Setting;
+use greyhound_perf::path::{Course, Memory, Plan};
+use greyhound_perf::traffic::{Size, Way};
+use messages::EspMode;
+use wire::Family;
+
+fn main() -> anyhow::Result<()> {
+    let way = match std::env::args().nth(1).as_deref() {
+        Some("outbound") => Way::Outbound,
+        Some("inbound") => Way::Inbound,
+        _ => bail!("usage: instructions outbound|inbound"),
+    };
+    let setting = Setting {
+        tunnels: 1,
+        mode: EspMode::Transport,
+        key_bits: 128,
+        esn: false,
+        family: Family::Ipv4,
+        workers: 1,
+        engine: Engine::best(),
+    };
+    let plan = Plan { way, size: Size::Fixed(64), memory: Memory::Warm, runs: 1, quick: true };
+    Course::new(&setting)?.measure(&plan, 1_000_000_000)?;
+    Ok(())
+}
