@@ -57,7 +57,7 @@ impl Run {
     /// Lets A's SA skip numbers, as if it had used them.
     fn skip_to(&mut self, number: u64) {
         let state = self.net.headend(End::A).installer().state().clone();
-        let sa = state.sad.outbound.iter().flatten().next().expect("an outbound SA");
+        let (_, sa) = state.sad.all_outbound().next().expect("an outbound SA");
         sa.sequence().resume_at(SequenceNumber(number));
     }
 
