@@ -106,7 +106,7 @@ pub(super) fn state() -> (Arc<State>, Arc<Neighbors>) {
     let tables = WANTED.compile(1, &LIMITS, Some(&previous), &neighbors).expect("a valid state");
     tables.switch_neighbors(Some(&previous), &neighbors);
     let mut sad = Sad::default();
-    for (index, pair) in (0..).zip(&PAIRS) {
+    for (index, pair) in (0..).zip(PAIRS.iter()) {
         sad.set_inbound(SaIndex(index), Some(Arc::new(pair.inbound())));
         sad.set_outbound(SaIndex(PROTECTIONS as u32 + index), Some(Arc::new(pair.outbound())));
     }
