@@ -235,6 +235,30 @@ fn a_key_refused_for_want_of_a_store_begins_at_one_once_it_is_taken() {
 }
 
 #[test]
+fn an_inbound_key_is_refused_until_it_is_noted_that_it_opens() {
+    let mut run = Run::beginning_at(Shape::default(), 1);
+    let directory = run.net.directory(End::A).clone();
+    let away = directory.with_extension("away");
+    std::fs::rename(&directory, &away).expect("a rename");
+    let inbound = run.net.sa(End::A, Direction::Inbound, 1);
+    for _ in 0..3 {
+        let refused = run.change(End::A, &[], std::slice::from_ref(&inbound));
+        assert_eq!(refused, Err(Refusal::StoreWrite(inbound.id())));
+    }
+    std::fs::rename(&away, &directory).expect("a rename");
+    run.change(End::A, &[], std::slice::from_ref(&inbound)).expect("a valid change");
+    run.net.restart(End::A, Ending::Crash);
+    run.net.configure(0);
+    let Object::Sa(mut turned) = inbound else { unreachable!("an SA") };
+    turned.direction = Direction::Outbound;
+    turned.replay_window = 0;
+    let old = run.net.sa(End::A, Direction::Outbound, 0).id();
+    let refused = run.change(End::A, &[old], &[Object::Sa(turned.clone())]);
+    assert_eq!(refused, Err(Refusal::KeyTurned(Object::Sa(turned).id())));
+    run.assert_balanced();
+}
+
+#[test]
 fn an_sa_at_its_hard_lifetime_carries_nothing_more_in_either_direction() {
     for (at_sender, reached_by) in [(true, "packets"), (false, "packets"), (true, "time"), (false, "time")] {
         let net = Topology::new(Shape::default());
