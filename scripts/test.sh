@@ -137,6 +137,7 @@ if ! $quick; then
     fi
     stage release cargo build --locked --release -p greyhound-dataplane -p greyhound-control -p greyhound-pktgen \
         "${features[@]}"
+    # The other half of this question, the AEAD example `timing`, needs a quiet machine: it is run by hand.
     if [[ "$(uname -m)" == x86_64 ]] && have objdump; then
         stage branches scripts/check-branches
     else

@@ -7,19 +7,18 @@
 //! Not here: records and rings ([`control_link`](crate::control_link)), handing the state to the workers
 //! ([`housekeeping`](crate::housekeeping)).
 
+mod running;
+mod sa;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aead::{Engine, IcvLength, Key};
-use esp::{
-    Bounds, InboundParameters, InboundSa, IvPrefix, Lifetime, OutboundParameters, OutboundSa, Salt,
-    SequenceNumber, Spi,
-};
-use messages::{
-    Base, Direction, Field, Fingerprint, InboundState, Object, ObjectId, OutboundState, Refusal, Sa, SaIndex,
-    SaState, WorkerId,
-};
-use pipeline::{InboundEntry, Sad, State};
+use aead::Engine;
+use esp::{LifetimeState, OutboundSa, SequenceNumber};
+use messages::{Base, Direction, Fingerprint, Object, ObjectId, Refusal, SaIndex, SaState, WorkerId};
+use pipeline::State;
+use running::{Change, Leaving, Running};
+use sa::{Installed, Schedule, target};
 use tables::{Generation, Limits, Neighbors, SaConfig, Shadow};
 
 use crate::store::{SequenceStore, StoreError};
@@ -28,8 +27,6 @@ use crate::store::{SequenceStore, StoreError};
 /// crash skips at most this many of 2^32: far below what would mislead a peer that infers the high word of an ESN.
 pub const RESERVE: u64 = 1 << 22;
 
-const NS_PER_SECOND: u64 = 1_000_000_000;
-
 /// Builds states, and looks after the SAs that run.
 pub struct Installer {
     engine: Engine,
@@ -37,53 +34,8 @@ pub struct Installer {
     neighbors: Arc<Neighbors>,
     store: Option<SequenceStore>,
     running: Running,
-    leaving: Vec<Leaving>,
+    leaving: Leaving,
     staged: Option<Staged>,
-}
-
-/// An inbound SA that a commit took away. Workers open with it until they switch, so how far its window came is noted
-/// after that: the same key added again must not take a packet twice.
-struct Leaving {
-    key: Fingerprint,
-    entry: Arc<InboundEntry>,
-}
-
-impl Leaving {
-    fn edge(&self) -> u64 {
-        self.entry.sa.window().map_or(0, |window| window.right_edge().0)
-    }
-}
-
-/// The SAs that run, by index and by key, and the state made of them.
-struct Running {
-    state: Arc<State>,
-    sas: BTreeMap<SaIndex, Installed>,
-    by_key: BTreeMap<Fingerprint, SaIndex>,
-}
-
-impl Running {
-    fn new(state: Arc<State>, sas: BTreeMap<SaIndex, Installed>) -> Self {
-        let by_key = sas.iter().map(|(index, installed)| (installed.config.fingerprint, *index)).collect();
-        Self { state, sas, by_key }
-    }
-
-    fn with_key(&self, key: &Fingerprint) -> Option<&Installed> {
-        self.sas.get(self.by_key.get(key)?)
-    }
-}
-
-/// An SA and what it was made from.
-#[derive(Clone)]
-struct Installed {
-    config: SaConfig,
-    since_ns: u64,
-    sa: AnySa,
-}
-
-#[derive(Clone)]
-enum AnySa {
-    Inbound(Arc<InboundEntry>),
-    Outbound(Arc<OutboundSa>),
 }
 
 /// An open transaction.
@@ -92,12 +44,6 @@ struct Staged {
     shadow: Shadow,
     keys: BTreeMap<SaIndex, Schedule>,
     refusal: Option<Refusal>,
-}
-
-/// A key, expanded, before its SA is made.
-struct Schedule {
-    key: Key,
-    salt: Salt,
 }
 
 /// What an SA's use has come to.
@@ -118,14 +64,13 @@ impl Installer {
         neighbors: Arc<Neighbors>,
         store: Option<SequenceStore>,
     ) -> Self {
-        let state = State { tables: Arc::new(Generation::empty()), sad: Sad::default() };
         Self {
             engine,
             limits,
             neighbors,
             store,
-            running: Running::new(Arc::new(state), BTreeMap::new()),
-            leaving: Vec::new(),
+            running: Running::new(),
+            leaving: Leaving::default(),
             staged: None,
         }
     }
@@ -133,13 +78,13 @@ impl Installer {
     /// The state that runs.
     #[must_use]
     pub fn state(&self) -> &Arc<State> {
-        &self.running.state
+        self.running.state()
     }
 
     /// The tables that run.
     #[must_use]
     pub fn tables(&self) -> &Generation {
-        &self.running.state.tables
+        &self.state().tables
     }
 
     /// What this dataplane was sized for.
@@ -185,7 +130,7 @@ impl Installer {
     pub fn put(&mut self, object: &Object) {
         let Some(staged) = &mut self.staged else { return };
         let result = staged.shadow.put(object, &self.limits).and_then(|()| match object {
-            Object::Sa(sa) => expand(self.engine, sa).map(|schedule| {
+            Object::Sa(sa) => Schedule::of(self.engine, sa).map(|schedule| {
                 staged.keys.insert(sa.sa, schedule);
             }),
             _ => Ok(()),
@@ -212,9 +157,10 @@ impl Installer {
     /// Why not.
     pub fn check(&mut self, transaction: u32) -> Result<(), Refusal> {
         let staged = self.close(transaction)?;
-        let number = self.running.state.tables.number + 1;
-        staged.shadow.compile(number, &self.limits, Some(&self.running.state.tables), &self.neighbors)?;
-        staged.shadow.sas().try_for_each(|config| self.check_sa(config).map(drop))
+        self.compile(&staged.shadow)?;
+        let changed = staged.shadow.changed_sas(self.tables().wanted());
+        let mut wanted = changed.into_iter().filter_map(|sa| staged.shadow.sa(sa));
+        wanted.try_for_each(|config| self.check_sa(config).map(drop))
     }
 
     /// Commits the open transaction: the new state, durable sequence numbers included.
@@ -223,42 +169,38 @@ impl Installer {
     /// Why it is refused; nothing has changed then.
     pub fn commit(&mut self, transaction: u32, now_ns: u64) -> Result<Arc<State>, Refusal> {
         let mut staged = self.close(transaction)?;
-        let number = self.running.state.tables.number + 1;
-        let previous = Arc::clone(&self.running.state.tables);
-        let tables = staged.shadow.compile(number, &self.limits, Some(&previous), &self.neighbors)?;
-        let mut sas = BTreeMap::new();
-        for config in staged.shadow.sas() {
-            let installed = match self.check_sa(config)? {
-                Some(running) => Installed { config: *config, ..running },
-                None => self.install(config, staged.keys.remove(&config.sa), now_ns)?,
-            };
-            sas.insert(config.sa, installed);
+        let tables = self.compile(&staged.shadow)?;
+        let changes = self.changes(&mut staged, now_ns)?;
+        self.make_durable(&changes)?;
+        self.note_inbound_keys(&changes)?;
+        tables.switch_neighbors(Some(self.tables()), &self.neighbors);
+        for gone in self.running.switch(tables, changes) {
+            self.leaving.see_off(gone);
         }
-        self.make_durable(&sas)?;
-        self.note_inbound_keys(&sas)?;
-        tables.switch_neighbors(Some(&previous), &self.neighbors);
-        let state = Arc::new(State { tables: Arc::new(tables), sad: sad(&sas) });
-        let before = std::mem::replace(&mut self.running, Running::new(Arc::clone(&state), sas));
-        self.see_off(before);
-        Ok(state)
+        Ok(Arc::clone(self.state()))
     }
 
-    /// Keeps an eye on the inbound SAs that are no longer wanted.
-    fn see_off(&mut self, before: Running) {
-        for (key, sa) in before.by_key {
-            if self.running.by_key.contains_key(&key) {
-                continue;
-            }
-            if let Some(AnySa::Inbound(entry)) = before.sas.get(&sa).map(|installed| &installed.sa) {
-                self.leaving.push(Leaving { key, entry: Arc::clone(entry) });
-            }
-        }
+    fn compile(&self, wanted: &Shadow) -> Result<Generation, Refusal> {
+        let number = self.tables().number + 1;
+        wanted.compile(number, &self.limits, Some(self.tables()), &self.neighbors)
+    }
+
+    /// What becomes of the SAs that are not what they were. The others need no look: they run.
+    fn changes(&self, staged: &mut Staged, now_ns: u64) -> Result<Vec<Change>, Refusal> {
+        let change = |sa| {
+            let Some(config) = staged.shadow.sa(sa) else { return Ok(Change { sa, after: None }) };
+            let installed = match self.check_sa(config)? {
+                Some(running) => Installed { config: *config, ..running },
+                None => self.install(config, staged.keys.remove(&sa), now_ns)?,
+            };
+            Ok(Change { sa, after: Some(installed) })
+        };
+        staged.shadow.changed_sas(self.tables().wanted()).into_iter().map(change).collect()
     }
 
     /// How far the window of a key has come, at least.
     fn edge(&self, store: &SequenceStore, key: &Fingerprint) -> SequenceNumber {
-        let leaving = self.leaving.iter().filter(|leaving| leaving.key == *key).map(Leaving::edge);
-        SequenceNumber(leaving.fold(store.edge(key), u64::max))
+        SequenceNumber(store.edge(key).max(self.leaving.edge(key)))
     }
 
     fn close(&mut self, transaction: u32) -> Result<Staged, Refusal> {
@@ -282,7 +224,7 @@ impl Installer {
             Direction::Inbound => store.has_sealed(&config.fingerprint),
         };
         match self.running.with_key(&config.fingerprint) {
-            Some(installed) if goes_on(&installed.config, config) => Ok(Some(installed.clone())),
+            Some(installed) if installed.goes_on_as(config) => Ok(Some(installed.clone())),
             Some(installed) => {
                 Err(Refusal::KeyReused(ObjectId::Sa(config.sa), ObjectId::Sa(installed.config.sa)))
             }
@@ -300,41 +242,16 @@ impl Installer {
         let id = ObjectId::Sa(config.sa);
         let store = self.store.as_ref().ok_or(Refusal::NoSequenceStore(id))?;
         let schedule = schedule.ok_or(Refusal::Unknown(id))?;
-        let lifetime = lifetime(config, now_ns);
-        let sa = match config.direction {
+        match config.direction {
             Direction::Outbound => {
-                let prefix = IvPrefix::new(config.iv_prefix.bits, config.iv_prefix.value)
-                    .map_err(|_| Refusal::OutOfRange(id, Field::IvPrefix))?;
-                let sa = OutboundSa::new(OutboundParameters {
-                    spi: Spi(config.spi),
-                    key: schedule.key,
-                    salt: schedule.salt,
-                    esn: config.esn,
-                    iv_prefix: prefix,
-                    lifetime,
-                });
-                let sa = if self.limits.workers == 1 { sa.with_one_sender() } else { sa };
-                sa.sequence().resume_at(SequenceNumber(store.limit(&config.fingerprint)));
-                AnySa::Outbound(Arc::new(sa))
+                let first = SequenceNumber(store.limit(&config.fingerprint));
+                Installed::new_outbound(config, schedule, first, self.limits.workers, now_ns)
             }
             Direction::Inbound => {
-                let window = (config.replay_window > 0).then_some(u32::from(config.replay_window));
-                let sa = InboundSa::new(InboundParameters {
-                    spi: Spi(config.spi),
-                    key: schedule.key,
-                    salt: schedule.salt,
-                    esn: config.esn,
-                    window,
-                    lifetime,
-                })
-                .map_err(|_| Refusal::OutOfRange(id, Field::ReplayWindow))?;
-                if let Some(window) = sa.window() {
-                    window.resume(self.edge(store, &config.fingerprint));
-                }
-                AnySa::Inbound(Arc::new(InboundEntry { sa, owner: self.owner(config) }))
+                let edge = self.edge(store, &config.fingerprint);
+                Installed::new_inbound(config, schedule, edge, self.owner(config), now_ns)
             }
-        };
-        Ok(Installed { config: *config, since_ns: now_ns, sa })
+        }
     }
 
     /// The worker that owns an inbound SA's window: the one asked for, or spread by SPI.
@@ -344,33 +261,27 @@ impl Installer {
     }
 
     /// Reserves sequence numbers for outbound SAs that have none, on disk first.
-    fn make_durable(&mut self, sas: &BTreeMap<SaIndex, Installed>) -> Result<(), Refusal> {
-        let fresh = outbound(sas).filter(|(_, _, sa)| sa.sequence().limit().0 <= 1);
-        let fresh: Vec<_> = fresh.map(|(index, key, sa)| (index, key, sa, target(sa))).collect();
-        let Some(store) = &mut self.store else { return Ok(()) };
-        let before: Vec<_> = fresh.iter().map(|(_, key, ..)| (*key, store.limit(key))).collect();
-        for (_, key, _, limit) in &fresh {
-            store.set_limit(*key, limit.0);
-        }
-        if let (Err(error), Some((index, ..))) = (store.save_limits(), fresh.first()) {
+    fn make_durable(&mut self, changes: &[Change]) -> Result<(), Refusal> {
+        let outbound = changes.iter().filter_map(Change::installed).filter_map(Installed::outbound);
+        let fresh: Vec<_> = outbound.filter(|(_, sa)| sa.sequence().limit().0 <= 1).collect();
+        let (Some(store), Some((first, _))) = (&mut self.store, fresh.first()) else { return Ok(()) };
+        let limits = fresh.iter().map(|(config, sa)| (config.fingerprint, target(sa).0));
+        store.write_limits(limits).map_err(|error| {
             tracing::error!(%error, "sequence limits cannot be written");
-            // None of these numbers is given out. If they stayed noted, each attempt would skip a chunk.
-            before.into_iter().for_each(|(key, limit)| store.set_limit(key, limit));
-            return Err(Refusal::StoreWrite(ObjectId::Sa(*index)));
-        }
-        fresh.iter().for_each(|(_, _, sa, limit)| sa.sequence().raise_limit(*limit));
+            Refusal::StoreWrite(ObjectId::Sa(first.sa))
+        })?;
+        fresh.iter().for_each(|(_, sa)| sa.sequence().raise_limit(target(sa)));
         Ok(())
     }
 
     /// Notes keys that will open, on disk before they do, so that none of them ever seals.
-    fn note_inbound_keys(&mut self, sas: &BTreeMap<SaIndex, Installed>) -> Result<(), Refusal> {
+    fn note_inbound_keys(&mut self, changes: &[Change]) -> Result<(), Refusal> {
         let Some(store) = &mut self.store else { return Ok(()) };
-        let inbound = sas.values().map(|installed| installed.config);
-        let inbound = inbound.filter(|config| config.direction == Direction::Inbound);
+        let inbound = changes.iter().filter_map(Change::installed).filter_map(Installed::inbound);
+        let inbound = inbound.map(|(config, _)| config);
         let fresh: Vec<_> = inbound.filter(|config| !store.has_opened(&config.fingerprint)).collect();
         let Some(first) = fresh.first() else { return Ok(()) };
-        fresh.iter().for_each(|config| store.set_edge(config.fingerprint, 0));
-        store.save_edges().map_err(|error| {
+        store.write_edges(fresh.iter().map(|config| (config.fingerprint, 0))).map_err(|error| {
             tracing::error!(%error, "keys of inbound SAs cannot be noted");
             Refusal::StoreWrite(ObjectId::Sa(first.sa))
         })
@@ -382,21 +293,18 @@ impl Installer {
     /// The store cannot be written; SAs stop at the limits they have.
     pub fn extend_limits(&mut self) -> Result<(), StoreError> {
         let Some(store) = &mut self.store else { return Ok(()) };
-        let low: Vec<_> = outbound(&self.running.sas)
-            .filter(|(_, _, sa)| {
-                sa.sequence().limit().0 < sa.sequence().position().0.saturating_add(RESERVE / 2)
-            })
-            .filter(|(_, _, sa)| sa.sequence().limit() < target(sa))
-            .map(|(_, key, sa)| (key, sa, target(sa)))
-            .collect();
+        let is_low = |sa: &OutboundSa| {
+            let (limit, position) = (sa.sequence().limit(), sa.sequence().position());
+            limit.0 < position.0.saturating_add(RESERVE / 2) && limit < target(sa)
+        };
+        let low: Vec<_> = self.running.outbound().filter(|(_, sa)| is_low(sa)).collect();
         if low.is_empty() {
             return Ok(());
         }
-        for (key, _, limit) in &low {
-            store.set_limit(*key, limit.0);
-        }
-        store.save_limits()?;
-        low.iter().for_each(|(_, sa, limit)| sa.sequence().raise_limit(*limit));
+        let limits: Vec<_> = low.iter().map(|(_, sa)| target(sa)).collect();
+        let keys = low.iter().map(|(config, _)| config.fingerprint);
+        store.write_limits(keys.zip(limits.iter().map(|limit| limit.0)))?;
+        low.iter().zip(limits).for_each(|((_, sa), limit)| sa.sequence().raise_limit(limit));
         Ok(())
     }
 
@@ -406,19 +314,16 @@ impl Installer {
     /// The store cannot be written.
     pub fn save_edges(&mut self) -> Result<(), StoreError> {
         let Some(store) = &mut self.store else { return Ok(()) };
-        self.leaving.retain(|leaving| {
-            let in_use = Arc::strong_count(&leaving.entry) > 1;
-            store.set_edge(leaving.key, leaving.edge().max(store.edge(&leaving.key)));
-            in_use
-        });
-        for installed in self.running.sas.values() {
-            if let AnySa::Inbound(entry) = &installed.sa
-                && let Some(window) = entry.sa.window()
-            {
-                store.set_edge(installed.config.fingerprint, window.right_edge().0);
-            }
-        }
-        store.save_edges()
+        let gone = self.leaving.gone();
+        let left = self.leaving.edges().map(|(key, edge)| (key, edge.max(store.edge(&key))));
+        let running = self
+            .running
+            .inbound()
+            .filter_map(|(config, entry)| Some((config.fingerprint, entry.sa.window()?.right_edge().0)));
+        let edges: Vec<_> = left.chain(running).collect();
+        store.write_edges(edges)?;
+        self.leaving.forget(&gone);
+        Ok(())
     }
 
     /// After the workers have ended: takes back what was reserved and not used, so that a clean stop skips nothing.
@@ -428,118 +333,22 @@ impl Installer {
     pub fn close_cleanly(&mut self) -> Result<(), StoreError> {
         self.save_edges()?;
         let Some(store) = &mut self.store else { return Ok(()) };
-        for (_, key, sa) in outbound(&self.running.sas) {
-            store.set_limit(key, sa.sequence().position().0);
-        }
-        store.save_limits()
+        let position =
+            |(config, sa): (&SaConfig, &Arc<OutboundSa>)| (config.fingerprint, sa.sequence().position().0);
+        store.write_limits(self.running.outbound().map(position))
     }
 
     /// SAs that have reached a lifetime limit by `now_ns`.
     pub fn worn(&self, now_ns: u64) -> impl Iterator<Item = Worn> + '_ {
-        self.running.sas.iter().filter_map(move |(index, installed)| {
-            let state = match &installed.sa {
-                AnySa::Inbound(entry) => entry.sa.lifetime_state(now_ns),
-                AnySa::Outbound(sa) => sa.lifetime_state(now_ns),
-            };
-            match state {
-                esp::LifetimeState::Live => None,
-                esp::LifetimeState::SoftReached => Some(Worn::Soft(*index)),
-                esp::LifetimeState::HardReached => Some(Worn::Hard(*index)),
-            }
+        self.running.sas().filter_map(move |installed| match installed.lifetime_state(now_ns) {
+            LifetimeState::Live => None,
+            LifetimeState::SoftReached => Some(Worn::Soft(installed.config.sa)),
+            LifetimeState::HardReached => Some(Worn::Hard(installed.config.sa)),
         })
     }
 
     /// Every SA as it stands.
     pub fn sa_states(&self, now_ns: u64) -> impl Iterator<Item = SaState> + '_ {
-        self.running.sas.values().map(move |installed| state_of(installed, now_ns))
-    }
-}
-
-/// Whether `wanted` is the SA that runs, wherever it is put.
-fn goes_on(running: &SaConfig, wanted: &SaConfig) -> bool {
-    let placed_alike = SaConfig { sa: wanted.sa, protection: wanted.protection, ..*running };
-    placed_alike == *wanted
-}
-
-fn expand(engine: Engine, sa: &Sa) -> Result<Schedule, Refusal> {
-    let id = ObjectId::Sa(sa.sa);
-    let icv = IcvLength::try_from(usize::from(sa.key.icv_bytes))
-        .map_err(|_| Refusal::OutOfRange(id, Field::IcvBytes))?;
-    let key = engine.key(sa.key.secret.key(), icv).map_err(|_| Refusal::KeyRefused(id))?;
-    Ok(Schedule { key, salt: Salt::new(*sa.key.secret.salt()) })
-}
-
-fn lifetime(config: &SaConfig, now_ns: u64) -> Lifetime {
-    let limit = |value: u64| if value == 0 { u64::MAX } else { value };
-    let deadline = |seconds: u32| match seconds {
-        0 => u64::MAX,
-        _ => now_ns.saturating_add(u64::from(seconds) * NS_PER_SECOND),
-    };
-    let limits = &config.lifetime;
-    Lifetime {
-        soft: Bounds {
-            bytes: limit(limits.soft_bytes),
-            packets: limit(limits.soft_packets),
-            deadline_ns: deadline(limits.soft_seconds),
-        },
-        hard: Bounds {
-            bytes: limit(limits.hard_bytes),
-            packets: limit(limits.hard_packets),
-            deadline_ns: deadline(limits.hard_seconds),
-        },
-    }
-}
-
-fn outbound(
-    sas: &BTreeMap<SaIndex, Installed>,
-) -> impl Iterator<Item = (SaIndex, Fingerprint, &Arc<OutboundSa>)> {
-    sas.iter().filter_map(|(index, installed)| match &installed.sa {
-        AnySa::Outbound(sa) => Some((*index, installed.config.fingerprint, sa)),
-        AnySa::Inbound(_) => None,
-    })
-}
-
-/// The limit that gives an SA a chunk ahead of its position.
-fn target(sa: &OutboundSa) -> SequenceNumber {
-    let past_end = sa.sequence().last().0.saturating_add(1);
-    SequenceNumber(sa.sequence().position().0.saturating_add(RESERVE).min(past_end))
-}
-
-fn sad(sas: &BTreeMap<SaIndex, Installed>) -> Sad {
-    let length = sas.last_key_value().map_or(0, |(last, _)| last.index() + 1);
-    let mut sad = Sad { outbound: vec![None; length], inbound: vec![None; length] };
-    for (index, installed) in sas {
-        match &installed.sa {
-            AnySa::Inbound(entry) => sad.inbound[index.index()] = Some(Arc::clone(entry)),
-            AnySa::Outbound(sa) => sad.outbound[index.index()] = Some(Arc::clone(sa)),
-        }
-    }
-    sad
-}
-
-fn state_of(installed: &Installed, now_ns: u64) -> SaState {
-    let config = &installed.config;
-    let (usage, outbound, inbound) = match &installed.sa {
-        AnySa::Outbound(sa) => {
-            let sequence = sa.sequence();
-            let state = OutboundState { next_sequence: sequence.position().0, limit: sequence.limit().0 };
-            (sa.usage(), Some(state), None)
-        }
-        AnySa::Inbound(entry) => {
-            let right_edge = entry.sa.window().map_or(0, |window| window.right_edge().0);
-            (entry.sa.usage(), None, Some(InboundState { right_edge, owner: entry.owner }))
-        }
-    };
-    SaState {
-        sa: config.sa,
-        protection: config.protection,
-        direction: config.direction,
-        spi: config.spi,
-        fingerprint: config.fingerprint,
-        packets: usage.packets,
-        bytes: usage.bytes,
-        age_ns: now_ns.saturating_sub(installed.since_ns),
-        outbound,
-        inbound,
+        self.running.sas().map(move |installed| installed.state(now_ns))
     }
 }

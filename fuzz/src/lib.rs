@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aead;
 mod codec;
 mod config;
 mod esp_inbound;
@@ -19,6 +20,7 @@ mod sealing;
 mod transaction;
 mod wire;
 
+pub use aead::aead;
 pub use codec::codec;
 pub use config::config;
 pub use esp_inbound::esp_inbound;
@@ -31,12 +33,13 @@ pub use wire::wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 8] = [
     ("wire", wire),
     ("codec", codec),
     ("ring", ring),
     ("transaction", transaction),
     ("config", config),
+    ("aead", aead),
     ("esp_inbound", esp_inbound),
     ("pipeline_inbound", pipeline_inbound),
 ];

@@ -199,7 +199,7 @@ impl Headend {
             self.transmit(port, usize::MAX);
         }
         self.check();
-        for (index, entry) in self.state.sad.inbound.iter().flatten().enumerate() {
+        for (index, (_, entry)) in self.state.sad.all_inbound().enumerate() {
             let distinct = self.used.iter().filter(|(pair, _)| *pair == index).count();
             assert!(entry.sa.usage().packets <= distinct as u64, "a number was accepted twice");
         }

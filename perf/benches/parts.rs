@@ -17,7 +17,6 @@ use esp::{SequenceNumber, Window};
 use greyhound_perf::bed::{self, Headend, Role, Setting, WAN};
 use greyhound_perf::profile::{self, Flow, Random, Routes};
 use greyhound_perf::traffic::{Size, Traffic};
-use messages::EspMode;
 use pipeline::State;
 use pktbuf::BURST;
 use ring::{Consumer, Producer, RECORD_BYTES};
@@ -34,15 +33,7 @@ fn main() {
 }
 
 fn setting(tunnels: u32) -> Setting {
-    Setting {
-        tunnels,
-        mode: EspMode::Transport,
-        key_bits: 128,
-        esn: false,
-        family: Family::Ipv4,
-        workers: 1,
-        engine: Engine::best(),
-    }
+    Setting::usual(tunnels, 1, Engine::best())
 }
 
 /// Tables of the headend that seals, and flows into its tunnels.

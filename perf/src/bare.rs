@@ -57,21 +57,7 @@ pub fn seal(
     nonces: u64,
     packets: &mut [Packet],
 ) -> anyhow::Result<u64> {
-    let mut cycles = 0;
-    let mut number = first;
-    for burst in packets.chunks_mut(BURST) {
-        let mut jobs = ArrayVec::<SealJob<'_>, BURST>::new();
-        for packet in burst {
-            let nonce = nonces + (number - first) as u64;
-            let (key, nonce, aad) = keys.of(traffic.flow(number).tunnel, nonce);
-            jobs.push(SealJob::new(key, nonce, aad, text(packet))?);
-            number += 1;
-        }
-        let start = Cycles::tsc();
-        aead::seal(&mut jobs);
-        cycles += Cycles::tsc().since(start);
-    }
-    Ok(cycles)
+    run::<SealJob<'_>>(keys, traffic, first, nonces, packets)
 }
 
 /// Opens what [`seal`] sealed with the same numbers; returns the cycles.
@@ -85,20 +71,64 @@ pub fn open(
     nonces: u64,
     packets: &mut [Packet],
 ) -> anyhow::Result<u64> {
-    let mut cycles = 0;
-    let mut number = first;
+    run::<OpenJob<'_>>(keys, traffic, first, nonces, packets)
+}
+
+/// A job of either kind.
+trait Job<'a>: Sized {
+    fn stage(key: &'a Key, nonce: [u8; 12], aad: Aad, text: &'a mut [u8]) -> anyhow::Result<Self>;
+    fn run(burst: &mut [Self]);
+    fn check(&self) -> anyhow::Result<()>;
+}
+
+impl<'a> Job<'a> for SealJob<'a> {
+    fn stage(key: &'a Key, nonce: [u8; 12], aad: Aad, text: &'a mut [u8]) -> anyhow::Result<Self> {
+        Ok(Self::new(key, nonce, aad, text)?)
+    }
+
+    fn run(burst: &mut [Self]) {
+        aead::seal(burst);
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> Job<'a> for OpenJob<'a> {
+    fn stage(key: &'a Key, nonce: [u8; 12], aad: Aad, text: &'a mut [u8]) -> anyhow::Result<Self> {
+        Ok(Self::new(key, nonce, aad, text))
+    }
+
+    fn run(burst: &mut [Self]) {
+        aead::open(burst);
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        ensure!(self.verified, "the engine does not open what it sealed");
+        Ok(())
+    }
+}
+
+/// Cycles of bursts that are staged outside of the timed part.
+fn run<'a, J: Job<'a>>(
+    keys: &'a Keys,
+    traffic: &Traffic,
+    first: usize,
+    nonces: u64,
+    packets: &'a mut [Packet],
+) -> anyhow::Result<u64> {
+    let (mut cycles, mut numbers) = (0, (first..).zip(nonces..));
     for burst in packets.chunks_mut(BURST) {
-        let mut jobs = ArrayVec::<OpenJob<'_>, BURST>::new();
-        for packet in burst {
-            let nonce = nonces + (number - first) as u64;
+        let mut jobs = ArrayVec::<J, BURST>::new();
+        for (packet, (number, nonce)) in burst.iter_mut().zip(&mut numbers) {
             let (key, nonce, aad) = keys.of(traffic.flow(number).tunnel, nonce);
-            jobs.push(OpenJob::new(key, nonce, aad, text(packet)));
-            number += 1;
+            jobs.push(J::stage(key, nonce, aad, text(packet))?);
         }
         let start = Cycles::tsc();
-        aead::open(&mut jobs);
+        J::run(&mut jobs);
         cycles += Cycles::tsc().since(start);
-        ensure!(jobs.iter().all(|job| job.verified), "the engine does not open what it sealed");
+        jobs.iter().try_for_each(J::check)?;
     }
     Ok(cycles)
 }

@@ -57,6 +57,15 @@ pub struct Setting {
     pub engine: Engine,
 }
 
+impl Setting {
+    /// What is measured unless something else is asked for: AES-128 without ESN in transport mode, IPv4.
+    #[must_use]
+    pub const fn usual(tunnels: u32, workers: u16, engine: Engine) -> Self {
+        let (mode, family) = (EspMode::Transport, Family::Ipv4);
+        Self { tunnels, mode, key_bits: 128, esn: false, family, workers, engine }
+    }
+}
+
 /// Which of the two headends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -410,15 +410,7 @@ mod tests {
 
     use super::*;
 
-    const SETTING: fn() -> Setting = || Setting {
-        tunnels: 1,
-        mode: EspMode::Transport,
-        key_bits: 128,
-        esn: false,
-        family: Family::Ipv4,
-        workers: 1,
-        engine: Engine::best(),
-    };
+    const SETTING: fn() -> Setting = || Setting::usual(1, 1, Engine::best());
 
     /// `measure` fails on any packet that did not come out as it must.
     fn measured(setting: &Setting, sizes: &[Size]) -> Vec<Row> {

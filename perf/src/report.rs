@@ -133,6 +133,12 @@ pub fn table(heads: &[&str]) -> Table {
     table
 }
 
+/// The size of a row: a number of bytes, or `imix`.
+#[must_use]
+pub fn size_text(size: &serde_json::Value) -> String {
+    size.to_string().trim_matches('"').to_owned()
+}
+
 fn cells(row: &Row) -> Vec<String> {
     let Measured { median, min, max } = row.cycles;
     let engine = row.engine_cycles.median;
@@ -140,7 +146,7 @@ fn cells(row: &Row) -> Vec<String> {
     let whole_way = if row.whole_way { ", whole way" } else { "" };
     vec![
         row.direction.clone(),
-        row.size.to_string().trim_matches('"').to_owned(),
+        size_text(&row.size),
         row.tunnels.to_string(),
         row.memory.clone(),
         row.key_bits.to_string(),

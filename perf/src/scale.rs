@@ -440,21 +440,11 @@ pub fn cpus() -> anyhow::Result<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use aead::Engine;
-    use messages::EspMode;
-    use wire::Family;
 
     use super::*;
 
     fn plan(way: Way, arrival: Arrival, tunnels: u32) -> Plan {
-        let setting = Setting {
-            tunnels,
-            mode: EspMode::Transport,
-            key_bits: 128,
-            esn: false,
-            family: Family::Ipv4,
-            workers: 2,
-            engine: Engine::best(),
-        };
+        let setting = Setting::usual(tunnels, 2, Engine::best());
         Plan { setting, way, arrival, size: Size::Fixed(64), runs: 5, quick: true }
     }
 

@@ -345,22 +345,12 @@ fn row(plan: &Plan, clock: &Calibration, updated: &Updated, carried: &Carried) -
 #[cfg(test)]
 mod tests {
     use aead::Engine;
-    use messages::EspMode;
-    use wire::Family;
 
     use super::*;
 
     #[test]
     fn updates_reach_a_worker_under_load_and_lose_nothing() {
-        let setting = Setting {
-            tunnels: 64,
-            mode: EspMode::Transport,
-            key_bits: 128,
-            esn: false,
-            family: Family::Ipv4,
-            workers: 1,
-            engine: Engine::best(),
-        };
+        let setting = Setting::usual(64, 1, Engine::best());
         let cpu = crate::scale::cpus().unwrap()[0];
         let plan = Plan {
             setting,

@@ -4,8 +4,8 @@
 //!
 //! `cargo run --release -p greyhound-aead --example timing`. Above 4.5 something may leak, above 10 it does: then
 //! look at the code. Samples above a percentile are left out, for several percentiles, as interrupts make a long
-//! tail. The exit status is 1 when the native engine passes 10, or when the control, whose time must
-//! differ, does not.
+//! tail. The exit status is 1 when the native engine, in any form that this CPU runs, passes 10, or when the control,
+//! whose time must differ, does not. `scripts/test.sh` leaves it out: its verdict is right only on a quiet machine.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ impl Random {
 fn main() -> ExitCode {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut report, mut failed) = (String::new(), false);
-    for engine in Engine::available() {
+    for engine in Engine::in_every_form() {
         let _ = writeln!(report, "{}", engine.describe());
         for text_bytes in TEXT_BYTES {
             let experiments = [

@@ -99,10 +99,12 @@ impl Engine {
         Err("it is for x86-64 only")
     }
 
-    /// The native engine in every form that runs here, those included that [`Engine::named`] does not choose.
-    #[cfg(all(test, target_arch = "x86_64"))]
-    pub(crate) fn native_forms() -> impl Iterator<Item = Self> {
-        native::Form::all().map(|form| Self(Kind::Native(form)))
+    /// As [`Engine::available`], with the native engine in every form that runs here: for comparing them.
+    pub fn in_every_form() -> impl Iterator<Item = Self> {
+        let others = Self::available().filter(|engine| engine.name() != NATIVE);
+        #[cfg(target_arch = "x86_64")]
+        let others = native::Form::all().map(|form| Self(Kind::Native(form))).chain(others);
+        others
     }
 
     /// The engine's name, as the operator writes it.

@@ -38,7 +38,7 @@
 //!    `inline(always)`, so that it is compiled with these features on.
 //! 8. The native engine touches octets of the text, the ICV, the AAD and the nonce, and no others: full vectors
 //!    where the text has them, masked or partial ones at its ends. The block before the text is addressed, and
-//!    always masked out.
+//!    always masked out. `tests/guard_pages.rs` has inaccessible pages on both sides of each.
 //! 9. Branches and addresses of the native engine depend on lengths, the key's size, and the verdict on an ICV:
 //!    `scripts/check-branches` looks at the compiled code, `examples/timing.rs` at the clock.
 

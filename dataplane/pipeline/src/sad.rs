@@ -6,7 +6,7 @@ use std::sync::Arc;
 use esp::{InboundSa, OutboundSa};
 use messages::{SaIndex, WorkerId};
 use pktbuf::prefetch;
-use tables::Generation;
+use tables::{Chunked, Generation};
 
 /// An inbound SA and the worker that owns its anti-replay window.
 pub struct InboundEntry {
@@ -16,19 +16,38 @@ pub struct InboundEntry {
     pub owner: WorkerId,
 }
 
-/// SAs by index; outbound ones are shared by all workers, inbound ones belong to one.
+/// SAs by index; outbound ones are shared by all workers, inbound ones belong to one. A clone shares what does not
+/// change.
 #[derive(Clone, Default)]
 pub struct Sad {
-    /// Outbound SAs.
-    pub outbound: Vec<Option<Arc<OutboundSa>>>,
-    /// Inbound SAs.
-    pub inbound: Vec<Option<Arc<InboundEntry>>>,
+    outbound: Chunked<Arc<OutboundSa>>,
+    inbound: Chunked<Arc<InboundEntry>>,
 }
 
 impl Sad {
+    /// Puts an outbound SA at an index, or takes the one there away.
+    pub fn set_outbound(&mut self, index: SaIndex, sa: Option<Arc<OutboundSa>>) {
+        self.outbound.set(index.index(), sa);
+    }
+
+    /// Puts an inbound SA at an index, or takes the one there away.
+    pub fn set_inbound(&mut self, index: SaIndex, entry: Option<Arc<InboundEntry>>) {
+        self.inbound.set(index.index(), entry);
+    }
+
+    /// All outbound SAs by index.
+    pub fn all_outbound(&self) -> impl Iterator<Item = (usize, &Arc<OutboundSa>)> {
+        self.outbound.iter()
+    }
+
+    /// All inbound SAs by index.
+    pub fn all_inbound(&self) -> impl Iterator<Item = (usize, &Arc<InboundEntry>)> {
+        self.inbound.iter()
+    }
+
     #[inline]
     pub(crate) fn outbound(&self, sa: SaIndex) -> Option<&OutboundSa> {
-        self.outbound.get(sa.index())?.as_deref()
+        self.outbound.get(sa.index()).map(Arc::as_ref)
     }
 
     /// Asks the CPU for an inbound SA that will be needed soon.
@@ -42,7 +61,7 @@ impl Sad {
 
     #[inline]
     pub(crate) fn inbound(&self, sa: SaIndex) -> Option<&InboundEntry> {
-        self.inbound.get(sa.index())?.as_deref()
+        self.inbound.get(sa.index()).map(Arc::as_ref)
     }
 }
 

@@ -18,7 +18,7 @@ const CHUNK: usize = 128;
 type Chunk<T> = [Option<T>; CHUNK];
 
 /// See the module's head. Cloning is one reference count.
-pub(crate) struct Chunked<T> {
+pub struct Chunked<T> {
     directory: Arc<[Arc<Chunk<T>>]>,
     len: usize,
 }
@@ -43,20 +43,21 @@ impl<T> Chunked<T> {
 
     /// The item at `index`.
     #[inline]
-    pub(crate) fn get(&self, index: usize) -> Option<&T> {
+    #[must_use]
+    pub fn get(&self, index: usize) -> Option<&T> {
         self.directory.get(index / CHUNK)?.get(index % CHUNK)?.as_ref()
     }
 
     /// Asks the CPU for the cache lines of an item.
     #[inline]
-    pub(crate) fn prefetch(&self, index: usize) {
+    pub fn prefetch(&self, index: usize) {
         if let Some(place) = self.directory.get(index / CHUNK).and_then(|chunk| chunk.get(index % CHUNK)) {
             prefetch(place);
         }
     }
 
     /// All items in order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
+    pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
         self.directory.iter().enumerate().flat_map(|(place, chunk)| {
             let items = chunk.iter().enumerate();
             items.filter_map(move |(offset, item)| Some((place * CHUNK + offset, item.as_ref()?)))
@@ -85,7 +86,7 @@ impl<T> Chunked<T> {
 
 impl<T: Clone> Chunked<T> {
     /// Puts an item at `index`, or with `None` takes it away; returns what was there.
-    pub(crate) fn set(&mut self, index: usize, item: Option<T>) -> Option<T> {
+    pub fn set(&mut self, index: usize, item: Option<T>) -> Option<T> {
         if item.is_none() && self.get(index).is_none() {
             return None;
         }

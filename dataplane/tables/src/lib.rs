@@ -43,6 +43,7 @@ mod tunnels;
 mod testing;
 
 pub use addresses::{Addresses, LocalAddress};
+pub use chunked::Chunked;
 pub use encapsulation::{Egress, Encapsulation, Verdict};
 pub use generation::Generation;
 pub use limits::{Limits, PortLimits};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use messages::{
     Address, IpPrefix, Object, ObjectId, Policy, PolicyIndex, PortIndex, PortSettings, Protection, Refusal,
-    Route, StaticNeighbor, Tunnel,
+    Route, SaIndex, StaticNeighbor, Tunnel,
 };
 
 use crate::chunked::Chunked;
@@ -125,6 +125,19 @@ impl Shadow {
     /// SAs, without their keys.
     pub fn sas(&self) -> impl Iterator<Item = &SaConfig> {
         self.sas.iter().map(|(_, sa)| sa)
+    }
+
+    /// An SA, without its key.
+    #[must_use]
+    pub fn sa(&self, sa: SaIndex) -> Option<&SaConfig> {
+        self.sas.get(sa.index())
+    }
+
+    /// The SAs that are not what they are in `before`: new, changed or gone. What both share is not looked at.
+    #[must_use]
+    pub fn changed_sas(&self, before: &Shadow) -> Vec<SaIndex> {
+        let changed = self.sas.differences(&before.sas).into_iter();
+        changed.filter_map(|index| u32::try_from(index).ok().map(SaIndex)).collect()
     }
 }
 

@@ -5,6 +5,7 @@
 //! corpus does not cover yet.
 #![forbid(unsafe_code)]
 
+mod aead;
 mod esp;
 mod frames;
 mod messages;
@@ -28,6 +29,7 @@ fn main() -> io::Result<()> {
         ("ring", messages::ring()),
         ("transaction", messages::transactions()),
         ("config", texts::all()),
+        ("aead", aead::seeds()),
         ("esp_inbound", esp::seeds()),
         ("pipeline_inbound", frames::pipeline(&golden)),
     ];

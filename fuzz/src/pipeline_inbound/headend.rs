@@ -105,13 +105,11 @@ pub(super) fn state() -> (Arc<State>, Arc<Neighbors>) {
     let previous = Generation::empty();
     let tables = WANTED.compile(1, &LIMITS, Some(&previous), &neighbors).expect("a valid state");
     tables.switch_neighbors(Some(&previous), &neighbors);
-    let sad = Sad {
-        inbound: PAIRS.iter().map(|pair| Some(Arc::new(pair.inbound()))).collect(),
-        outbound: (0..PROTECTIONS)
-            .map(|_| None)
-            .chain(PAIRS.iter().map(|pair| Some(Arc::new(pair.outbound()))))
-            .collect(),
-    };
+    let mut sad = Sad::default();
+    for (index, pair) in (0..).zip(PAIRS.iter()) {
+        sad.set_inbound(SaIndex(index), Some(Arc::new(pair.inbound())));
+        sad.set_outbound(SaIndex(PROTECTIONS as u32 + index), Some(Arc::new(pair.outbound())));
+    }
     (Arc::new(State { tables: Arc::new(tables), sad }), neighbors)
 }
 

@@ -63,11 +63,7 @@ impl Arguments {
         }
         progress.done();
         let report = Report { machine, tables: Vec::new(), rows };
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            print!("{}", to_table(&report));
-        }
+        super::print(&report, self.json, to_table)?;
         Ok(ExitCode::SUCCESS)
     }
 }

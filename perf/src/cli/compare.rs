@@ -40,11 +40,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let comparison = Comparison::of(&read(&self.before)?, &read(&self.after)?, &self.ignore)?;
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&comparison)?);
-        } else {
-            print!("{}", comparison.to_table());
-        }
+        super::print(&comparison, self.json, Comparison::to_table)?;
         let worst = comparison.worst_percent();
         match self.fail_above {
             Some(limit) if worst > limit => {

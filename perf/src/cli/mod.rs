@@ -12,8 +12,9 @@ mod scale;
 use std::process::ExitCode;
 
 use aead::Engine;
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 
 /// Measures Greyhound on this machine, before you buy one or after you changed something.
 #[derive(Parser)]
@@ -72,6 +73,25 @@ struct Common {
 
 fn engine(name: &str) -> Result<Engine, aead::EngineError> {
     if name == "auto" { Ok(Engine::best()) } else { Engine::named(name) }
+}
+
+/// Prints a result: one JSON object, or what `to_table` makes of it.
+fn print<R: Serialize>(result: &R, json: bool, to_table: impl Fn(&R) -> String) -> anyhow::Result<()> {
+    if json {
+        println!("{}", serde_json::to_string_pretty(result)?);
+    } else {
+        print!("{}", to_table(result));
+    }
+    Ok(())
+}
+
+/// The CPU that is measured and the CPU of everything else: those given, or the last and the first.
+fn two_cpus(given: &[usize]) -> anyhow::Result<[usize; 2]> {
+    if let [measured, other] = given {
+        return Ok([*measured, *other]);
+    }
+    let all = greyhound_perf::scale::cpus()?;
+    Ok([*all.last().context("a CPU")?, *all.first().context("a CPU")?])
 }
 
 /// Pins this thread.

@@ -119,7 +119,6 @@ enum ModeChoice {
 impl Arguments {
     fn setting(&self, tunnels: u32) -> anyhow::Result<Setting> {
         Ok(Setting {
-            tunnels,
             mode: match self.mode {
                 ModeChoice::Transport => EspMode::Transport,
                 ModeChoice::Tunnel => EspMode::Tunnel,
@@ -127,8 +126,7 @@ impl Arguments {
             key_bits: self.key_bits.parse()?,
             esn: self.esn,
             family: if self.family == "6" { Family::Ipv6 } else { Family::Ipv4 },
-            workers: 1,
-            engine: self.common.engine,
+            ..Setting::usual(tunnels, 1, self.common.engine)
         })
     }
 
@@ -167,11 +165,7 @@ impl Arguments {
             let drawn = greyhound_perf::svg::draw(&serde_json::to_value(&report)?)?;
             std::fs::write(path, drawn).with_context(|| format!("{}", path.display()))?;
         }
-        if self.common.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            print!("{}", report.to_table());
-        }
+        super::print(&report, self.common.json, Report::to_table)?;
         Ok(ExitCode::SUCCESS)
     }
 

@@ -4,18 +4,14 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use greyhound_perf::bed::Setting;
 use greyhound_perf::machine::Machine;
 use greyhound_perf::path::{Course, Memory, Plan as PathPlan};
 use greyhound_perf::ports::{self, Dpdk, Plan, Row};
-use greyhound_perf::report::{Measured, Report, table};
-use greyhound_perf::scale;
+use greyhound_perf::report::{Measured, Report, size_text, table};
 use greyhound_perf::traffic::{Size, Way};
-use messages::EspMode;
 use sysmem::Calibration;
-use wire::Family;
 
 use super::Common;
 use super::progress::Progress;
@@ -51,13 +47,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let clock = Calibration::measure();
-        let cpus = match self.cpus.as_slice() {
-            [forwarding, console] => [*forwarding, *console],
-            _ => {
-                let all = scale::cpus()?;
-                [*all.last().context("a CPU")?, *all.first().context("a CPU")?]
-            }
-        };
+        let cpus = super::two_cpus(&self.cpus)?;
         super::pin(cpus[0])?;
         let testpmd = self.testpmd.clone().or_else(ports::find_testpmd);
         if testpmd.is_none() {
@@ -81,24 +71,12 @@ impl Arguments {
             report.rows.push(row);
         }
         progress.done();
-        if self.common.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            print!("{}", to_table(&report));
-        }
+        super::print(&report, self.common.json, to_table)?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn setting(&self) -> Setting {
-        Setting {
-            tunnels: 1,
-            mode: EspMode::Transport,
-            key_bits: 128,
-            esn: false,
-            family: Family::Ipv4,
-            workers: 1,
-            engine: self.common.engine,
-        }
+        Setting::usual(1, 1, self.common.engine)
     }
 
     fn path(&self, size: Size, clock: &Calibration) -> anyhow::Result<Measured> {
@@ -118,7 +96,7 @@ fn to_table(report: &Report<Row>) -> String {
     for row in &report.rows {
         table.add_row([
             row.what.clone(),
-            row.size.to_string().trim_matches('"').to_owned(),
+            size_text(&row.size),
             format!("{:.2}", row.mpps.median),
             format!("{:.2}-{:.2}", row.mpps.min, row.mpps.max),
             row.testpmd_mode.clone(),

@@ -3,17 +3,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::Args;
 use greyhound_perf::bed::Setting;
 use greyhound_perf::machine::Machine;
-use greyhound_perf::report::{Report, table};
-use greyhound_perf::scale;
+use greyhound_perf::report::{Report, size_text, table};
 use greyhound_perf::traffic::Size;
 use greyhound_perf::updates::{self, Plan, Row};
-use messages::EspMode;
 use sysmem::Calibration;
-use wire::Family;
 
 use super::Common;
 use super::progress::Progress;
@@ -50,13 +46,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let clock = Calibration::measure();
-        let cpus = match self.cpus.as_slice() {
-            [worker, other] => [*worker, *other],
-            _ => {
-                let all = scale::cpus()?;
-                [*all.last().context("a CPU")?, *all.first().context("a CPU")?]
-            }
-        };
+        let cpus = super::two_cpus(&self.cpus)?;
         let machine = Machine::here(&self.common.engine.describe(), "memory pool, 256", &clock);
         let mut report = Report { machine, tables: Vec::new(), rows: Vec::new() };
         let mut progress = Progress::new(self.sizes.len());
@@ -65,24 +55,12 @@ impl Arguments {
             report.rows.push(updates::measure(&self.plan(size, cpus), &clock)?);
         }
         progress.done();
-        if self.common.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            print!("{}", to_table(&report));
-        }
+        super::print(&report, self.common.json, to_table)?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn plan(&self, size: Size, cpus: [usize; 2]) -> Plan {
-        let setting = Setting {
-            tunnels: self.tunnels,
-            mode: EspMode::Transport,
-            key_bits: 128,
-            esn: false,
-            family: Family::Ipv4,
-            workers: 1,
-            engine: self.common.engine,
-        };
+        let setting = Setting::usual(self.tunnels, 1, self.common.engine);
         let (runs, quick) = (usize::from(self.common.runs), self.common.quick);
         Plan { setting, size, rate: self.rate, batch: self.batch, cpus, runs, quick }
     }
@@ -103,7 +81,7 @@ fn to_table(report: &Report<Row>) -> String {
     ]);
     for row in &report.rows {
         table.add_row([
-            row.size.to_string().trim_matches('"').to_owned(),
+            size_text(&row.size),
             row.tunnels.to_string(),
             row.rate.to_string(),
             format!("{:.0}", row.updates_per_second.median),

@@ -6,12 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 use greyhound_perf::bed::Setting;
 use greyhound_perf::machine::Machine;
-use greyhound_perf::report::{Report, table};
+use greyhound_perf::report::{Report, size_text, table};
 use greyhound_perf::scale::{self, Arrival, Plan, Row};
 use greyhound_perf::traffic::{Size, Way};
-use messages::EspMode;
 use sysmem::Calibration;
-use wire::Family;
 
 use super::Common;
 use super::progress::Progress;
@@ -73,24 +71,12 @@ impl Arguments {
             }
         }
         progress.done();
-        if self.common.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            print!("{}", to_table(&report));
-        }
+        super::print(&report, self.common.json, to_table)?;
         Ok(ExitCode::SUCCESS)
     }
 
     fn plan(&self, workers: u16, size: Size, way: Way, arrival: Arrival, tunnels: u32) -> Plan {
-        let setting = Setting {
-            tunnels,
-            mode: EspMode::Transport,
-            key_bits: 128,
-            esn: false,
-            family: Family::Ipv4,
-            workers,
-            engine: self.common.engine,
-        };
+        let setting = Setting::usual(tunnels, workers, self.common.engine);
         Plan { setting, way, arrival, size, runs: usize::from(self.common.runs), quick: self.common.quick }
     }
 }
@@ -113,7 +99,7 @@ fn to_table(report: &Report<Row>) -> String {
     for row in &report.rows {
         table.add_row([
             row.direction.clone(),
-            row.size.to_string().trim_matches('"').to_owned(),
+            size_text(&row.size),
             row.tunnels.to_string(),
             row.arrival.clone(),
             row.workers.to_string(),

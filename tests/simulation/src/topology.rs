@@ -381,11 +381,9 @@ impl Topology {
         for end in [from, from.other()] {
             let mut store = SequenceStore::open(self.directory(end)).expect("a store");
             if end == from {
-                store.set_limit(key, next);
-                store.save_limits().expect("a directory that can be written");
+                store.write_limits([(key, next)]).expect("a directory that can be written");
             } else {
-                store.set_edge(key, next - 1);
-                store.save_edges().expect("a directory that can be written");
+                store.write_edges([(key, next - 1)]).expect("a directory that can be written");
             }
             self.restart(end, Ending::Crash);
         }

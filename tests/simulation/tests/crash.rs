@@ -2,7 +2,9 @@
 //! The plug is pulled: processes end without a word, at moments that a seed chooses, and start again on what is on disk.
 //! No IV returns under its key, nothing leaves in clear, nothing received before is taken again, traffic is back.
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
 
 use dataplane::installer::RESERVE;
 use dataplane::store::SequenceStore;
@@ -147,6 +149,11 @@ fn flip_a_bit(path: &PathBuf) {
 fn cut_short(path: &PathBuf) {
     let bytes = std::fs::read(path).expect("a file");
     std::fs::write(path, &bytes[..bytes.len() - 1]).expect("a file that can be written");
+}
+
+fn append(path: &Path, bytes: &[u8]) {
+    let mut file = OpenOptions::new().append(true).open(path).expect("a file");
+    file.write_all(bytes).expect("a file that can be written");
 }
 
 fn take_away(path: &PathBuf) {
@@ -388,16 +395,21 @@ fn after_init_state_by_force_new_keys_are_taken() {
     assert_eq!((esp::repeated_ivs(&seen), run.net.frames_in_clear()), (vec![], 0));
 }
 
-/// A write that a crash cut off lies aside under another name.
+/// A write that a crash cut off lies aside under another name, or behind the last record.
 #[test]
 fn what_a_crash_left_of_an_unfinished_write_is_ignored() {
     let mut run = Run::new(Shape { seed: 9, ..Shape::default() });
-    run.load(10);
-    for end in ENDS {
-        std::fs::write(run.net.directory(end).join(".tmpA1b2C3"), b"GHSEQ").expect("a file");
-        run.restart(end, Ending::Crash);
+    for left in [&[0; 40][..], &[0xa5; 79], &[7; 200], &[1]] {
+        run.load(10);
+        for end in ENDS {
+            std::fs::write(run.net.directory(end).join(".tmpA1b2C3"), b"GHSEQ").expect("a file");
+            for file in FILES {
+                append(&run.net.directory(end).join(file), left);
+            }
+            run.restart(end, Ending::Crash);
+        }
+        run.carries_everything();
     }
-    run.carries_everything();
     run.assert_sound();
 }
 

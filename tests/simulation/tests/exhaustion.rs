@@ -57,7 +57,7 @@ impl Run {
     /// Lets A's SA skip numbers, as if it had used them.
     fn skip_to(&mut self, number: u64) {
         let state = self.net.headend(End::A).installer().state().clone();
-        let sa = state.sad.outbound.iter().flatten().next().expect("an outbound SA");
+        let (_, sa) = state.sad.all_outbound().next().expect("an outbound SA");
         sa.sequence().resume_at(SequenceNumber(number));
     }
 
@@ -231,6 +231,30 @@ fn a_key_refused_for_want_of_a_store_begins_at_one_once_it_is_taken() {
     run.rekey(1);
     assert_eq!(run.send(End::A, 10), 10);
     assert_eq!(run.numbers(1), (1..=10).collect::<Vec<_>>());
+    run.assert_balanced();
+}
+
+#[test]
+fn an_inbound_key_is_refused_until_it_is_noted_that_it_opens() {
+    let mut run = Run::beginning_at(Shape::default(), 1);
+    let directory = run.net.directory(End::A).clone();
+    let away = directory.with_extension("away");
+    std::fs::rename(&directory, &away).expect("a rename");
+    let inbound = run.net.sa(End::A, Direction::Inbound, 1);
+    for _ in 0..3 {
+        let refused = run.change(End::A, &[], std::slice::from_ref(&inbound));
+        assert_eq!(refused, Err(Refusal::StoreWrite(inbound.id())));
+    }
+    std::fs::rename(&away, &directory).expect("a rename");
+    run.change(End::A, &[], std::slice::from_ref(&inbound)).expect("a valid change");
+    run.net.restart(End::A, Ending::Crash);
+    run.net.configure(0);
+    let Object::Sa(mut turned) = inbound else { unreachable!("an SA") };
+    turned.direction = Direction::Outbound;
+    turned.replay_window = 0;
+    let old = run.net.sa(End::A, Direction::Outbound, 0).id();
+    let refused = run.change(End::A, &[old], &[Object::Sa(turned.clone())]);
+    assert_eq!(refused, Err(Refusal::KeyTurned(Object::Sa(turned).id())));
     run.assert_balanced();
 }
 

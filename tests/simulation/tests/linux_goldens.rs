@@ -168,8 +168,7 @@ fn remember_edge(golden: &Golden, direction: usize, state: &Path) {
         return;
     }
     let mut store = SequenceStore::init(state, false).unwrap();
-    store.set_edge(secret(esp).fingerprint(), esp.first_sequence_number - 1);
-    store.save_edges().unwrap();
+    store.write_edges([(secret(esp).fingerprint(), esp.first_sequence_number - 1)]).unwrap();
 }
 
 fn secret(esp: &Esp) -> Secret {

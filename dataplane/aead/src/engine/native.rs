@@ -40,16 +40,16 @@ pub(crate) enum Form {
     /// One block: AVX, AES-NI, PCLMULQDQ.
     Wide128,
     /// [`Form::Wide512`] with its vectors modelled on single blocks.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "models"))]
     Model512,
     /// [`Form::Wide256`] with its vectors modelled on single blocks.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "models"))]
     Model256,
     /// [`Form::Wide512`] without VAES and VPCLMULQDQ.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "models"))]
     Hybrid512,
     /// [`Form::Wide256`] without VAES and VPCLMULQDQ.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "models"))]
     Hybrid256,
 }
 
@@ -60,13 +60,13 @@ impl Form {
             Self::Wide512,
             Self::Wide256,
             Self::Wide128,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Model512,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Model256,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid512,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid256,
         ]
         .into_iter()
@@ -86,9 +86,9 @@ impl Form {
         match self {
             Self::Wide512 => vaes && avx512,
             Self::Wide256 => vaes,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid512 => avx512,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid256 => avx2,
             _ => single,
         }
@@ -100,13 +100,13 @@ impl Form {
             Self::Wide512 => wide512::ENTRIES,
             Self::Wide256 => wide256::ENTRIES,
             Self::Wide128 => wide128::ENTRIES,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Model512 => model512::ENTRIES,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Model256 => model256::ENTRIES,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid512 => hybrid512::ENTRIES,
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid256 => hybrid256::ENTRIES,
         }
     }
@@ -126,13 +126,13 @@ impl Form {
             Self::Wide512 => "AVX-512, VAES, VPCLMULQDQ: 4 blocks an instruction",
             Self::Wide256 => "AVX2, VAES, VPCLMULQDQ: 2 blocks an instruction",
             Self::Wide128 => "AES-NI, PCLMULQDQ: 1 block an instruction",
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Model512 => "model of 4 blocks an instruction",
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Model256 => "model of 2 blocks an instruction",
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid512 => "AVX-512, AES and products 1 block an instruction",
-            #[cfg(test)]
+            #[cfg(any(test, feature = "models"))]
             Self::Hybrid256 => "AVX2, AES and products 1 block an instruction",
         }
     }
@@ -243,15 +243,15 @@ macro_rules! entries {
 entries!(wide512, lanes::Wide512, "aes,avx,pclmulqdq,avx2,vaes,vpclmulqdq,avx512f,avx512bw,avx512vl,bmi2");
 entries!(wide256, lanes::Wide256, "aes,avx,pclmulqdq,avx2,vaes,vpclmulqdq");
 entries!(wide128, lanes::Wide128, "aes,avx,pclmulqdq");
-#[cfg(test)]
+#[cfg(any(test, feature = "models"))]
 entries!(model512, lanes::model::Model<4>, "aes,avx,pclmulqdq");
-#[cfg(test)]
+#[cfg(any(test, feature = "models"))]
 entries!(model256, lanes::model::Model<2>, "aes,avx,pclmulqdq");
-#[cfg(test)]
+#[cfg(any(test, feature = "models"))]
 entries!(
     hybrid512,
     lanes::hybrid::Hybrid<lanes::Wide512>,
     "aes,avx,pclmulqdq,avx2,avx512f,avx512bw,avx512vl,bmi2"
 );
-#[cfg(test)]
+#[cfg(any(test, feature = "models"))]
 entries!(hybrid256, lanes::hybrid::Hybrid<lanes::Wide256>, "aes,avx,pclmulqdq,avx2");

@@ -5,24 +5,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::{ICV_LENGTHS, KEY_SIZES, engines, open_one, seal_one};
+use super::{ICV_LENGTHS, KEY_SIZES, engines, open_one, reference, seal_one, text};
 use crate::{Aad, Engine, IcvLength, Key, KeySize};
-
-fn reference() -> Engine {
-    Engine::named("aes-gcm").unwrap()
-}
-
-/// Octets without a pattern that an engine could be blind to.
-fn text(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()[3]
-    };
-    (0..length).map(|_| next()).collect()
-}
 
 fn aad() -> impl Strategy<Value = Aad> {
     prop_oneof![

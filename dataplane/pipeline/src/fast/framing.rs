@@ -57,7 +57,7 @@ pub(super) struct LastHop(Option<(NeighborIndex, Framing)>);
 impl LastHop {
     /// Towards a neighbour.
     #[inline(always)]
-    pub(super) fn to_neighbor(
+    pub(super) fn towards_neighbor(
         &mut self,
         ctx: &Context<'_>,
         port: PortIndex,
@@ -75,7 +75,7 @@ impl LastHop {
 
     /// Towards a route's next hop.
     #[inline(always)]
-    pub(super) fn to_hop(
+    pub(super) fn towards(
         &mut self,
         ctx: &Context<'_>,
         port: PortIndex,
@@ -83,7 +83,7 @@ impl LastHop {
         destination: u32,
     ) -> Option<Framing> {
         match hop {
-            NextHop::Slot(neighbor) => self.to_neighbor(ctx, port, neighbor),
+            NextHop::Slot(neighbor) => self.towards_neighbor(ctx, port, neighbor),
             NextHop::Connected => {
                 let address = IpAddr::V4(Ipv4Addr::from_bits(destination));
                 Framing::to_neighbor(ctx, port, ctx.neighbors.find(port, &address)?)

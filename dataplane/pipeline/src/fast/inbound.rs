@@ -214,7 +214,7 @@ impl Inner {
                 let entry = ctx.tables.ports.get(port)?;
                 let pass = ClearancePass::for_side(entry.side)?;
                 (plain.total_bytes <= entry.mtu).then_some(())?;
-                let framing = sorter.last_hop.to_hop(ctx, port, neighbor, plain.destination)?;
+                let framing = sorter.last_hop.towards(ctx, port, neighbor, plain.destination)?;
                 Some(Onward::Port(framing, pass))
             }
             NextStep::Tunnel(tunnel) => {

@@ -79,7 +79,7 @@ impl<'a> Departure<'a> {
         let fits =
             plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
         fits.then_some(())?;
-        let framing = last_hop.to_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
+        let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
         sa.prefetch();
         shortcut.counts.prefetch(ctx.worker);

@@ -219,8 +219,8 @@ impl Rig {
         let home = tempfile::tempdir().expect("a directory");
         let mut store = SequenceStore::init(home.path(), false).expect("a store");
         let nearly = network.sa(NEARLY_EXHAUSTED, Direction::Outbound).expect("an SA");
-        store.set_limit(nearly.key.secret.fingerprint(), (1 << 32) - 200);
-        store.save_limits().expect("a store that can be written");
+        let limit = (nearly.key.secret.fingerprint(), (1 << 32) - 200);
+        store.write_limits([limit]).expect("a store that can be written");
         drop(store);
         let store = SequenceStore::open(home.path()).expect("a store");
         let neighbors = Arc::new(Neighbors::with_seed(256, 3));

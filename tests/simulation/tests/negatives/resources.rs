@@ -14,7 +14,9 @@ use crate::support::{Attack, frame_to, note, outbound};
 fn outbound_sa(attack: &mut Attack) -> std::sync::Arc<esp::OutboundSa> {
     let index = greyhound_simulation::wanted::sa(attack.bench.shape.sa(End::A, Direction::Outbound, 0)).sa;
     let state = attack.bench.headend.installer().state();
-    state.sad.outbound[index.index()].clone().expect("an outbound SA")
+    let mut sas = state.sad.all_outbound();
+    let (_, sa) = sas.find(|(place, _)| *place == index.index()).expect("an outbound SA");
+    std::sync::Arc::clone(sa)
 }
 
 #[test]

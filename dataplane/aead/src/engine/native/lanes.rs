@@ -9,9 +9,9 @@ mod wide128;
 mod wide256;
 mod wide512;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "models"))]
 pub(super) mod hybrid;
-#[cfg(test)]
+#[cfg(any(test, feature = "models"))]
 pub(super) mod model;
 
 use core::arch::x86_64::__m128i;
