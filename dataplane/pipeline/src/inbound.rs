@@ -54,10 +54,10 @@ pub(crate) fn run(ctx: &mut Context<'_>, lanes: &mut Lanes) {
         let outcomes = open(ctx, &mut ours, |packet, note| {
             Some((note.esp_offset()..packet.len(), &sad.inbound(note.sa)?.sa))
         });
-        for ((packet, note), outcome) in ours.drain().zip(outcomes) {
+        for ((packet, note), outcome) in ours.drain().zip(&outcomes) {
             match outcome {
                 Ok(opened) => take_out(ctx, packet, &note, opened, lanes),
-                Err(error) => ctx.drop(packet, drop_reason(error)),
+                Err(error) => ctx.drop(packet, drop_reason(*error)),
             }
         }
     }
@@ -123,14 +123,25 @@ pub(crate) fn open<'a, N>(
         staged.push(pushed);
     }
     ctx.stopwatch.lap(Stage::Check);
-    let mut opened = burst.open().into_iter();
-    let outcomes: ArrayVec<_, BURST> = staged
-        .into_iter()
-        .map(|pushed| pushed.and_then(|()| opened.next().unwrap_or(Err(OpenError::BurstFull))))
-        .collect();
+    let opened = burst.open();
+    let outcomes = if staged.iter().all(Result::is_ok) { opened } else { weave(&staged, &opened) };
     ctx.stopwatch.lap(Stage::Cipher);
     ctx.counters.add(WorkerCounter::Opened, outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
     outcomes
+}
+
+/// One outcome for each packet, of which some were not staged.
+#[cold]
+fn weave(
+    staged: &[Result<(), OpenError>],
+    opened: &[Result<Opened, OpenError>],
+) -> ArrayVec<Result<Opened, OpenError>, BURST> {
+    let mut opened = opened.iter().cloned();
+    let of = |pushed: &Result<(), OpenError>| match *pushed {
+        Ok(()) => opened.next().unwrap_or(Err(OpenError::BurstFull)),
+        Err(error) => Err(error),
+    };
+    staged.iter().map(of).collect()
 }
 
 pub(crate) fn drop_reason(error: OpenError) -> DropReason {
@@ -153,20 +164,20 @@ pub(crate) fn take_out(
     ctx: &mut Context<'_>,
     packet: Packet,
     note: &EspNote,
-    opened: Opened,
+    opened: &Opened,
     lanes: &mut Lanes,
 ) {
     let Some(protection) = ctx.tables.protections.get(note.protection) else {
         return ctx.drop(packet, DropReason::SpiUnknown);
     };
     match (protection.mode, opened.next_header) {
-        (EspMode::Transport, IpProtocol::GRE) => carried_gre(ctx, packet, note, &opened, lanes),
+        (EspMode::Transport, IpProtocol::GRE) => carried_gre(ctx, packet, note, opened, lanes),
         (EspMode::Transport, IpProtocol::IPV4 | IpProtocol::IPV6) | (EspMode::Tunnel, IpProtocol::GRE) => {
             ctx.drop(packet, DropReason::EspNextHeader);
         }
-        (EspMode::Transport, _) => carried_transport(ctx, packet, note, &opened, lanes),
+        (EspMode::Transport, _) => carried_transport(ctx, packet, note, opened, lanes),
         (EspMode::Tunnel, IpProtocol::IPV4 | IpProtocol::IPV6) => {
-            carried_packet(ctx, packet, note, &opened, lanes);
+            carried_packet(ctx, packet, note, opened, lanes);
         }
         (EspMode::Tunnel, _) => ctx.drop(packet, DropReason::EspNextHeader),
     }

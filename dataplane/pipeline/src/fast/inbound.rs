@@ -101,7 +101,8 @@ fn open<'a>(ctx: &mut Context<'a>, port: PortIndex, lane: &mut Lane<Arrival<'a>>
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
     sorter.exception();
-    for ((((packet, arrival), outcome), inner), leaf) in lane.drain().zip(outcomes).zip(&inners).zip(leaves) {
+    for ((((packet, arrival), outcome), inner), leaf) in lane.drain().zip(&outcomes).zip(&inners).zip(leaves)
+    {
         match (outcome, inner.onward(ctx, &mut sorter, &arrival, leaf)) {
             (Ok(_), Some(onward)) => {
                 sorter.common(ctx, lanes);
@@ -111,9 +112,9 @@ fn open<'a>(ctx: &mut Context<'a>, port: PortIndex, lane: &mut Lane<Arrival<'a>>
             }
             (Ok(opened), None) => {
                 sorter.exception();
-                the_whole_way(ctx, port, packet, (&arrival, opened), lanes);
+                the_whole_way(ctx, port, packet, (&arrival, opened.clone()), lanes);
             }
-            (Err(error), _) => ctx.drop(packet, inbound::drop_reason(error)),
+            (Err(error), _) => ctx.drop(packet, inbound::drop_reason(*error)),
         }
     }
     ctx.stopwatch.lap(Stage::Transmit);
@@ -154,7 +155,7 @@ fn the_whole_way(
     match ingress::parse(packet) {
         Ok((packet, outer)) => {
             let note = EspNote::known(outer, port, arrival.protection);
-            inbound::take_out(ctx, packet, &note, opened, lanes);
+            inbound::take_out(ctx, packet, &note, &opened, lanes);
         }
         Err((packet, reason)) => ctx.drop(packet, reason),
     }
