@@ -111,7 +111,7 @@ impl Job {
         let length = length.min(room);
         let given = if flags & 8 == 0 { &[][..] } else { input.bytes(length) };
         // What the input does not say is a run of octets without a pattern that an engine could be blind to.
-        let filled = (given.len()..length).map(|place| (place * place >> 3 ^ place * 37) as u8);
+        let filled = (given.len()..length).map(|place| (((place * place) >> 3) ^ (place * 37)) as u8);
         let text = given.iter().copied().chain(filled).collect();
         let alignment = usize::from(input.u8() % 64);
         let wrong = match input.u8() % 8 {

@@ -22,7 +22,7 @@ pub(super) fn seeds() -> Vec<Seed> {
             "late",
             format!("{plain} 12 0100 04 61626364 2f 00 14 00 3b 00 {}", "11 9c 04 61626364 2f 00".repeat(4)),
         ),
-        seed("too-old", format!("01 02 02 00 12 0100 00 2f 00 15 80 00 2f 00 11 80 00 2f 00")),
+        seed("too-old", "01 02 02 00 12 0100 00 2f 00 15 80 00 2f 00 11 80 00 2f 00".to_owned()),
         seed(
             "esn-wraps",
             format!("02 00 09 01 00000001 fffffff0 {} 12 0020 04 61626364 04 00", next.repeat(3)),

@@ -65,7 +65,7 @@ pub(super) fn check_udp(datagram: &[u8], parsed: &Parsed) {
 }
 
 /// The payload packet, if it is GRE.
-pub(super) fn check_gre<'a>(bytes: &'a [u8], parameters: Parameters) -> Option<&'a [u8]> {
+pub(super) fn check_gre(bytes: &[u8], parameters: Parameters) -> Option<&[u8]> {
     let packet = gre::Packet::parse(bytes).ok()?;
     let repr = gre::Repr::parse(&packet);
     assert_eq!(packet.header.header_bytes() + packet.payload.len(), bytes.len());
