@@ -319,7 +319,7 @@ impl Installer {
         let running = self
             .running
             .inbound()
-            .filter_map(|(config, entry)| Some((config.fingerprint, entry.sa.window()?.right_edge().0)));
+            .filter_map(|(config, sa)| Some((config.fingerprint, sa.window()?.right_edge().0)));
         let edges: Vec<_> = left.chain(running).collect();
         store.write_edges(edges)?;
         self.leaving.forget(&gone);

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use esp::{InboundSa, OutboundSa};
 use messages::{SaIndex, WorkerId};
-use pktbuf::prefetch;
 use tables::{Chunked, Generation};
 
-/// An inbound SA and the worker that owns its anti-replay window.
+/// An inbound SA and the worker that owns its anti-replay window: whose packet it is, is known before the SA is read.
+#[derive(Clone)]
 pub struct InboundEntry {
     /// The SA. Only its owner opens with it.
-    pub sa: InboundSa,
+    pub sa: Arc<InboundSa>,
     /// The owner.
     pub owner: WorkerId,
 }
@@ -21,7 +21,7 @@ pub struct InboundEntry {
 #[derive(Clone, Default)]
 pub struct Sad {
     outbound: Chunked<Arc<OutboundSa>>,
-    inbound: Chunked<Arc<InboundEntry>>,
+    inbound: Chunked<InboundEntry>,
 }
 
 impl Sad {
@@ -31,7 +31,7 @@ impl Sad {
     }
 
     /// Puts an inbound SA at an index, or takes the one there away.
-    pub fn set_inbound(&mut self, index: SaIndex, entry: Option<Arc<InboundEntry>>) {
+    pub fn set_inbound(&mut self, index: SaIndex, entry: Option<InboundEntry>) {
         self.inbound.set(index.index(), entry);
     }
 
@@ -41,7 +41,7 @@ impl Sad {
     }
 
     /// All inbound SAs by index.
-    pub fn all_inbound(&self) -> impl Iterator<Item = (usize, &Arc<InboundEntry>)> {
+    pub fn all_inbound(&self) -> impl Iterator<Item = (usize, &InboundEntry)> {
         self.inbound.iter()
     }
 
@@ -55,13 +55,12 @@ impl Sad {
     pub(crate) fn prefetch_inbound(&self, sa: SaIndex) {
         if let Some(entry) = self.inbound(sa) {
             entry.sa.prefetch();
-            prefetch(&entry.owner);
         }
     }
 
     #[inline]
     pub(crate) fn inbound(&self, sa: SaIndex) -> Option<&InboundEntry> {
-        self.inbound.get(sa.index()).map(Arc::as_ref)
+        self.inbound.get(sa.index())
     }
 }
 

@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use esp::OutboundSa;
+use esp::{InboundSa, OutboundSa};
 use messages::{Fingerprint, SaIndex};
-use pipeline::{InboundEntry, Sad, State};
+use pipeline::{Sad, State};
 use tables::{Generation, SaConfig};
 
 use super::sa::{AnySa, Installed};
@@ -53,7 +53,7 @@ impl Running {
         self.sas().filter_map(Installed::outbound)
     }
 
-    pub(super) fn inbound(&self) -> impl Iterator<Item = (&SaConfig, &Arc<InboundEntry>)> {
+    pub(super) fn inbound(&self) -> impl Iterator<Item = (&SaConfig, &Arc<InboundSa>)> {
         self.sas().filter_map(Installed::inbound)
     }
 
@@ -73,7 +73,7 @@ impl Running {
         for installed in changes.into_iter().filter_map(|change| change.after) {
             let config = installed.config;
             match &installed.sa {
-                AnySa::Inbound(entry) => sad.set_inbound(config.sa, Some(Arc::clone(entry))),
+                AnySa::Inbound(entry) => sad.set_inbound(config.sa, Some(entry.clone())),
                 AnySa::Outbound(sa) => sad.set_outbound(config.sa, Some(Arc::clone(sa))),
             }
             self.by_key.insert(config.fingerprint, config.sa);
@@ -88,29 +88,29 @@ impl Running {
 /// Inbound SAs that a commit took away. Workers open with them until they switch, so how far their windows came is
 /// noted after that: the same key added again must not take a packet twice.
 #[derive(Default)]
-pub(super) struct Leaving(BTreeMap<Fingerprint, Vec<Arc<InboundEntry>>>);
+pub(super) struct Leaving(BTreeMap<Fingerprint, Vec<Arc<InboundSa>>>);
 
 impl Leaving {
     /// Keeps an eye on an SA, if it is an inbound one.
     pub(super) fn see_off(&mut self, installed: Installed) {
         if let AnySa::Inbound(entry) = installed.sa {
-            self.0.entry(installed.config.fingerprint).or_default().push(entry);
+            self.0.entry(installed.config.fingerprint).or_default().push(entry.sa);
         }
     }
 
     /// How far windows of a key came; 0 if none leaves.
     pub(super) fn edge(&self, key: &Fingerprint) -> u64 {
-        self.0.get(key).map_or(0, |entries| edge(entries))
+        self.0.get(key).map_or(0, |sas| edge(sas))
     }
 
     pub(super) fn edges(&self) -> impl Iterator<Item = (Fingerprint, u64)> {
-        self.0.iter().map(|(key, entries)| (*key, edge(entries)))
+        self.0.iter().map(|(key, sas)| (*key, edge(sas)))
     }
 
     /// Keys that no worker opens with any more: the edges asked for after this are the last.
     pub(super) fn gone(&self) -> Vec<Fingerprint> {
-        let is_gone = |entries: &[Arc<InboundEntry>]| entries.iter().all(|e| Arc::strong_count(e) == 1);
-        self.0.iter().filter(|(_, entries)| is_gone(entries)).map(|(key, _)| *key).collect()
+        let is_gone = |sas: &[Arc<InboundSa>]| sas.iter().all(|sa| Arc::strong_count(sa) == 1);
+        self.0.iter().filter(|(_, sas)| is_gone(sas)).map(|(key, _)| *key).collect()
     }
 
     pub(super) fn forget(&mut self, gone: &[Fingerprint]) {
@@ -120,7 +120,7 @@ impl Leaving {
     }
 }
 
-fn edge(entries: &[Arc<InboundEntry>]) -> u64 {
-    let edges = entries.iter().filter_map(|entry| Some(entry.sa.window()?.right_edge().0));
+fn edge(sas: &[Arc<InboundSa>]) -> u64 {
+    let edges = sas.iter().filter_map(|sa| Some(sa.window()?.right_edge().0));
     edges.max().unwrap_or(0)
 }

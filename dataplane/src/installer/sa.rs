@@ -42,7 +42,7 @@ pub(super) struct Installed {
 
 #[derive(Clone)]
 pub(super) enum AnySa {
-    Inbound(Arc<InboundEntry>),
+    Inbound(InboundEntry),
     Outbound(Arc<OutboundSa>),
 }
 
@@ -91,7 +91,7 @@ impl Installed {
         if let Some(window) = sa.window() {
             window.resume(edge);
         }
-        let entry = Arc::new(InboundEntry { sa, owner });
+        let entry = InboundEntry { sa: Arc::new(sa), owner };
         Ok(Self { config: *config, since_ns: now_ns, sa: AnySa::Inbound(entry) })
     }
 
@@ -102,9 +102,9 @@ impl Installed {
         }
     }
 
-    pub(super) fn inbound(&self) -> Option<(&SaConfig, &Arc<InboundEntry>)> {
+    pub(super) fn inbound(&self) -> Option<(&SaConfig, &Arc<InboundSa>)> {
         match &self.sa {
-            AnySa::Inbound(entry) => Some((&self.config, entry)),
+            AnySa::Inbound(entry) => Some((&self.config, &entry.sa)),
             AnySa::Outbound(_) => None,
         }
     }

@@ -107,7 +107,7 @@ pub(super) fn state() -> (Arc<State>, Arc<Neighbors>) {
     tables.switch_neighbors(Some(&previous), &neighbors);
     let mut sad = Sad::default();
     for (index, pair) in (0..).zip(PAIRS.iter()) {
-        sad.set_inbound(SaIndex(index), Some(Arc::new(pair.inbound())));
+        sad.set_inbound(SaIndex(index), Some(pair.inbound()));
         sad.set_outbound(SaIndex(PROTECTIONS as u32 + index), Some(Arc::new(pair.outbound())));
     }
     (Arc::new(State { tables: Arc::new(tables), sad }), neighbors)
@@ -127,7 +127,7 @@ impl Pair {
             window: Some(64),
             lifetime: Lifetime::default(),
         });
-        InboundEntry { sa: sa.expect("a window that is allowed"), owner: self.owner }
+        InboundEntry { sa: Arc::new(sa.expect("a window that is allowed")), owner: self.owner }
     }
 
     fn outbound(&self) -> OutboundSa {
