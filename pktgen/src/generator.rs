@@ -67,6 +67,11 @@ impl Generator {
         self.streams.iter().map(Stream::buffer_bytes).max().context("a stream")
     }
 
+    /// Bytes on the wire, without FCS, of each stream's classes of sizes.
+    pub fn wire_bytes(&self) -> impl Iterator<Item = impl ExactSizeIterator<Item = usize>> {
+        self.streams.iter().map(Stream::wire_bytes)
+    }
+
     /// Longest frame on the wire, without FCS.
     #[must_use]
     pub fn longest_frame(&self) -> usize {

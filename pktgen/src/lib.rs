@@ -13,18 +13,26 @@
 //! Frame sizes are those of RFC 2544: the whole Ethernet frame, FCS included. Apart from all that is [`socket`].
 #![forbid(unsafe_code)]
 
+pub mod device;
 pub mod fields;
 pub mod generator;
 pub mod keys;
+pub mod locate;
+pub mod open;
+pub mod outcome;
 pub mod profile;
 pub mod random;
 pub mod rate;
+pub mod receive;
 pub mod render;
 pub mod schedule;
 pub mod seal;
+pub mod send;
 pub mod sizes;
 pub mod socket;
 pub mod stamp;
 pub mod stream;
 pub mod template;
+pub mod track;
+pub mod trial;
 pub mod values;

@@ -28,6 +28,9 @@ pub struct Profile {
     pub seed: u64,
     /// The line rate that percentages are of, in bits a second.
     pub line_bps: Option<u64>,
+    /// SAs of what comes back sealed.
+    #[serde(default)]
+    pub open: Vec<Open>,
     /// The streams.
     #[serde(rename = "stream")]
     streams: Vec<Spanned<Stream>>,
@@ -199,18 +202,72 @@ pub struct Esp {
     pub first_sequence: u64,
 }
 
+/// SAs that the receiver opens packets with: what a device under test seals with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    /// SPI of the first SA; the next one has the next SPI.
+    pub spi: u32,
+    /// SAs.
+    #[serde(default = "one_packet")]
+    pub sas: u32,
+    /// As in a stream's `esp`.
+    pub key_file: Option<PathBuf>,
+    /// As in a stream's `esp`.
+    pub lab_key: Option<LabKey>,
+    /// Bytes of the ICV.
+    #[serde(default = "sixteen")]
+    pub icv_bytes: u8,
+    /// Extended sequence numbers.
+    #[serde(default)]
+    pub esn: bool,
+}
+
 impl Esp {
     /// Where the keys come from.
     ///
     /// # Errors
     /// Neither or both places are named.
     pub fn keys(&self, folder: &Path) -> Result<KeySource<'_>, String> {
-        match (&self.key_file, &self.lab_key) {
-            (Some(file), None) => Ok(KeySource::File(folder.join(file))),
-            (None, Some(key)) => Ok(KeySource::Lab(key)),
-            _ => Err("esp: wants exactly one of key_file and lab_key".to_owned()),
-        }
+        key_source(self.key_file.as_deref(), self.lab_key.as_ref(), folder).ok_or_else(|| wants_key("esp"))
     }
+}
+
+impl Open {
+    /// Where the keys come from.
+    ///
+    /// # Errors
+    /// Neither or both places are named.
+    pub fn keys(&self, folder: &Path) -> Result<KeySource<'_>, String> {
+        key_source(self.key_file.as_deref(), self.lab_key.as_ref(), folder).ok_or_else(|| wants_key("open"))
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.sas == 0 {
+            return Err("open: 0 SAs; at least one".to_owned());
+        }
+        self.keys(Path::new("")).map(drop)?;
+        let icv = aead::IcvLength::try_from(usize::from(self.icv_bytes));
+        icv.map(drop).map_err(|error| format!("open.icv_bytes: {error}"))
+    }
+
+    /// The length of the ICV, which was checked when the profile was read.
+    #[must_use]
+    pub fn icv(&self) -> aead::IcvLength {
+        aead::IcvLength::try_from(usize::from(self.icv_bytes)).unwrap_or(aead::IcvLength::Sixteen)
+    }
+}
+
+fn key_source<'a>(file: Option<&Path>, lab: Option<&'a LabKey>, folder: &Path) -> Option<KeySource<'a>> {
+    match (file, lab) {
+        (Some(file), None) => Some(KeySource::File(folder.join(file))),
+        (None, Some(key)) => Some(KeySource::Lab(key)),
+        _ => None,
+    }
+}
+
+fn wants_key(section: &str) -> String {
+    format!("{section}: wants exactly one of key_file and lab_key")
 }
 
 impl Profile {
@@ -233,6 +290,7 @@ impl Profile {
         if profile.streams.is_empty() || profile.streams.len() > STREAMS_MAX {
             return Err(format!("{} streams: wants 1 to {STREAMS_MAX} [[stream]]", profile.streams.len()));
         }
+        profile.open.iter().try_for_each(Open::check)?;
         for (number, stream) in profile.streams.iter().enumerate() {
             let before = &profile.streams[..number];
             let name = &stream.get_ref().name;

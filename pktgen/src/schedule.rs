@@ -143,7 +143,7 @@ impl Schedule {
                     break;
                 }
                 picks.push(Pick { stream: place, class: course.take(now), due });
-                goes_on = course.left > 0;
+                goes_on = course.left > 0 && (!course.is_paced || course.due() < self.end);
                 if !course.is_paced && until < u64::MAX {
                     break;
                 }

@@ -43,9 +43,9 @@ pub enum StampError {
     /// Not one of our packets.
     #[error("no test packet")]
     Foreign,
-    /// One of ours, but not as it was sent.
-    #[error("damaged test packet")]
-    Corrupt,
+    /// One of ours, of the stream that it says, but not as it was sent.
+    #[error("damaged test packet of stream {0}")]
+    Corrupt(u16),
 }
 
 impl Stamp {
@@ -76,7 +76,7 @@ impl Stamp {
         let check = u16::from_be_bytes([head[16], head[17]]);
         let intact = check == !fold(first, sent_ns) && FILLER.get(..filler.len()) == Some(filler);
         let stamp = Self { stream: (first >> 32) as u16, sequence: first as u32, sent_ns };
-        if intact { Ok(stamp) } else { Err(StampError::Corrupt) }
+        if intact { Ok(stamp) } else { Err(StampError::Corrupt(stamp.stream)) }
     }
 
     #[inline]
@@ -128,8 +128,8 @@ mod tests {
             prop_assert_eq!(Stamp::parse(&payload), Ok(stamp));
             let at = at % length;
             payload[at] ^= flip;
-            let expected = if at < 2 { StampError::Foreign } else { StampError::Corrupt };
-            prop_assert_eq!(Stamp::parse(&payload), Err(expected));
+            let found = Stamp::parse(&payload).unwrap_err();
+            prop_assert_eq!(found == StampError::Foreign, at < 2);
         }
 
         #[test]
@@ -149,6 +149,6 @@ mod tests {
     fn filler_that_has_moved_shows() {
         let mut payload = payload(Stamp { stream: 1, sequence: 2, sent_ns: 3 }, 1_000);
         payload.copy_within(500.., 500 - 256);
-        assert_eq!(Stamp::parse(&payload), Err(StampError::Corrupt));
+        assert_eq!(Stamp::parse(&payload), Err(StampError::Corrupt(1)));
     }
 }

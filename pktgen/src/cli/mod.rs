@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Arguments and what each subcommand does with them.
 
+mod ports;
 mod render;
+mod run;
 mod socket;
+mod table;
 
 use std::process::ExitCode;
 
@@ -15,6 +18,7 @@ use clap::{Parser, Subcommand};
     version,
     after_help = "\
 Examples:
+  greyhound-pktgen run pktgen/profiles/imix.toml --port memory    send, receive, and tell what arrived
   greyhound-pktgen render pktgen/profiles/udp-64.toml out.pcap    what would be sent, as a capture
 Frame sizes are those of RFC 2544: the whole Ethernet frame, FCS included. Profiles: docs/pktgen.md."
 )]
@@ -28,6 +32,7 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Arguments),
     Render(render::Arguments),
     Stream(socket::StreamArguments),
     Sink(socket::SinkArguments),
@@ -36,6 +41,7 @@ enum Command {
 impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Run(arguments) => arguments.run(self.json),
             Command::Render(arguments) => arguments.run(self.json),
             Command::Stream(arguments) => arguments.run(self.json),
             Command::Sink(arguments) => arguments.run(self.json),

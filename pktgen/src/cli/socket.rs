@@ -101,15 +101,11 @@ impl SinkArguments {
     }
 }
 
-/// A flag that SIGTERM and SIGINT set.
+/// As for all commands, and a finer timer.
 fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
     // A millisecond of slack would make bursts of a stream. Should it be refused, the rate still holds on average.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-    Ok(stop)
+    super::ports::stop_on_signals()
 }
 
 fn print_arrived(arrived: &sink::Arrived) {
