@@ -251,9 +251,12 @@ impl DelayLine {
             self.faulty.pass(packet, |packet| held.push_back((release, packet)));
         }
         while self.held.front().is_some_and(|(release, _)| *release <= self.clock.now()) {
-            let Some((_, packet)) = self.held.pop_front() else { return };
-            // A receiver that does not keep up loses it, as on any wire.
-            let _ = self.to.inject(0, packet);
+            let Some((release, packet)) = self.held.pop_front() else { return };
+            if let Err(packet) = self.to.inject(0, packet) {
+                // The wire loses what it is told to lose and nothing else: the receiver's queue is full, so it waits.
+                self.held.push_front((release, packet));
+                return;
+            }
         }
     }
 }

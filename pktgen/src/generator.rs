@@ -91,12 +91,12 @@ impl Generator {
         sent_ns: impl Fn(u64) -> u64,
     ) -> Result<(), WriteError> {
         let mut turns = Turns::new();
-        for (pick, packet) in picks.iter().zip(batch.iter_mut()) {
-            let stream = self.streams.get_mut(usize::from(pick.stream)).ok_or(NoRoom)?;
-            let turn = stream.write(pick.class, sent_ns(pick.due), packet)?;
-            if self.any_sealed {
-                turns.try_push(turn).map_err(|_| NoRoom)?;
-            }
+        let mut packets = batch.as_mut_slice();
+        for run in picks.chunk_by(|a, b| a.stream == b.stream) {
+            let (these, others) = packets.split_at_mut_checked(run.len()).ok_or(NoRoom)?;
+            packets = others;
+            let stream = run.first().and_then(|pick| self.streams.get_mut(usize::from(pick.stream)));
+            stream.ok_or(NoRoom)?.write(run, these, &sent_ns, &mut turns)?;
         }
         if self.any_sealed {
             seal(&self.streams, picks, &turns, batch)?;

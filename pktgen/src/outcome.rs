@@ -100,6 +100,9 @@ pub struct SenderOutcome {
     pub refused: u64,
     /// Times that no packet buffer was free.
     pub starved: u64,
+    /// Seconds of a CPU that the sending thread had from its start to its end; on a machine that others use, fewer than
+    /// passed.
+    pub cpu_seconds: f64,
     /// Whether the port took all that was due, in time.
     pub kept_up: bool,
 }

@@ -8,21 +8,19 @@ use pktbuf::{BURST, Batch};
 use crate::schedule::Pick;
 use crate::stream::Stream;
 
-/// The place of each packet's SA in its stream.
+/// The place of the SA in its stream, for each packet that is to be sealed.
 pub type Turns = ArrayVec<usize, BURST>;
 
-/// Seals what is to be sealed of a burst just written: for each packet its pick, and the place of its SA in the stream.
+/// Seals what is to be sealed of a burst just written: a pick for each packet, a turn for each that is to be sealed.
 ///
 /// # Errors
 /// An SA has no more sequence numbers, or a packet no room: the first such error. Packets behind it are still in clear.
 pub fn seal(streams: &[Stream], picks: &[Pick], turns: &Turns, batch: &mut Batch) -> Result<(), SealError> {
     let sealing = |pick: &Pick| streams.get(usize::from(pick.stream)).and_then(Stream::sealing);
     let mut sas: ArrayVec<&OutboundSa, BURST> = ArrayVec::new();
-    for (pick, turn) in picks.iter().zip(turns) {
-        if let Some(sa) = sealing(pick).and_then(|sealing| sealing.sas.get(*turn)) {
-            sas.push(sa);
-        }
-    }
+    sas.extend(
+        picks.iter().filter_map(sealing).zip(turns).filter_map(|(sealing, turn)| sealing.sas.get(*turn)),
+    );
     let mut reservations = esp::reserve(&sas, 0).into_iter();
     let mut burst = SealBurst::new();
     for (pick, packet) in picks.iter().zip(batch) {

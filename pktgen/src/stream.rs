@@ -15,6 +15,8 @@ use wire::{IpProtocol, gre};
 
 use crate::fields::{Effect, Field, Place, SLOTS, Sums, Width, checksum};
 use crate::profile::{self, Ip};
+use crate::schedule::Pick;
+use crate::seal::Turns;
 use crate::sizes::Order;
 use crate::stamp::Stamp;
 use crate::template::{Layout, Template, icv, upper_protocol};
@@ -130,26 +132,38 @@ impl Stream {
         self.sealing.as_ref()
     }
 
-    /// Writes the next packet, of size class `class`, into an empty buffer; returns the place of the SA that seals it.
+    /// Writes the next packets, of the size classes picked, into empty buffers; `turns` gets the place of the SA that
+    /// seals each, if the stream is sealed.
     ///
     /// # Errors
-    /// The buffer is too short.
+    /// A buffer is too short.
     #[inline]
-    pub fn write(&mut self, class: u16, sent_ns: u64, packet: &mut Packet) -> Result<usize, NoRoom> {
-        let Prepared { template, sums } = self.templates.get(usize::from(class)).ok_or(NoRoom)?;
-        template.copy_into(packet)?;
-        let frame = packet.data_mut();
-        if !self.fields.is_empty() {
-            vary(&mut self.fields, &self.slots, *sums, frame).ok_or(NoRoom)?;
+    pub fn write(
+        &mut self,
+        picks: &[Pick],
+        packets: &mut [Packet],
+        sent_ns: impl Fn(u64) -> u64,
+        turns: &mut Turns,
+    ) -> Result<(), NoRoom> {
+        for (pick, packet) in picks.iter().zip(packets) {
+            let Prepared { template, sums } = self.templates.get(usize::from(pick.class)).ok_or(NoRoom)?;
+            template.copy_into(packet)?;
+            let frame = packet.data_mut();
+            if !self.fields.is_empty() {
+                vary(&mut self.fields, &self.slots, *sums, frame).ok_or(NoRoom)?;
+            }
+            if let Some(at) = self.stamp_at {
+                let stamp =
+                    Stamp { stream: self.number, sequence: self.sequence, sent_ns: sent_ns(pick.due) };
+                *frame.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(NoRoom)? = stamp.to_bytes();
+            }
+            self.sequence = self.sequence.wrapping_add(1);
+            if let Some(sealing) = &mut self.sealing {
+                turns.try_push(sealing.take_turn()).map_err(|_| NoRoom)?;
+            }
+            self.count_flow();
         }
-        if let Some(at) = self.stamp_at {
-            let stamp = Stamp { stream: self.number, sequence: self.sequence, sent_ns };
-            *frame.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(NoRoom)? = stamp.to_bytes();
-        }
-        self.sequence = self.sequence.wrapping_add(1);
-        let turn = self.sealing.as_mut().map_or(0, Sealing::take_turn);
-        self.count_flow();
-        Ok(turn)
+        Ok(())
     }
 
     #[inline]

@@ -171,6 +171,10 @@ impl Part<'_> {
         }
         let _registration = register_worker_thread()?;
         let (mut ended, mut last) = (Ended::default(), self.clock.now());
+        while sender.is_some() && self.clock.now() < self.start {
+            std::thread::yield_now();
+        }
+        let cpu_before = cpu_seconds();
         loop {
             if let Some(active) = &mut sender {
                 match self.send(active, &mut queue) {
@@ -179,6 +183,7 @@ impl Part<'_> {
                         // Before anything else, or a receiver in another thread would wait for good.
                         self.over.store(true, Ordering::Release);
                         ended = result?.unwrap_or_default();
+                        ended.sender.cpu_seconds -= cpu_before;
                         last = self.clock.now();
                         sender = None;
                     }
@@ -207,9 +212,6 @@ impl Part<'_> {
     #[inline]
     fn send(&self, sender: &mut Sender, queue: &mut Queue) -> anyhow::Result<Option<Ended>> {
         let now = self.clock.now();
-        if now < self.start {
-            return Ok(None);
-        }
         let turn = sender.turn(queue)?;
         let is_late = now > self.deadline;
         if turn != Turn::Over && !is_late && !self.trial.stop.load(Ordering::Relaxed) {
@@ -226,11 +228,18 @@ impl Part<'_> {
             late_us: Quantiles::of(sender.late_ns()),
             refused: sent.refused.read(),
             starved: sent.starved.read(),
+            cpu_seconds: cpu_seconds(),
             kept_up: turn == Turn::Over,
         };
         let seconds = self.clock.cycles_to_ns(until.since(self.start)) as f64 / 1e9;
         Ok(Some(Ended { seconds, sender }))
     }
+}
+
+/// Seconds that this thread has had a CPU.
+fn cpu_seconds() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 /// How the trial stands, from what the threads count.
