@@ -72,6 +72,16 @@ impl Generator {
         self.streams.iter().map(Stream::wire_bytes)
     }
 
+    /// For each sealed stream, the first ESP sequence number that none of its SAs has given out.
+    #[must_use]
+    pub fn next_sequences(&self) -> Vec<Option<u64>> {
+        let next = |stream: &Stream| {
+            let sealing = stream.sealing()?;
+            sealing.sas.iter().map(|sa| sa.sequence().position().0).max()
+        };
+        self.streams.iter().map(next).collect()
+    }
+
     /// Longest frame on the wire, without FCS.
     #[must_use]
     pub fn longest_frame(&self) -> usize {

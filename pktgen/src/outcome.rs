@@ -38,6 +38,9 @@ pub struct StreamOutcome {
     pub rate: String,
     /// What the port took.
     pub sent: Volume,
+    /// Of a sealed stream: the first ESP sequence number that none of its SAs has used. A run that goes on with the same
+    /// keys begins there.
+    pub next_sequence: Option<u64>,
     /// What arrived; none if nobody looked, or the stream has no stamps.
     pub arrived: Option<ArrivedOutcome>,
 }
@@ -87,8 +90,12 @@ pub struct ArrivedOutcome {
     pub too_late: u64,
     /// Damaged.
     pub corrupt: u64,
+    /// The longest time between one packet's arrival and the next one's, in seconds.
+    pub longest_pause: f64,
     /// From when packets were due until they were received, in microseconds.
     pub latency_us: Option<Quantiles>,
+    /// At the end of a trial: latencies in microseconds, and how many percent of the packets took no longer.
+    pub latency_cdf: Vec<[f64; 2]>,
 }
 
 /// How the sender did.
@@ -138,6 +145,17 @@ impl Quantiles {
             max: histogram.max() as f64 / 1e3,
         })
     }
+}
+
+/// Points of a histogram of nanoseconds: microseconds, and percent of its values up to there.
+#[must_use]
+pub fn cdf(histogram: &Histogram<u64>) -> Vec<[f64; 2]> {
+    if histogram.is_empty() {
+        return Vec::new();
+    }
+    const TAIL: [f64; 6] = [0.99, 0.995, 0.999, 0.9999, 0.99999, 1.0];
+    let quantiles = (0..=48).map(|step| f64::from(step) / 50.0).chain(TAIL);
+    quantiles.map(|quantile| [histogram.value_at_quantile(quantile) as f64 / 1e3, quantile * 100.0]).collect()
 }
 
 /// What the devices counted during a trial.

@@ -53,6 +53,8 @@ pub struct Arrived {
     pub first_ns: CounterWord,
     /// When the last arrived.
     pub last_ns: CounterWord,
+    /// The longest time between two.
+    pub pause_ns: CounterWord,
 }
 
 /// What a receiver shares with others.
@@ -206,8 +208,11 @@ impl Account<'_> {
         arrived.highest.set(counts.highest);
         if is_first_copy {
             latencies.saturating_record(self.now_ns.saturating_sub(stamp.sent_ns).max(1));
+            let pause_ns = self.now_ns.saturating_sub(arrived.last_ns.read());
             if arrived.first_ns.read() == 0 {
                 arrived.first_ns.set(self.now_ns);
+            } else if pause_ns > arrived.pause_ns.read() {
+                arrived.pause_ns.set(pause_ns);
             }
             arrived.last_ns.set(self.now_ns);
             arrived.reordered.set(counts.reordered);

@@ -119,6 +119,12 @@ impl Sender {
         &self.late_ns
     }
 
+    /// As [`Generator::next_sequences`].
+    #[must_use]
+    pub fn next_sequences(&self) -> Vec<Option<u64>> {
+        self.generator.next_sequences()
+    }
+
     /// What it has counted.
     #[must_use]
     pub fn sent(&self) -> &Sent {

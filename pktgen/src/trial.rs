@@ -21,7 +21,7 @@ use crate::device::Ports;
 use crate::generator::Generator;
 use crate::open::Opener;
 use crate::outcome::{
-    ArrivedOutcome, DeviceCounts, FRAME_SIZES, Outcome, Quantiles, SenderOutcome, StreamOutcome, Volume,
+    ArrivedOutcome, DeviceCounts, FRAME_SIZES, Outcome, Quantiles, SenderOutcome, StreamOutcome, Volume, cdf,
 };
 use crate::profile::{Profile, Stream};
 use crate::receive::{Latencies, Receiver, Shared, latencies};
@@ -84,7 +84,16 @@ impl Trial<'_> {
         let ended = part.work(ports, sender, receiver, |elapsed| {
             live(&view.outcome(elapsed, SenderOutcome::default()));
         })?;
-        Ok(view.outcome(ended.seconds, ended.sender))
+        let mut outcome = view.outcome(ended.seconds, ended.sender);
+        for (stream, next) in outcome.streams.iter_mut().zip(ended.next_sequences) {
+            stream.next_sequence = next;
+        }
+        for (stream, latencies) in outcome.streams.iter_mut().zip(&view.latencies) {
+            if let Some(arrived) = &mut stream.arrived {
+                arrived.latency_cdf = cdf(latencies);
+            }
+        }
+        Ok(outcome)
     }
 
     fn receiver(&self, clock: Calibration, shared: &Arc<Shared>) -> anyhow::Result<Option<Receiver>> {
@@ -101,6 +110,7 @@ impl Trial<'_> {
 struct Ended {
     seconds: f64,
     sender: SenderOutcome,
+    next_sequences: Vec<Option<u64>>,
 }
 
 /// What the threads know of the trial.
@@ -223,7 +233,7 @@ impl Part<'_> {
         } else {
             now
         };
-        let sent = sender.sent();
+        let (sent, next_sequences) = (sender.sent(), sender.next_sequences());
         let sender = SenderOutcome {
             late_us: Quantiles::of(sender.late_ns()),
             refused: sent.refused.read(),
@@ -232,7 +242,7 @@ impl Part<'_> {
             kept_up: turn == Turn::Over,
         };
         let seconds = self.clock.cycles_to_ns(until.since(self.start)) as f64 / 1e9;
-        Ok(Some(Ended { seconds, sender }))
+        Ok(Some(Ended { seconds, sender, next_sequences }))
     }
 }
 
@@ -280,6 +290,8 @@ impl View<'_> {
                 duplicated: counts.duplicated.read(),
                 too_late: counts.too_late.read(),
                 corrupt: counts.corrupt.read(),
+                longest_pause: counts.pause_ns.read() as f64 / 1e9,
+                latency_cdf: Vec::new(),
                 latency_us: self.latencies.get(number).and_then(Quantiles::of),
             }
         });
@@ -288,6 +300,7 @@ impl View<'_> {
             size: stream.size.to_string(),
             rate: stream.rate.to_string(),
             sent: Volume::new(packets, bytes, seconds),
+            next_sequence: None,
             arrived,
         })
     }

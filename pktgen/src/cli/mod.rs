@@ -3,6 +3,7 @@
 
 mod ports;
 mod render;
+mod rfc2544;
 mod run;
 mod socket;
 mod table;
@@ -33,6 +34,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Rfc2544(rfc2544::Arguments),
     Render(render::Arguments),
     Stream(socket::StreamArguments),
     Sink(socket::SinkArguments),
@@ -42,6 +44,7 @@ impl Cli {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(arguments) => arguments.run(self.json),
+            Command::Rfc2544(arguments) => arguments.run(self.json),
             Command::Render(arguments) => arguments.run(self.json),
             Command::Stream(arguments) => arguments.run(self.json),
             Command::Sink(arguments) => arguments.run(self.json),

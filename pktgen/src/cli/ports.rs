@@ -8,6 +8,8 @@ use aead::Engine;
 use anyhow::ensure;
 use clap::Args;
 use greyhound_pktgen::device::{Ports, Settings, wait_for_link};
+use machine::Machine;
+use sysmem::Calibration;
 
 /// Ports and threads.
 #[derive(Args)]
@@ -60,6 +62,11 @@ impl PortArguments {
         }
         Ok(ports)
     }
+}
+
+/// What it was measured on.
+pub(super) fn machine(engine: Engine) -> Machine {
+    Machine::here(&engine.describe(), "packet pool of the generator", &Calibration::measure())
 }
 
 /// A flag that SIGTERM and SIGINT set.

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use greyhound_pktgen::generator::Generator;
 use greyhound_pktgen::outcome::Outcome;
 use greyhound_pktgen::profile::Profile;
 use greyhound_pktgen::rate::Rate;
+use greyhound_pktgen::report;
 use greyhound_pktgen::trial::Trial;
 
-use super::ports::{PortArguments, stop_on_signals};
+use super::ports::{PortArguments, machine, stop_on_signals};
 use super::table;
 
 /// Send a profile through a port, and tell what arrived of it.
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// After the last packet is sent, wait until nothing has come for so many milliseconds.
     #[arg(long, default_value_t = 200)]
     settle_ms: u64,
+    /// Write a page with plots.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     #[command(flatten)]
     ports: PortArguments,
 }
@@ -67,8 +71,14 @@ impl Arguments {
         let mut live = Live::new();
         let outcome = trial.run(&ports, &mut |outcome| live.show(outcome))?;
         live.clear();
+        let machine = machine(self.ports.engine);
+        if let Some(path) = &self.html {
+            let title = format!("{}, {:.1} s", self.profile.display(), outcome.seconds);
+            let page = report::of_run(&title, &outcome, &machine);
+            std::fs::write(path, page).with_context(|| format!("{}", path.display()))?;
+        }
         if json {
-            println!("{}", serde_json::to_string(&outcome)?);
+            println!("{}", serde_json::json!({ "machine": machine, "outcome": outcome }));
         } else {
             print!("{}", table::of(&outcome));
         }
