@@ -245,9 +245,8 @@ struct DelayLine {
 
 impl DelayLine {
     fn carry(&mut self) {
-        let now = self.clock.now();
         if let Some(packet) = self.from.collect() {
-            let (held, release) = (&mut self.held, now.plus(self.delay));
+            let (held, release) = (&mut self.held, self.clock.now().plus(self.delay));
             self.faulty.pass(packet, |packet| held.push_back((release, packet)));
         }
         while self.held.front().is_some_and(|(release, _)| *release <= self.clock.now()) {

@@ -43,6 +43,12 @@ impl Keying {
         Ok((engine.key(key, icv)?, esp::Salt::new(*salt)))
     }
 
+    /// The salt alone.
+    #[must_use]
+    pub fn salt(&self) -> [u8; SALT_BYTES] {
+        self.bytes.last_chunk().copied().unwrap_or_default()
+    }
+
     /// The keying material of the `number`th SA after this one, for tests: the last four bytes of the key count.
     fn successor(&self, number: u32) -> Self {
         let mut bytes = self.bytes.clone();

@@ -16,6 +16,7 @@
 pub mod device;
 pub mod fields;
 pub mod generator;
+pub mod hostile;
 pub mod keys;
 pub mod locate;
 pub mod open;
