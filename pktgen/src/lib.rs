@@ -21,6 +21,7 @@ pub mod keys;
 pub mod locate;
 pub mod open;
 pub mod outcome;
+pub mod playback;
 pub mod plot;
 pub mod profile;
 pub mod random;

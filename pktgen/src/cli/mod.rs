@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Arguments and what each subcommand does with them.
 
+mod hostile;
+mod playback;
 mod ports;
 mod render;
 mod rfc2544;
@@ -35,6 +37,9 @@ pub(crate) struct Cli {
 enum Command {
     Run(run::Arguments),
     Rfc2544(rfc2544::Arguments),
+    Hostile(hostile::Arguments),
+    Replay(playback::ReplayArguments),
+    Capture(playback::CaptureArguments),
     Render(render::Arguments),
     Stream(socket::StreamArguments),
     Sink(socket::SinkArguments),
@@ -45,6 +50,9 @@ impl Cli {
         match self.command {
             Command::Run(arguments) => arguments.run(self.json),
             Command::Rfc2544(arguments) => arguments.run(self.json),
+            Command::Hostile(arguments) => arguments.run(self.json),
+            Command::Replay(arguments) => arguments.run(self.json),
+            Command::Capture(arguments) => arguments.run(self.json),
             Command::Render(arguments) => arguments.run(self.json),
             Command::Stream(arguments) => arguments.run(self.json),
             Command::Sink(arguments) => arguments.run(self.json),
