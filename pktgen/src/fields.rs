@@ -5,36 +5,36 @@
 //! (RFC 1624). Where one checksum covers another, the inner one undoes a change: what a field adds to the UDP
 //! pseudo-header it takes away from the UDP segment, and GRE's checksum sees the difference.
 
+use arrayvec::ArrayVec;
+
 use crate::random::Random;
 use crate::values::{Sequence, Value, Values};
 
 /// Most checksums of a packet that change.
-pub const SLOTS: usize = 8;
+pub const SLOTS: usize = 5;
 
 /// Sums of 16-bit words, one for each checksum.
 pub type Sums = [u32; SLOTS];
 
-/// How the field's words count in each checksum: all ones or 0, so that it is a mask.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How the field's words count in checksums.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
-    /// They are added.
-    pub adds: Sums,
-    /// They are subtracted.
-    pub subtracts: Sums,
+    /// The checksums, and whether the words are subtracted.
+    on: ArrayVec<(u8, bool), SLOTS>,
 }
 
 impl Effect {
     /// Adds to checksum `slot`.
     #[must_use]
-    pub fn adding_to(mut self, slot: usize) -> Self {
-        self.adds[slot] = u32::MAX;
+    pub fn adding_to(mut self, slot: u8) -> Self {
+        self.on.push((slot, false));
         self
     }
 
     /// Subtracts from checksum `slot`.
     #[must_use]
-    pub fn subtracting_from(mut self, slot: usize) -> Self {
-        self.subtracts[slot] = u32::MAX;
+    pub fn subtracting_from(mut self, slot: u8) -> Self {
+        self.on.push((slot, true));
         self
     }
 }
@@ -51,7 +51,7 @@ pub enum Width {
 }
 
 /// Where a field lies in a frame.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Place {
     /// Offset from the start of the frame, even.
     pub offset: usize,
@@ -111,23 +111,22 @@ impl Field {
 
     /// Whether checksum `slot` depends on it.
     #[must_use]
-    pub fn touches(&self, slot: usize) -> bool {
-        self.place.effect.adds[slot] != 0 || self.place.effect.subtracts[slot] != 0
+    pub fn touches(&self, slot: u8) -> bool {
+        self.place.effect.on.iter().any(|(on, _)| *on == slot)
     }
 
-    /// Renumbers the checksums: the first becomes what was `kept[0]`, and so on.
-    pub fn keep_slots(&mut self, kept: &[usize]) {
-        let Effect { adds, subtracts } = self.place.effect;
-        let renumbered = |masks: Sums| {
-            let mut now = [0; SLOTS];
-            now.iter_mut().zip(kept).for_each(|(mask, before)| *mask = masks[*before]);
-            now
-        };
-        self.place.effect = Effect { adds: renumbered(adds), subtracts: renumbered(subtracts) };
+    /// Renumbers the checksums: the first becomes what was `kept[0]`, and so on. Those that are not kept are no more.
+    pub fn keep_slots(&mut self, kept: &[u8]) {
+        let on = std::mem::take(&mut self.place.effect.on).into_iter();
+        let renumbered = on.filter_map(|(slot, subtracts)| {
+            let place = kept.iter().position(|before| *before == slot)?;
+            Some((u8::try_from(place).ok()?, subtracts))
+        });
+        self.place.effect.on = renumbered.collect();
     }
 
     /// Writes the next value into a frame and adds its words to the checksums' sums; none if the frame is too short.
-    #[inline]
+    #[inline(always)]
     pub fn write(&mut self, frame: &mut [u8], sums: &mut Sums) -> Option<()> {
         let value = self.next_value() << self.place.shift;
         let bits = value | self.place.around;
@@ -147,16 +146,17 @@ impl Field {
                 words((value >> 32) as u32) + words(value as u32)
             }
         };
-        // A multiple of 0xffff above any sum of four words, less this one.
-        let negative = 4 * 0xffff - sum;
-        let Effect { adds, subtracts } = &self.place.effect;
-        for ((total, adds), subtracts) in sums.iter_mut().zip(adds).zip(subtracts) {
-            *total += (sum & adds) + (negative & subtracts);
+        for (slot, subtracts) in &self.place.effect.on {
+            // A multiple of 0xffff above any sum of four words, less this one.
+            let change = if *subtracts { 4 * 0xffff - sum } else { sum };
+            if let Some(total) = sums.get_mut(usize::from(*slot)) {
+                *total += change;
+            }
         }
         Some(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn next_value(&mut self) -> u64 {
         let place = match &mut self.course {
             Course::Increment(next) => {
@@ -231,7 +231,7 @@ mod tests {
         let effect = Effect::default().adding_to(0).subtracting_from(1);
         for width in [Width::Two, Width::Four, Width::Eight] {
             let values = Values { first: 0xfff0_u32, count: 16, step: 1, order: Sequence::Increment };
-            let mut field = Field::new(place(width, effect), &values, 0);
+            let mut field = Field::new(place(width, effect.clone()), &values, 0);
             for _ in 0..16 {
                 let mut sums = [0; SLOTS];
                 field.write(&mut [0; 16], &mut sums).unwrap();

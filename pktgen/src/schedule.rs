@@ -79,6 +79,11 @@ impl Course {
     /// Takes the next packet, and says its class.
     #[inline]
     fn take(&mut self, now: u64) -> u16 {
+        if let ([step], 1, true) = (&*self.steps, self.burst, self.is_paced) {
+            self.due += step;
+            self.left -= 1;
+            return 0;
+        }
         let class = self.order.next_class();
         let step = self.steps.get(usize::from(class)).copied().unwrap_or(0);
         self.held_back += step;

@@ -183,7 +183,7 @@ impl Stream {
 }
 
 /// Writes all fields into a frame, then the checksums.
-#[inline]
+#[inline(always)]
 fn vary(fields: &mut [Field], slots: &[Slot], mut sums: Sums, frame: &mut [u8]) -> Option<()> {
     for field in fields {
         field.write(frame, &mut sums)?;
@@ -237,24 +237,23 @@ fn sealing(
 
 /// The checksums that a frame may have, by the place of their slot.
 mod slot {
-    pub(super) const OUTER: usize = 0;
-    pub(super) const DELIVERY: usize = 1;
-    pub(super) const INNER: usize = 2;
-    pub(super) const UPPER: usize = 3;
-    pub(super) const GRE: usize = 4;
-    pub(super) const COUNT: usize = 5;
+    pub(super) const OUTER: u8 = 0;
+    pub(super) const DELIVERY: u8 = 1;
+    pub(super) const INNER: u8 = 2;
+    pub(super) const UPPER: u8 = 3;
+    pub(super) const GRE: u8 = 4;
 }
 
 /// Collects the fields that change and the checksums that there are.
 struct Fields {
     fields: Vec<Field>,
-    slots: [Option<Slot>; slot::COUNT],
+    slots: [Option<Slot>; SLOTS],
     seed: u64,
 }
 
 impl Fields {
     fn new(stream: &profile::Stream, layout: &Layout, seed: u64) -> Self {
-        let mut fields = Self { fields: Vec::new(), slots: [None; slot::COUNT], seed };
+        let mut fields = Self { fields: Vec::new(), slots: [None; SLOTS], seed };
         fields.add_link(stream);
         fields.add_esp(stream, layout);
         fields.add_gre(stream, layout);
@@ -285,7 +284,7 @@ impl Fields {
     fn add_esp(&mut self, stream: &profile::Stream, layout: &Layout) {
         let Some(esp) = &stream.esp else { return };
         if let (Some(at), Some(source), Some(destination)) = (layout.outer, &esp.source, &esp.destination) {
-            self.add_addresses(at, source, destination, slot::OUTER, Effect::default());
+            self.add_addresses(at, source, destination, slot::OUTER, &Effect::default());
         }
     }
 
@@ -293,17 +292,17 @@ impl Fields {
         let (Some(settings), Some(at), Some(header)) = (&stream.gre, layout.delivery, layout.gre) else {
             return;
         };
-        self.add_addresses(at, &settings.source, &settings.destination, slot::DELIVERY, Effect::default());
+        self.add_addresses(at, &settings.source, &settings.destination, slot::DELIVERY, &Effect::default());
         self.add_dscp(at, &settings.dscp, &settings.source, slot::DELIVERY, Effect::default());
         let mut end = header + gre::HEADER_BYTES;
         let mut effect = Effect::default();
         if settings.checksum {
-            self.slots[slot::GRE] = Some(Slot { offset: end, never_zero: false });
+            self.slots[usize::from(slot::GRE)] = Some(Slot { offset: end, never_zero: false });
             effect = effect.adding_to(slot::GRE);
             end += 4;
         }
         if let Some(key) = &settings.key {
-            self.add(key, plain(end, Width::Four, effect));
+            self.add(key, plain(end, Width::Four, effect.clone()));
             end += 4;
         }
         if settings.sequence {
@@ -326,7 +325,7 @@ impl Fields {
             (false, false) => addresses = addresses.adding_to(slot::GRE),
             _ => {}
         }
-        self.add_addresses(layout.inner, source, destination, slot::INNER, addresses);
+        self.add_addresses(layout.inner, source, destination, slot::INNER, &addresses);
         let class = if is_v4 { Effect::default() } else { Effect::default().adding_to(slot::GRE) };
         self.add_dscp(layout.inner, dscp, source, slot::INNER, class);
     }
@@ -341,10 +340,10 @@ impl Fields {
         } else {
             (2, false)
         };
-        self.slots[slot::UPPER] = Some(Slot { offset: at + checksum, never_zero });
+        self.slots[usize::from(slot::UPPER)] = Some(Slot { offset: at + checksum, never_zero });
         if let Some(ports) = stream.udp.as_ref().or(stream.tcp.as_ref()) {
-            self.add(&ports.source_port, plain(at, Width::Two, effect));
-            self.add(&ports.destination_port, plain(at + 2, Width::Two, effect));
+            self.add(&ports.source_port, plain(at, Width::Two, effect.clone()));
+            self.add(&ports.destination_port, plain(at + 2, Width::Two, effect.clone()));
         }
         if let Some(icmp) = &stream.icmp {
             self.add(&icmp.identifier, plain(at + 4, Width::Two, effect));
@@ -356,18 +355,18 @@ impl Fields {
         at: usize,
         source: &Values<IpAddr>,
         destination: &Values<IpAddr>,
-        own: usize,
-        effect: Effect,
+        own: u8,
+        effect: &Effect,
     ) {
         if source.first.is_ipv4() {
-            self.slots[own] = Some(Slot { offset: at + 10, never_zero: false });
-            let effect = effect.adding_to(own);
-            self.add(source, plain(at + 12, Width::Four, effect));
+            self.slots[usize::from(own)] = Some(Slot { offset: at + 10, never_zero: false });
+            let effect = effect.clone().adding_to(own);
+            self.add(source, plain(at + 12, Width::Four, effect.clone()));
             self.add(destination, plain(at + 16, Width::Four, effect));
         } else {
             // A range stays within the last eight bytes.
-            self.add(source, plain(at + 16, Width::Eight, effect));
-            self.add(destination, plain(at + 32, Width::Eight, effect));
+            self.add(source, plain(at + 16, Width::Eight, effect.clone()));
+            self.add(destination, plain(at + 32, Width::Eight, effect.clone()));
         }
     }
 
@@ -376,7 +375,7 @@ impl Fields {
         at: usize,
         dscp: &Values<wire::dscp::Dscp>,
         source: &Values<IpAddr>,
-        own: usize,
+        own: u8,
         effect: Effect,
     ) {
         let place = if source.first.is_ipv4() {
@@ -391,7 +390,7 @@ impl Fields {
     fn finish(mut self) -> (Box<[Field]>, ArrayVec<Slot, SLOTS>) {
         let mut slots = ArrayVec::new();
         let mut kept = Vec::new();
-        for (place, slot) in self.slots.iter().enumerate() {
+        for (place, slot) in (0..).zip(&self.slots) {
             let is_touched = self.fields.iter().any(|field| field.touches(place));
             if let (Some(slot), true) = (slot, is_touched) {
                 slots.push(*slot);
