@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One trial: a profile sent for a while through open ports, and what arrived meanwhile.
+//! One trial: a profile sent for a while through open ports, and what arrived meanwhile. Without a port to send
+//! through, what somebody else sends of the same profile.
 //!
 //! ```text
 //!   one thread     send, receive, send, receive …       one CPU, or one port with one queue
@@ -69,7 +70,10 @@ impl Trial<'_> {
         let schedule = generator.schedule(self.profile, clock.hz() as f64, ticks as u64);
         let receiver = self.receiver(clock, &shared)?;
         let start = clock.now().plus(clock.ns_to_cycles(LEAD.as_nanos() as u64));
-        let sender = Sender::new(generator, schedule, &ports.pool, clock, start, Arc::clone(&sent))?;
+        let sender = match ports.transmit {
+            Some(_) => Some(Sender::new(generator, schedule, &ports.pool, clock, start, Arc::clone(&sent))?),
+            None => None,
+        };
         let end = start.plus(ticks as u64);
         let deadline = end.plus((ticks * OVERTIME) as u64 + clock.hz() / 10);
         let mut view = View {
@@ -130,29 +134,33 @@ impl Part<'_> {
     fn work(
         self,
         ports: &Ports,
-        sender: Sender,
+        sender: Option<Sender>,
         receiver: Option<Receiver>,
         mut look: impl FnMut(f64),
     ) -> anyhow::Result<Ended> {
-        let transmit = ports.transmit.as_ref().context("a port to send through")?;
-        let queue = transmit.queue(0).context("queue 0 of the sending port")?;
-        let receive = ports.receive.as_ref().filter(|_| receiver.is_some());
+        let first = ports.transmit.as_ref().or(ports.receive.as_ref()).context("a port")?;
+        let queue = first.queue(0).context("queue 0 of the port")?;
+        let is_sending = sender.is_some();
+        let receive = ports.receive.as_ref().filter(|_| receiver.is_some() && is_sending);
         let other = receive.map(|port| port.queue(0).context("queue 0 of the receiving port")).transpose()?;
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
             let cpu = |place: usize| self.trial.cpus.get(place).copied();
             match (receiver, other) {
                 (Some(receiver), Some(other)) if self.trial.cpus.len() > 1 => {
-                    threads.push(scope.spawn(move || self.turn(cpu(0), Some(sender), None, queue, None)));
+                    threads.push(scope.spawn(move || self.turn(cpu(0), sender, None, queue, None)));
                     threads.push(scope.spawn(move || self.turn(cpu(1), None, Some(receiver), other, None)));
                 }
                 (receiver, other) => {
-                    threads
-                        .push(scope.spawn(move || self.turn(cpu(0), Some(sender), receiver, queue, other)));
+                    threads.push(scope.spawn(move || self.turn(cpu(0), sender, receiver, queue, other)));
                 }
             }
             while !threads.iter().all(std::thread::ScopedJoinHandle::is_finished) {
                 std::thread::sleep(LOOK);
+                let is_late = self.clock.now() >= self.end || self.trial.stop.load(Ordering::Relaxed);
+                if !is_sending && is_late {
+                    self.over.store(true, Ordering::Release);
+                }
                 look(self.clock.cycles_to_ns(self.clock.now().since(self.start)) as f64 / 1e9);
             }
             let mut ended = Ended::default();
@@ -285,7 +293,9 @@ impl View<'_> {
             ArrivedOutcome {
                 received,
                 pps: if ns == 0 { 0.0 } else { received.saturating_sub(1) as f64 * 1e9 / ns as f64 },
-                lost: packets.saturating_sub(received),
+                // Of another sender only what came after a loss tells of it.
+                lost: if self.ports.transmit.is_some() { packets } else { counts.highest.read() }
+                    .saturating_sub(received),
                 reordered: counts.reordered.read(),
                 duplicated: counts.duplicated.read(),
                 too_late: counts.too_late.read(),

@@ -20,7 +20,7 @@ pub(super) struct PortArguments {
     /// Device that is sent through; without --receive, nothing is received.
     #[arg(long, value_name = "DEVICE")]
     transmit: Option<String>,
-    /// Device that is received from.
+    /// Device that is received from; without --transmit, nothing is sent.
     #[arg(long, value_name = "DEVICE")]
     receive: Option<String>,
     /// CPUs to pin to: one for sending and receiving, or one for each (with two devices).
