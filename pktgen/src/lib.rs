@@ -2,12 +2,16 @@
 //! The packet generator: sends what a profile says, at the rate it says, and tells what arrived.
 //!
 //! ```text
-//!   profile ─ values, sizes, rate, keys        what the file says, checked
+//!   profile ─ values, sizes, rate, keys     what the file says, checked
 //!      │
-//!   stream  ─ template, fields, stamp          packets, prepared as far as can be
-//!   schedule                                   when which is due
-//!      └────► generator ─ seal                 bursts of packets
-//!                └──────► render               a capture file
+//!   stream ─ template, fields, stamp        packets, prepared as far as can be
+//!   schedule                                when which is due
+//!      └─► generator ─ seal                 bursts of packets
+//!             ├─► render                    a capture file
+//!             └─► send ─► device ─► receive ─ open, locate, track
+//!                   └────── trial ──────┘   a profile for a while: an outcome
+//!                             └─► rfc2544, report ─ plot
+//!   hostile, playback                       frames one by one
 //! ```
 //!
 //! Frame sizes are those of RFC 2544: the whole Ethernet frame, FCS included. Apart from all that is [`socket`].
