@@ -34,6 +34,7 @@ optional|procps|sysctl, for scenarios and demo
 optional|tcpdump|captures, for scenarios and demo
 optional|tshark|decryption of captures, for scenarios and demo
 optional|iperf3|TCP transfers, for scenarios and demo
+optional|chromium|the packet generator's report, opened in a test
 optional|curl|trying the API by hand
 optional|python3-pytest|the scenarios' runner
 optional|python3-scapy|the scenarios' packets

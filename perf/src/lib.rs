@@ -12,7 +12,6 @@ pub mod bare;
 pub mod bed;
 pub mod compare;
 pub mod control;
-pub mod machine;
 pub mod path;
 pub mod ports;
 pub mod profile;
@@ -23,3 +22,5 @@ pub mod scale;
 pub mod svg;
 pub mod traffic;
 pub mod updates;
+
+pub use machine;

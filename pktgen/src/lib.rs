@@ -1,13 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The packet generator, in its first form: a stamped stream between two UDP sockets.
+//! The packet generator: sends what a profile says, at the rate it says, and tells what arrived.
 //!
-//! The [`stamp`] inside each packet says which stream it belongs to, its place in it and when it was sent; the
-//! [`sink`] tells from the stamps alone what was lost, duplicated, reordered or damaged, and how long it took.
+//! ```text
+//!   profile ─ values, sizes, rate, keys     what the file says, checked
+//!      │
+//!   stream ─ template, fields, stamp        packets, prepared as far as can be
+//!   schedule                                when which is due
+//!      └─► generator ─ seal                 bursts of packets
+//!             ├─► render                    a capture file
+//!             └─► send ─► device ─► receive ─ open, locate, track
+//!                   └────── trial ──────┘   a profile for a while: an outcome
+//!                             └─► rfc2544, report ─ plot
+//!   hostile, playback                       frames one by one
+//! ```
 //!
-//! Not here yet: ports (DPDK, memory), profiles, sealed streams, RFC 2544.
+//! Frame sizes are those of RFC 2544: the whole Ethernet frame, FCS included. Apart from all that is [`socket`].
 #![forbid(unsafe_code)]
 
-pub mod ledger;
-pub mod sink;
+pub mod device;
+pub mod fields;
+pub mod generator;
+pub mod hostile;
+pub mod keys;
+pub mod locate;
+pub mod open;
+pub mod outcome;
+pub mod playback;
+pub mod plot;
+pub mod profile;
+pub mod random;
+pub mod rate;
+pub mod receive;
+pub mod render;
+pub mod report;
+pub mod rfc2544;
+pub mod schedule;
+pub mod seal;
+pub mod send;
+pub mod sizes;
+pub mod socket;
 pub mod stamp;
 pub mod stream;
+pub mod template;
+pub mod track;
+pub mod trial;
+pub mod values;

@@ -1,78 +1,410 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The sending end: stamped datagrams at a steady rate.
+//! A stream ready to be sent: templates, the fields that change, the checksums that follow, the stamp.
+//!
+//! Everything that can be is done once; a packet costs a copy, its fields, one fold for each checksum that they
+//! touch, and the stamp.
 
-use std::io;
-use std::net::UdpSocket;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use aead::Engine;
+use anyhow::Context as _;
+use arrayvec::ArrayVec;
+use esp::{OutboundParameters, OutboundSa, SequenceNumber, Spi};
+use pktbuf::{NoRoom, Packet};
+use std::net::IpAddr;
+use std::path::Path;
+use wire::{IpProtocol, gre};
 
-use serde::Serialize;
-
+use crate::fields::{Effect, Field, Place, SLOTS, Sums, Width, checksum};
+use crate::profile::{self, Ip};
+use crate::schedule::Pick;
+use crate::seal::Turns;
+use crate::sizes::Order;
 use crate::stamp::Stamp;
+use crate::template::{Layout, Template, icv, upper_protocol};
+use crate::values::{Value, Values};
 
-/// What to send.
+/// A stream.
+pub struct Stream {
+    /// Which one, as its stamps say.
+    pub number: u16,
+    templates: Box<[Prepared]>,
+    order: Order,
+    fields: Box<[Field]>,
+    slots: ArrayVec<Slot, SLOTS>,
+    stamp_at: Option<usize>,
+    sequence: u32,
+    flows: u64,
+    flow: u64,
+    sealing: Option<Sealing>,
+}
+
+/// The template of one size, and what each changing checksum sums up to without the fields.
+struct Prepared {
+    template: Template,
+    sums: Sums,
+}
+
+/// A checksum that changes from packet to packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// The stream's number.
-    pub stream: u32,
-    /// Packets a second.
-    pub rate_pps: u32,
-    /// UDP payload in bytes.
-    pub payload_bytes: usize,
-    /// How many packets; `None` until told to stop.
-    pub packets: Option<u64>,
+struct Slot {
+    offset: usize,
+    /// UDP says 0xffff where the sum is 0: 0 means that there is none (RFC 768).
+    never_zero: bool,
 }
 
-/// What was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Sent {
-    /// Datagrams that the kernel took.
-    pub sent: u64,
-    /// Datagrams that it refused; their sequence numbers were not used.
-    pub refused: u64,
-    /// CLOCK_MONOTONIC in nanoseconds when the first was due; without refusals, number n was due n ÷ rate later.
-    pub started_ns: u64,
-    /// Seconds from the first to the last.
-    pub seconds: f64,
+/// The SAs of a sealed stream.
+pub struct Sealing {
+    /// One for each flow in turn.
+    pub sas: Box<[OutboundSa]>,
+    /// Where ESP begins in a frame.
+    pub esp_offset: usize,
+    /// What it carries.
+    pub next_header: IpProtocol,
+    next: usize,
 }
 
-/// Sends by the plan until it is done or `stop` is set. Packets are due at fixed times from the start: after a delay
-/// the stream catches up, so the rate asked for is the rate sent.
-///
-/// # Errors
-/// What the socket says, other than that a datagram was refused for the moment.
-pub fn send(socket: &UdpSocket, plan: &Plan, stop: &AtomicBool) -> io::Result<Sent> {
-    let mut payload = vec![0; plan.payload_bytes];
-    let start = Instant::now();
-    let mut sent = Sent { sent: 0, refused: 0, started_ns: now_ns(), seconds: 0.0 };
-    while plan.packets.is_none_or(|packets| sent.sent < packets) && !stop.load(Ordering::Relaxed) {
-        let due = Duration::from_nanos((sent.sent + sent.refused) * 1_000_000_000 / u64::from(plan.rate_pps));
-        if let Some(early) = due.checked_sub(start.elapsed()) {
-            std::thread::sleep(early);
+impl Sealing {
+    /// The place of the next packet's SA.
+    #[inline]
+    fn take_turn(&mut self) -> usize {
+        let place = self.next;
+        self.next = if place + 1 < self.sas.len() { place + 1 } else { 0 };
+        place
+    }
+}
+
+impl Stream {
+    /// Prepares stream `number` of a profile; key files are looked for in `folder`.
+    ///
+    /// # Errors
+    /// A size that does not hold its headers, or keys that cannot be had.
+    pub fn new(
+        number: u16,
+        stream: &profile::Stream,
+        seed: u64,
+        engine: Engine,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
+        let layout = Layout::of(stream);
+        let seed = seed.wrapping_add(u64::from(number) << 32);
+        let (fields, slots) = Fields::new(stream, &layout, seed).finish();
+        let prepare = |size: &u16| {
+            let template = Template::new(stream, &layout, *size)?;
+            let sums = sums(template.frame(), &slots);
+            Ok(Prepared { template, sums })
+        };
+        let templates: anyhow::Result<Box<[Prepared]>> = stream.size.classes().iter().map(prepare).collect();
+        let templates = templates.with_context(|| format!("stream {:?}: size", stream.name))?;
+        let sealing = sealing(stream, &layout, engine, folder);
+        Ok(Self {
+            number,
+            templates,
+            order: stream.size.order(seed ^ 1),
+            fields,
+            slots,
+            stamp_at: stream.stamp.then_some(layout.payload),
+            sequence: 0,
+            flows: stream.flows.unwrap_or(0),
+            flow: 0,
+            sealing: sealing.with_context(|| format!("stream {:?}: esp", stream.name))?,
+        })
+    }
+
+    /// Bytes on the wire, without FCS, of each class of sizes.
+    pub fn wire_bytes(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.templates.iter().map(|prepared| prepared.template.wire_bytes)
+    }
+
+    /// Bytes that a packet buffer must hold.
+    #[must_use]
+    pub fn buffer_bytes(&self) -> usize {
+        self.templates.iter().map(|prepared| prepared.template.buffer_bytes()).max().unwrap_or(0)
+    }
+
+    /// The order of the sizes, for who decides when packets are due.
+    #[must_use]
+    pub fn order(&self) -> Order {
+        self.order.clone()
+    }
+
+    /// How the stream is sealed, if it is.
+    #[must_use]
+    pub fn sealing(&self) -> Option<&Sealing> {
+        self.sealing.as_ref()
+    }
+
+    /// Writes the next packets, of the size classes picked, into empty buffers; `turns` gets the place of the SA that
+    /// seals each, if the stream is sealed.
+    ///
+    /// # Errors
+    /// A buffer is too short.
+    #[inline]
+    pub fn write(
+        &mut self,
+        picks: &[Pick],
+        packets: &mut [Packet],
+        sent_ns: impl Fn(u64) -> u64,
+        turns: &mut Turns,
+    ) -> Result<(), NoRoom> {
+        for (pick, packet) in picks.iter().zip(packets) {
+            let Prepared { template, sums } = self.templates.get(usize::from(pick.class)).ok_or(NoRoom)?;
+            template.copy_into(packet)?;
+            let frame = packet.data_mut();
+            if !self.fields.is_empty() {
+                vary(&mut self.fields, &self.slots, *sums, frame).ok_or(NoRoom)?;
+            }
+            if let Some(at) = self.stamp_at {
+                let stamp =
+                    Stamp { stream: self.number, sequence: self.sequence, sent_ns: sent_ns(pick.due) };
+                *frame.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(NoRoom)? = stamp.to_bytes();
+            }
+            self.sequence = self.sequence.wrapping_add(1);
+            if let Some(sealing) = &mut self.sealing {
+                turns.try_push(sealing.take_turn()).map_err(|_| NoRoom)?;
+            }
+            self.count_flow();
         }
-        let stamp = Stamp { stream: plan.stream, sequence: sent.sent, sent_ns: now_ns() };
-        if !stamp.emit(&mut payload) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "payload shorter than the stamp"));
+        Ok(())
+    }
+
+    #[inline]
+    fn count_flow(&mut self) {
+        if self.flows == 0 {
+            return;
         }
-        match socket.send(&payload) {
-            Ok(_) => sent.sent += 1,
-            Err(error) if is_passing(&error) => sent.refused += 1,
-            Err(error) => return Err(error),
+        self.flow += 1;
+        if self.flow == self.flows {
+            self.flow = 0;
+            self.fields.iter_mut().for_each(Field::restart);
+            if let Some(sealing) = &mut self.sealing {
+                sealing.next = 0;
+            }
         }
     }
-    sent.seconds = start.elapsed().as_secs_f64();
-    Ok(sent)
 }
 
-/// CLOCK_MONOTONIC in nanoseconds.
-#[must_use]
-pub fn now_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+/// Writes all fields into a frame, then the checksums.
+#[inline(always)]
+fn vary(fields: &mut [Field], slots: &[Slot], mut sums: Sums, frame: &mut [u8]) -> Option<()> {
+    for field in fields {
+        field.write(frame, &mut sums)?;
+    }
+    for (slot, sum) in slots.iter().zip(sums) {
+        let checksum = match checksum(sum) {
+            0 if slot.never_zero => 0xffff,
+            checksum => checksum,
+        };
+        *frame.get_mut(slot.offset..)?.first_chunk_mut()? = checksum.to_be_bytes();
+    }
+    Some(())
 }
 
-fn is_passing(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, WouldBlock};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable | WouldBlock)
-        || error.raw_os_error() == Some(rustix::io::Errno::NOBUFS.raw_os_error())
+/// What each checksum of a template says that its words sum up to.
+fn sums(frame: &[u8], slots: &[Slot]) -> Sums {
+    let mut sums = [0; SLOTS];
+    for (sum, slot) in sums.iter_mut().zip(slots) {
+        let found = frame.get(slot.offset..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; 2]);
+        *sum = u32::from(!u16::from_be_bytes(found));
+    }
+    sums
 }
+
+fn sealing(
+    stream: &profile::Stream,
+    layout: &Layout,
+    engine: Engine,
+    folder: &Path,
+) -> anyhow::Result<Option<Sealing>> {
+    let (Some(settings), Some(esp_offset)) = (&stream.esp, layout.esp) else { return Ok(None) };
+    let keys = settings.keys(folder).map_err(anyhow::Error::msg)?.load(settings.sas)?;
+    let mut sas = Vec::new();
+    for (number, keying) in (0..).zip(keys) {
+        let (key, salt) = keying.expand(engine, icv(settings))?;
+        let sa = OutboundSa::new(OutboundParameters {
+            spi: Spi(settings.spi + number),
+            key,
+            salt,
+            esn: settings.esn,
+            iv_prefix: esp::IvPrefix::EMPTY,
+            lifetime: esp::Lifetime::default(),
+        });
+        sa.sequence().raise_limit(SequenceNumber(u64::MAX));
+        sa.sequence().resume_at(SequenceNumber(settings.first_sequence));
+        sas.push(sa);
+    }
+    let next_header = layout.next_header(stream);
+    Ok(Some(Sealing { sas: sas.into(), esp_offset, next_header, next: 0 }))
+}
+
+/// The checksums that a frame may have, by the place of their slot.
+mod slot {
+    pub(super) const OUTER: u8 = 0;
+    pub(super) const DELIVERY: u8 = 1;
+    pub(super) const INNER: u8 = 2;
+    pub(super) const UPPER: u8 = 3;
+    pub(super) const GRE: u8 = 4;
+}
+
+/// Collects the fields that change and the checksums that there are.
+struct Fields {
+    fields: Vec<Field>,
+    slots: [Option<Slot>; SLOTS],
+    seed: u64,
+}
+
+impl Fields {
+    fn new(stream: &profile::Stream, layout: &Layout, seed: u64) -> Self {
+        let mut fields = Self { fields: Vec::new(), slots: [None; SLOTS], seed };
+        fields.add_link(stream);
+        fields.add_esp(stream, layout);
+        fields.add_gre(stream, layout);
+        fields.add_inner(stream, layout);
+        fields.add_upper(stream, layout);
+        fields
+    }
+
+    fn add<T: Value>(&mut self, values: &Values<T>, place: Place) {
+        if values.changes() {
+            // Ranges of one stream do not move in step by chance.
+            let seed = self.seed.wrapping_add(self.fields.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            self.fields.push(Field::new(place, values, seed));
+        }
+    }
+
+    fn add_link(&mut self, stream: &profile::Stream) {
+        let link = &stream.ethernet;
+        let mac = |offset| plain(offset, Width::Four, Effect::default());
+        self.add(&link.destination, mac(2));
+        self.add(&link.source, mac(8));
+        if let Some(vlan) = &link.vlan {
+            let around = u64::from(link.priority) << 13;
+            self.add(vlan, Place { around, ..plain(14, Width::Two, Effect::default()) });
+        }
+    }
+
+    fn add_esp(&mut self, stream: &profile::Stream, layout: &Layout) {
+        let Some(esp) = &stream.esp else { return };
+        if let (Some(at), Some(source), Some(destination)) = (layout.outer, &esp.source, &esp.destination) {
+            self.add_addresses(at, source, destination, slot::OUTER, &Effect::default());
+        }
+    }
+
+    fn add_gre(&mut self, stream: &profile::Stream, layout: &Layout) {
+        let (Some(settings), Some(at), Some(header)) = (&stream.gre, layout.delivery, layout.gre) else {
+            return;
+        };
+        self.add_addresses(at, &settings.source, &settings.destination, slot::DELIVERY, &Effect::default());
+        self.add_dscp(at, &settings.dscp, &settings.source, slot::DELIVERY, Effect::default());
+        let mut end = header + gre::HEADER_BYTES;
+        let mut effect = Effect::default();
+        if settings.checksum {
+            self.slots[usize::from(slot::GRE)] = Some(Slot { offset: end, never_zero: false });
+            effect = effect.adding_to(slot::GRE);
+            end += 4;
+        }
+        if let Some(key) = &settings.key {
+            self.add(key, plain(end, Width::Four, effect.clone()));
+            end += 4;
+        }
+        if settings.sequence {
+            self.fields.push(Field::number(plain(end, Width::Four, effect)));
+        }
+    }
+
+    fn add_inner(&mut self, stream: &profile::Stream, layout: &Layout) {
+        let Ip { source, destination, dscp, .. } = &stream.ip;
+        let is_v4 = source.first.is_ipv4();
+        // Only ICMP for IPv4 has no pseudo-header.
+        let has_pseudo_header = upper_protocol(stream) != IpProtocol::ICMP;
+        let mut addresses = Effect::default();
+        if has_pseudo_header {
+            addresses = addresses.adding_to(slot::UPPER);
+        }
+        // IPv4's own checksum takes a change back, and so does a pseudo-header.
+        match (is_v4, has_pseudo_header) {
+            (true, true) => addresses = addresses.subtracting_from(slot::GRE),
+            (false, false) => addresses = addresses.adding_to(slot::GRE),
+            _ => {}
+        }
+        self.add_addresses(layout.inner, source, destination, slot::INNER, &addresses);
+        let class = if is_v4 { Effect::default() } else { Effect::default().adding_to(slot::GRE) };
+        self.add_dscp(layout.inner, dscp, source, slot::INNER, class);
+    }
+
+    fn add_upper(&mut self, stream: &profile::Stream, layout: &Layout) {
+        let at = layout.upper;
+        let effect = Effect::default().adding_to(slot::UPPER);
+        let (checksum, never_zero) = if stream.udp.is_some() {
+            (6, true)
+        } else if stream.tcp.is_some() {
+            (16, false)
+        } else {
+            (2, false)
+        };
+        self.slots[usize::from(slot::UPPER)] = Some(Slot { offset: at + checksum, never_zero });
+        if let Some(ports) = stream.udp.as_ref().or(stream.tcp.as_ref()) {
+            self.add(&ports.source_port, plain(at, Width::Two, effect.clone()));
+            self.add(&ports.destination_port, plain(at + 2, Width::Two, effect.clone()));
+        }
+        if let Some(icmp) = &stream.icmp {
+            self.add(&icmp.identifier, plain(at + 4, Width::Two, effect));
+        }
+    }
+
+    fn add_addresses(
+        &mut self,
+        at: usize,
+        source: &Values<IpAddr>,
+        destination: &Values<IpAddr>,
+        own: u8,
+        effect: &Effect,
+    ) {
+        if source.first.is_ipv4() {
+            self.slots[usize::from(own)] = Some(Slot { offset: at + 10, never_zero: false });
+            let effect = effect.clone().adding_to(own);
+            self.add(source, plain(at + 12, Width::Four, effect.clone()));
+            self.add(destination, plain(at + 16, Width::Four, effect));
+        } else {
+            // A range stays within the last eight bytes.
+            self.add(source, plain(at + 16, Width::Eight, effect.clone()));
+            self.add(destination, plain(at + 32, Width::Eight, effect.clone()));
+        }
+    }
+
+    fn add_dscp(
+        &mut self,
+        at: usize,
+        dscp: &Values<wire::dscp::Dscp>,
+        source: &Values<IpAddr>,
+        own: u8,
+        effect: Effect,
+    ) {
+        let place = if source.first.is_ipv4() {
+            Place { shift: 2, around: 0x4500, ..plain(at, Width::Two, effect.adding_to(own)) }
+        } else {
+            Place { shift: 6, around: 0x6000, ..plain(at, Width::Two, effect) }
+        };
+        self.add(dscp, place);
+    }
+
+    /// The fields, and those checksums that one of them touches.
+    fn finish(mut self) -> (Box<[Field]>, ArrayVec<Slot, SLOTS>) {
+        let mut slots = ArrayVec::new();
+        let mut kept = Vec::new();
+        for (place, slot) in (0..).zip(&self.slots) {
+            let is_touched = self.fields.iter().any(|field| field.touches(place));
+            if let (Some(slot), true) = (slot, is_touched) {
+                slots.push(*slot);
+                kept.push(place);
+            }
+        }
+        self.fields.iter_mut().for_each(|field| field.keep_slots(&kept));
+        (self.fields.into(), slots)
+    }
+}
+
+fn plain(offset: usize, width: Width, effect: Effect) -> Place {
+    Place { offset, width, shift: 0, around: 0, effect }
+}
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,8 @@ void gh_pool_each_chunk(struct rte_mempool *pool,
 			void (*visit)(void *context, void *start, size_t bytes, size_t page_bytes), void *context);
 uint32_t gh_pool_available(const struct rte_mempool *pool);
 struct rte_mbuf *gh_mbuf_alloc(struct rte_mempool *pool);
+/* All of them, or none and a negative errno. */
+int gh_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
 void gh_mbuf_free(struct rte_mbuf *mbuf);
 
 /* Ports. */

@@ -5,6 +5,7 @@
 //! number of bytes, and the elements are that much longer, so that drivers find as much room as the pool
 //! says. Indirect and external buffers are never attached, so nothing moves them back.
 
+use crate::Batch;
 use crate::header::Header;
 use crate::pool::Geometry;
 use crate::{Packet, backing};
@@ -69,6 +70,23 @@ impl DpdkPool {
         // SAFETY: a live mempool (invariant 5) of mbufs that `gh_pool_create` set up to invariants 2 to 4.
         let mbuf = unsafe { sys::gh_mbuf_alloc(self.mempool.as_ptr()) };
         NonNull::new(mbuf.cast::<Header>()).map(Packet)
+    }
+
+    /// Adds `count` packets to the batch at once, as far as it has room; none if the pool has fewer.
+    #[inline]
+    pub(crate) fn alloc_into(&self, batch: &mut Batch, count: usize) -> usize {
+        let before = batch.len();
+        let count = count.min(batch.remaining_capacity());
+        // SAFETY: a live mempool, as in `alloc`. It writes `count` pointers to mbufs behind the packets there are, for
+        // which there is room, or none; each belongs to nobody else, and a `Packet` is such a pointer.
+        unsafe {
+            let spare = batch.as_mut_ptr().add(before).cast();
+            // At most BURST, which fits.
+            if sys::gh_mbuf_alloc_bulk(self.mempool.as_ptr(), spare, count as u32) == 0 {
+                batch.set_len(before + count);
+            }
+        }
+        batch.len() - before
     }
 
     pub(crate) fn available(&self) -> usize {

@@ -169,6 +169,11 @@ impl Pool {
     /// returns how many it added.
     pub fn alloc_into(&self, batch: &mut Batch, count: usize) -> usize {
         let before = batch.len();
+        #[cfg(have_dpdk)]
+        if let Kind::Dpdk(pool) = &self.0.kind {
+            // What it does not have all together it may have one by one.
+            pool.alloc_into(batch, count);
+        }
         while batch.len() - before < count {
             let Some(packet) = (!batch.is_full()).then(|| self.alloc()).flatten() else { break };
             batch.push(packet);

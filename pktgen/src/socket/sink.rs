@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::ledger::{Ledger, Totals};
-use crate::stamp::{Stamp, StampError};
-use crate::stream::now_ns;
+use crate::socket::ledger::{Ledger, Totals};
+use crate::socket::stamp::{Stamp, StampError};
+use crate::socket::stream::now_ns;
 
 /// How long one wait for a datagram lasts, so that `stop` is seen.
 const WAIT: Duration = Duration::from_millis(50);

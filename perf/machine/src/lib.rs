@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The machine record that stands beside every result.
+//! The machine record that stands beside every result, of benchmarks and of the packet generator.
+#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::fs::read_to_string;

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `greyhound-pktgen replay` and `capture`.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, ensure};
+use clap::Args;
+use greyhound_pktgen::playback::{Playlist, Timing, capture, play};
+use greyhound_pktgen::rate::Rate;
+
+use super::ports::{PortArguments, stop_on_signals};
+
+/// Longest frame that a capture takes, without FCS.
+const LONGEST_FRAME: usize = 9_212;
+
+/// Send the frames of a capture file: as timed, faster or slower, or at a rate.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  greyhound-pktgen replay site.pcap --transmit net_af_packet0,iface=eth1
+  greyhound-pktgen replay site.pcap --transmit 0000:3b:00.0 --rate 1000000pps --rounds 100
+A pcapng file is made a pcap file by: editcap -F nsecpcap in.pcapng out.pcap")]
+pub(crate) struct ReplayArguments {
+    /// The capture file (pcap).
+    capture: PathBuf,
+    /// So many times as fast as captured.
+    #[arg(long, default_value_t = 1.0, conflicts_with = "rate")]
+    speed: f64,
+    /// At this rate, whatever the capture's times: 1000000pps, 1e9l1bps, 1e9l2bps, 40% or max.
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// Line rate in bits a second that a rate in percent is of.
+    #[arg(long, default_value_t = 0)]
+    line_bps: u64,
+    /// How often.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    #[command(flatten)]
+    ports: PortArguments,
+}
+
+/// Keep what comes in at a port in a capture file, until Ctrl-C or SIGTERM.
+#[derive(Args)]
+pub(crate) struct CaptureArguments {
+    /// The capture file (pcap, nanoseconds).
+    capture: PathBuf,
+    /// Stop after so many packets.
+    #[arg(long, default_value_t = u64::MAX, hide_default_value = true)]
+    packets: u64,
+    #[command(flatten)]
+    ports: PortArguments,
+}
+
+impl ReplayArguments {
+    pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitCode> {
+        let percent = matches!(self.rate, Some(Rate::LinePercent(_)));
+        ensure!(!percent || self.line_bps > 0, "--rate in percent: of what line? Give --line-bps");
+        let file = named(&self.capture, File::open(&self.capture))?;
+        let frames = named(&self.capture, port::pcap::read(BufReader::new(file)))?;
+        let timing = self.rate.map_or(Timing::Captured(self.speed), |rate| Timing::Rate(rate, self.line_bps));
+        let playlist = Playlist::new(frames, timing)?;
+        let longest = playlist.longest_frame();
+        let ports = self.ports.open(longest, longest)?;
+        let played = play(&ports, &playlist, self.rounds, &*stop_on_signals()?)?;
+        if json {
+            println!("{}", serde_json::to_string(&played)?);
+        } else {
+            println!(
+                "{} frames in {:.3} s (asked {:.3} s), late by {:.1} µs at most",
+                played.frames, played.seconds, played.asked_seconds, played.late_us_max
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl CaptureArguments {
+    pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitCode> {
+        let ports = self.ports.open(LONGEST_FRAME, LONGEST_FRAME)?;
+        let file = named(&self.capture, File::create(&self.capture))?;
+        let packets = capture(&ports, self.packets, &*stop_on_signals()?, BufWriter::new(file))?;
+        if json {
+            println!("{}", serde_json::json!({ "packets": packets, "capture": self.capture }));
+        } else {
+            println!("{packets} packets in {}", self.capture.display());
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn named<T>(path: &Path, result: std::io::Result<T>) -> anyhow::Result<T> {
+    result.with_context(|| format!("{}", path.display()))
+}

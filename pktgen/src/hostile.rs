@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Hostile packets: what a headend must drop, each kind under a name, and the reason it must be counted under.
+//!
+//! They are made from an ordinary sealed stream of a profile, so that all but one thing about them is right. Where a
+//! kind needs good packets first (a window to be behind of, a packet to repeat), those are among the frames too. One
+//! frame after the other, not for speed.
+
+use std::path::Path;
+
+use aead::{Aad, Engine, SealJob};
+use anyhow::{Context as _, anyhow, ensure};
+use pktbuf::Pool;
+use serde::{Deserialize, Serialize};
+use wire::esp::PADDING;
+use wire::{ethernet, ipv4, ipv6};
+
+use crate::keys::Keying;
+use crate::profile::{Esp, Stream};
+use crate::schedule::Pick;
+use crate::seal::Turns;
+use crate::stream;
+use crate::template::{Layout, icv};
+
+/// Sequence numbers between a good packet and those that no window reaches back to.
+const FAR: u64 = 1 << 16;
+/// Padding of ESP's trailer ends on a multiple of this.
+const ALIGNMENT: usize = 4;
+/// Bytes of the first of two fragments, and where the second begins.
+const FRAGMENT_BYTES: usize = 48;
+const OVERLAP_AT: usize = 24;
+/// A GRE header that promises a key and a sequence number.
+const PROMISING_GRE: [u8; 4] = [0x30, 0x00, 0x08, 0x00];
+
+/// What is wrong with the packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hostile {
+    /// The ICV has a flipped bit.
+    BadIcv,
+    /// Each packet comes twice.
+    Replay,
+    /// The sequence number lies far behind one that came before.
+    TooOld,
+    /// The sequence number is 0, as behind the last of 2^32.
+    SequenceWrap,
+    /// No SA has the SPI.
+    UnknownSpi,
+    /// The ICV is right, and the padding inside is not 1, 2, 3, ….
+    BadPad,
+    /// The ESP packet in two IPv4 fragments that overlap.
+    OverlappingFragments,
+    /// The ICV is right, and GRE inside ends before what its flags promise.
+    MalformedGre,
+}
+
+impl Hostile {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::BadIcv,
+        Self::Replay,
+        Self::TooOld,
+        Self::SequenceWrap,
+        Self::UnknownSpi,
+        Self::BadPad,
+        Self::OverlappingFragments,
+        Self::MalformedGre,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BadIcv => "bad-icv",
+            Self::Replay => "replay",
+            Self::TooOld => "too-old",
+            Self::SequenceWrap => "sequence-wrap",
+            Self::UnknownSpi => "unknown-spi",
+            Self::BadPad => "bad-pad",
+            Self::OverlappingFragments => "overlapping-fragments",
+            Self::MalformedGre => "malformed-gre",
+        }
+    }
+
+    /// The reason that Greyhound counts it under (`docs/drops.md`).
+    #[must_use]
+    pub const fn drop_reason(self) -> &'static str {
+        match self {
+            Self::BadIcv => "bad_icv",
+            Self::Replay => "replayed",
+            Self::TooOld => "replay_too_old",
+            Self::SequenceWrap => "sequence_zero",
+            Self::UnknownSpi => "spi_unknown",
+            Self::BadPad => "pad_bytes",
+            Self::OverlappingFragments => "esp_fragment",
+            Self::MalformedGre => "gre_malformed",
+        }
+    }
+}
+
+/// What is to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    /// All frames, in order.
+    pub frames: Vec<Vec<u8>>,
+    /// How many of them are to be dropped.
+    pub hostile: u64,
+}
+
+/// Makes frames of each kind from one sealed stream; sequence numbers go on from kind to kind.
+pub struct Maker {
+    stream: stream::Stream,
+    pool: Pool,
+    keying: Keying,
+    engine: Engine,
+    settings: Settings,
+    at: usize,
+    has_gre: bool,
+    next_sequence: u64,
+}
+
+/// Of the stream's SA.
+struct Settings {
+    spi: u32,
+    esn: bool,
+    icv: aead::IcvLength,
+    next_header: u8,
+}
+
+impl Maker {
+    /// A maker that uses the first SA of a sealed stream; key files are looked for in `folder`.
+    ///
+    /// # Errors
+    /// A stream that is not sealed, or that cannot be.
+    pub fn new(settings: &Stream, engine: Engine, folder: &Path) -> anyhow::Result<Self> {
+        let layout = Layout::of(settings);
+        let name = &settings.name;
+        let none = || format!("stream {name:?} is not sealed: hostile packets are made from one with esp");
+        let (esp, at): (&Esp, usize) = settings.esp.as_ref().zip(layout.esp).with_context(none)?;
+        let mut keys = esp.keys(folder).map_err(anyhow::Error::msg)?.load(1)?;
+        let stream = stream::Stream::new(0, settings, 0, engine, folder)?;
+        Ok(Self {
+            pool: Pool::memory(1, stream.buffer_bytes())?,
+            stream,
+            keying: keys.pop().context("a key")?,
+            engine,
+            settings: Settings {
+                spi: esp.spi,
+                esn: esp.esn,
+                icv: icv(esp),
+                next_header: layout.next_header(settings).0,
+            },
+            at,
+            has_gre: settings.gre.is_some(),
+            next_sequence: esp.first_sequence,
+        })
+    }
+
+    /// The first sequence number that has not been used.
+    #[must_use]
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// `count` hostile packets of a kind, and the good ones that they need.
+    ///
+    /// # Errors
+    /// A kind that the stream is not made for: fragments of IPv6, GRE where there is none, a wrap with ESN.
+    pub fn make(&mut self, kind: Hostile, count: u64) -> anyhow::Result<Frames> {
+        let mut made = Frames { frames: Vec::new(), hostile: count };
+        if kind == Hostile::TooOld {
+            ensure!(count < FAR, "{count} packets behind the window: fewer than {FAR}");
+            let first = self.next_sequence;
+            self.next_sequence = first + FAR + count;
+            made.frames.push(self.good(self.next_sequence)?);
+            self.next_sequence += 1;
+            for sequence in first..first + count {
+                made.frames.push(self.good(sequence)?);
+            }
+            return Ok(made);
+        }
+        for _ in 0..count {
+            self.make_one(kind, &mut made)?;
+        }
+        Ok(made)
+    }
+
+    fn make_one(&mut self, kind: Hostile, made: &mut Frames) -> anyhow::Result<()> {
+        let name = kind.name();
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        match kind {
+            Hostile::BadIcv => {
+                let mut frame = self.good(sequence)?;
+                *frame.last_mut().context("a frame")? ^= 1;
+                made.frames.push(frame);
+            }
+            Hostile::Replay => {
+                let frame = self.good(sequence)?;
+                made.frames.extend([frame.clone(), frame]);
+            }
+            Hostile::SequenceWrap => {
+                ensure!(
+                    !self.settings.esn,
+                    "{name}: with ESN 0 stands for 2^32; give the stream's SA no esn"
+                );
+                made.frames.push(self.good(0)?);
+            }
+            Hostile::UnknownSpi => {
+                let mut frame = self.good(sequence)?;
+                *frame.get_mut(self.at).context("an SPI")? ^= 0x80;
+                made.frames.push(frame);
+            }
+            Hostile::BadPad => {
+                let mut text = self.text()?;
+                let padding = pad_bytes(text.1.len()) + ALIGNMENT;
+                text.1.extend(std::iter::repeat_n(0xff, padding));
+                made.frames.push(self.sealed(text, padding, sequence)?);
+            }
+            Hostile::OverlappingFragments => {
+                let frame = self.good(sequence)?;
+                made.frames
+                    .extend(overlapping(&frame, self.at).with_context(|| format!("{name}: IPv4 only"))?);
+                // Both are.
+                made.hostile += 1;
+            }
+            Hostile::MalformedGre => {
+                ensure!(
+                    self.has_gre && self.settings.next_header == 47,
+                    "{name}: wants GRE in ESP transport mode"
+                );
+                let (before, _) = self.text()?;
+                let text = PROMISING_GRE.to_vec();
+                made.frames.push(self.padded((before, text), sequence)?);
+            }
+            Hostile::TooOld => {}
+        }
+        Ok(())
+    }
+
+    /// A packet with which nothing is wrong.
+    fn good(&mut self, sequence: u64) -> anyhow::Result<Vec<u8>> {
+        let text = self.text()?;
+        self.padded(text, sequence)
+    }
+
+    /// The next packet of the stream, not sealed: what stands before ESP, and what goes into it.
+    fn text(&mut self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+        let mut packet = self.pool.alloc().context("a packet")?;
+        let pick = Pick { stream: 0, class: 0, due: 0 };
+        self.stream.write(&[pick], std::slice::from_mut(&mut packet), |_| 0, &mut Turns::new())?;
+        let (before, rest) = packet.data().split_at(self.at);
+        Ok((before.to_vec(), rest.get(esp::HEADER_BYTES..).unwrap_or_default().to_vec()))
+    }
+
+    fn padded(&self, mut text: (Vec<u8>, Vec<u8>), sequence: u64) -> anyhow::Result<Vec<u8>> {
+        let padding = pad_bytes(text.1.len());
+        text.1.extend_from_slice(&PADDING[..padding]);
+        self.sealed(text, padding, sequence)
+    }
+
+    /// Seals a text that ends with so much padding, under whatever sequence number.
+    fn sealed(
+        &self,
+        (mut frame, mut text): (Vec<u8>, Vec<u8>),
+        padding: usize,
+        sequence: u64,
+    ) -> anyhow::Result<Vec<u8>> {
+        let Settings { spi, esn, icv, next_header } = self.settings;
+        text.extend([u8::try_from(padding)?, next_header]);
+        text.resize(text.len() + icv.bytes(), 0);
+        let (high, low) = ((sequence >> 32) as u32, sequence as u32);
+        let aad = if esn { Aad::extended(spi, high, low) } else { Aad::short(spi, low) };
+        let iv = sequence.to_be_bytes();
+        let mut nonce = [0; 12];
+        nonce[..4].copy_from_slice(&self.keying.salt());
+        nonce[4..].copy_from_slice(&iv);
+        let (key, _) = self.keying.expand(self.engine, icv)?;
+        aead::seal(&mut [SealJob::new(&key, nonce, aad, &mut text)?]);
+        for part in [&spi.to_be_bytes()[..], &low.to_be_bytes(), &iv, &text] {
+            frame.extend_from_slice(part);
+        }
+        set_length(&mut frame, self.at)?;
+        Ok(frame)
+    }
+}
+
+fn pad_bytes(text_bytes: usize) -> usize {
+    usize::from(wire::esp::pad_length::<ALIGNMENT>(text_bytes))
+}
+
+/// Where the IP header before `at` begins, if it is IPv4; IPv6 has a length of its own.
+fn ip_at(frame: &[u8], at: usize) -> (usize, bool) {
+    let is_v4 =
+        at.checked_sub(ipv4::HEADER_BYTES).and_then(|ip| frame.get(ip)).is_some_and(|byte| *byte == 0x45);
+    // An IPv6 header of which the middle looks so would have to be made for it.
+    if is_v4 { (at - ipv4::HEADER_BYTES, true) } else { (at.saturating_sub(ipv6::HEADER_BYTES), false) }
+}
+
+/// Writes the length of the IP packet around ESP into its header.
+fn set_length(frame: &mut [u8], at: usize) -> anyhow::Result<()> {
+    let (ip, is_v4) = ip_at(frame, at);
+    let bytes = u16::try_from(frame.len() - ip)?;
+    let packet = frame.get_mut(ip..).context("an IP header")?;
+    if is_v4 {
+        let (header, _) = ipv4::Header::split_mut(packet).map_err(|error| anyhow!("{error}"))?;
+        header.rewrite_total_length(bytes);
+    } else {
+        let (header, _) = ipv6::Header::split_mut(packet).map_err(|error| anyhow!("{error}"))?;
+        header.set_payload_length(bytes - ipv6::HEADER_BYTES as u16);
+    }
+    Ok(())
+}
+
+/// Two fragments of an IPv4 packet, the second of which begins within the first.
+fn overlapping(frame: &[u8], at: usize) -> Option<[Vec<u8>; 2]> {
+    let (ip, is_v4) = ip_at(frame, at);
+    if !is_v4 {
+        return None;
+    }
+    let packet = ipv4::Packet::parse(frame.get(ip..)?).ok()?;
+    let whole = ipv4::Repr::parse(&packet).ok()?;
+    let payload = packet.payload;
+    let fragment = |range: std::ops::Range<usize>, more_fragments| {
+        let part = payload.get(range.clone())?;
+        let repr = ipv4::Repr {
+            payload_bytes: part.len() as u16,
+            fragment_offset: (range.start / 8) as u16,
+            more_fragments,
+            identification: 0x6768,
+            ..whole
+        };
+        let mut bytes = frame.get(..at)?.to_vec();
+        repr.emit(bytes.get_mut(ip..)?).ok()?;
+        bytes.extend_from_slice(part);
+        bytes.resize(bytes.len().max(ethernet::MIN_FRAME_BYTES), 0);
+        Some(bytes)
+    };
+    Some([fragment(0..FRAGMENT_BYTES, true)?, fragment(OVERLAP_AT..payload.len(), false)?])
+}
+
+#[cfg(test)]
+mod tests;
