@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow, ensure};
 use pktbuf::Pool;
 use serde::{Deserialize, Serialize};
 use wire::esp::PADDING;
-use wire::{ethernet, ipv4, ipv6};
+use wire::{EtherType, ethernet, ipv4, ipv6, vlan};
 
 use crate::keys::Keying;
 use crate::profile::{Esp, Stream};
@@ -279,7 +279,7 @@ impl Maker {
         for part in [&spi.to_be_bytes()[..], &low.to_be_bytes(), &iv, &text] {
             frame.extend_from_slice(part);
         }
-        set_length(&mut frame, self.at)?;
+        set_length(&mut frame)?;
         Ok(frame)
     }
 }
@@ -288,17 +288,15 @@ fn pad_bytes(text_bytes: usize) -> usize {
     usize::from(wire::esp::pad_length::<ALIGNMENT>(text_bytes))
 }
 
-/// Where the IP header before `at` begins, if it is IPv4; IPv6 has a length of its own.
-fn ip_at(frame: &[u8], at: usize) -> (usize, bool) {
-    let is_v4 =
-        at.checked_sub(ipv4::HEADER_BYTES).and_then(|ip| frame.get(ip)).is_some_and(|byte| *byte == 0x45);
-    // An IPv6 header of which the middle looks so would have to be made for it.
-    if is_v4 { (at - ipv4::HEADER_BYTES, true) } else { (at.saturating_sub(ipv6::HEADER_BYTES), false) }
+/// Where the IP header in front of ESP begins, and whether it is IPv4: it is always the first.
+fn first_ip(frame: &[u8]) -> anyhow::Result<(usize, bool)> {
+    let link = vlan::parse_link(frame).map_err(|error| anyhow!("{error}"))?;
+    Ok((usize::from(link.header_bytes), link.ether_type == EtherType::IPV4))
 }
 
 /// Writes the length of the IP packet around ESP into its header.
-fn set_length(frame: &mut [u8], at: usize) -> anyhow::Result<()> {
-    let (ip, is_v4) = ip_at(frame, at);
+fn set_length(frame: &mut [u8]) -> anyhow::Result<()> {
+    let (ip, is_v4) = first_ip(frame)?;
     let bytes = u16::try_from(frame.len() - ip)?;
     let packet = frame.get_mut(ip..).context("an IP header")?;
     if is_v4 {
@@ -313,7 +311,7 @@ fn set_length(frame: &mut [u8], at: usize) -> anyhow::Result<()> {
 
 /// Two fragments of an IPv4 packet, the second of which begins within the first.
 fn overlapping(frame: &[u8], at: usize) -> Option<[Vec<u8>; 2]> {
-    let (ip, is_v4) = ip_at(frame, at);
+    let (ip, is_v4) = first_ip(frame).ok()?;
     if !is_v4 {
         return None;
     }

@@ -37,6 +37,7 @@ pub mod rfc2544;
 pub mod schedule;
 pub mod seal;
 pub mod send;
+pub mod sequences;
 pub mod sizes;
 pub mod socket;
 pub mod stamp;

@@ -144,7 +144,7 @@ fn cdf_plot(series: &[Series]) -> String {
 
 fn row(size: &SizeResult) -> Vec<String> {
     let mut row = vec![size.size.to_string()];
-    let limited = |limited: bool| if limited { " (generator)" } else { "" };
+    let limited = |limited: bool| if limited { " (port took no more)" } else { "" };
     match size.no_drop.as_ref().and_then(|searched| searched.point.map(|point| (searched, point))) {
         Some((searched, point)) => row.extend([
             format!("{:.0}{}", point.pps, limited(searched.generator_limited)),

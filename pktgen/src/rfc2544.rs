@@ -95,7 +95,8 @@ pub struct Searched {
     pub found_percent: Vec<f64>,
     /// How far apart they are, in percent of the median.
     pub spread_percent: f64,
-    /// Whether it was the generator that could not go higher.
+    /// Whether higher rates failed because the port did not take what was due: the generator's limit, or a device that
+    /// pushes back.
     pub generator_limited: bool,
 }
 

@@ -62,6 +62,15 @@ fn every_shipped_profile_renders_to_its_stored_capture_with_every_engine() {
 }
 
 #[test]
+fn the_profile_in_the_manual_is_understood() {
+    let manual = std::fs::read_to_string(folder("../docs/pktgen.md")).unwrap();
+    let (_, rest) = manual.split_once("```toml\n").unwrap();
+    let (profile, _) = rest.split_once("```").unwrap();
+    let profile = Profile::parse(profile).unwrap_or_else(|error| panic!("{error}"));
+    assert!(profile.streams().len() == 1 && profile.open.len() == 1);
+}
+
+#[test]
 fn no_capture_is_left_over_from_a_profile_that_is_gone() {
     let stored = std::fs::read_dir(folder("tests/golden")).unwrap();
     let stored =

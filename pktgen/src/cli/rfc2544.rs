@@ -196,6 +196,10 @@ fn text(report: &Report) -> String {
         .iter()
         .filter_map(|size| size.no_drop.as_ref())
         .any(|searched| searched.generator_limited);
-    let note = if limited { "* the generator did not go higher\n" } else { "" };
+    let note = if limited {
+        "* the port took no more: the generator's limit, or a device that pushes back\n"
+    } else {
+        ""
+    };
     format!("{table}\n{note}sizes {}\n", report.frame_sizes)
 }

@@ -13,6 +13,7 @@ use greyhound_pktgen::outcome::Outcome;
 use greyhound_pktgen::profile::Profile;
 use greyhound_pktgen::rate::Rate;
 use greyhound_pktgen::report;
+use greyhound_pktgen::sequences;
 use greyhound_pktgen::trial::Trial;
 
 use super::ports::{PortArguments, machine, stop_on_signals};
@@ -38,6 +39,9 @@ pub(crate) struct Arguments {
     /// After the last packet is sent, wait until nothing has come for so many milliseconds.
     #[arg(long, default_value_t = 200)]
     settle_ms: u64,
+    /// A file that says where the last run's ESP sequence numbers ended; this run goes on there, and notes its own end.
+    #[arg(long, value_name = "FILE")]
+    sequence_file: Option<PathBuf>,
     /// Write a page with plots.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -51,6 +55,9 @@ impl Arguments {
         let mut profile = Profile::read(&self.profile)?;
         if let Some(rate) = self.rate {
             profile.streams_mut().for_each(|stream| stream.rate = rate);
+        }
+        if let Some(path) = &self.sequence_file {
+            sequences::resume(&mut profile, path)?;
         }
         let folder = self.profile.parent().unwrap_or(Path::new(""));
         let generator = Generator::new(&profile, self.ports.engine, folder)?;
@@ -71,6 +78,9 @@ impl Arguments {
         let mut live = Live::new();
         let outcome = trial.run(&ports, &mut |outcome| live.show(outcome))?;
         live.clear();
+        if let Some(path) = &self.sequence_file {
+            sequences::note(&outcome, path)?;
+        }
         let machine = machine(self.ports.engine);
         if let Some(path) = &self.html {
             let title = format!("{}, {:.1} s", self.profile.display(), outcome.seconds);

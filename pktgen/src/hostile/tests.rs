@@ -102,7 +102,7 @@ fn fragments_overlap_and_together_hold_the_packet() {
     whole[20..22].fill(0);
     whole.extend_from_slice(&first.1[..OVERLAP_AT]);
     whole.extend_from_slice(&second.1);
-    set_length(&mut whole, AT).unwrap();
+    set_length(&mut whole).unwrap();
     ipv4::Header::split_mut(&mut whole[14..]).unwrap().0.fill_checksum();
     assert!(outcomes(&[whole])[0].is_ok());
 }
