@@ -64,7 +64,7 @@ impl Marking {
 
 /// The way into a tunnel: under ESP, with an SA, to a neighbour with a fixed slot, and with nothing in its GRE header
 /// that differs from packet to packet.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ShortcutOut {
     /// The headers, [`header_bytes`](Self::header_bytes) of them; open are the fields that a [`Template`] leaves open,
@@ -131,7 +131,7 @@ fn headers(template: &Template) -> Option<[u8; HEADERS_MAX]> {
 }
 
 /// The way out of the tunnel that needs a protection, IPv4 inside and out.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ShortcutIn {
     /// Our ESP endpoint.

@@ -236,7 +236,9 @@ impl Tunnels {
         let shortcut = |tunnel: &TunnelIndex| self.get(*tunnel).and_then(|tunnel| tunnel.shortcut_in.clone());
         let chosen = match self.by_protection.get(protection.index()) {
             Some(Users::One(tunnel)) => shortcut(tunnel),
-            Some(Users::Several(tunnels)) => tunnels.first().and_then(shortcut).map(ShortcutIn::of_several),
+            Some(Users::Several(tunnels)) => {
+                tunnels.iter().min().and_then(shortcut).map(ShortcutIn::of_several)
+            }
             None => None,
         };
         self.shortcuts_in.set(protection.index(), chosen);

@@ -762,6 +762,11 @@ fn said(generation: &Generation) -> Vec<String> {
         format!("{:?}", deliveries.collect::<Vec<_>>()),
         format!("{:?}", inbound.collect::<Vec<_>>()),
         format!("{:?}", generation.sas),
+        format!("{:?}", (0..4).map(|i| generation.tunnels.shortcut_out(TunnelIndex(i))).collect::<Vec<_>>()),
+        format!(
+            "{:?}",
+            (0..4).map(|i| generation.tunnels.shortcut_in(ProtectionIndex(i))).collect::<Vec<_>>()
+        ),
     ]
 }
 
