@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Hostile packets: what a headend must drop, each kind under a name, and the reason it must be counted under.
 //!
-//! They are made from an ordinary sealed stream of a profile, so that all but one thing about them is right. Where a
-//! kind needs good packets first (a window to be behind of, a packet to repeat), those are among the frames too. One
-//! frame after the other, not for speed.
+//! They are made from an ordinary sealed stream of a profile, so that all but one thing about them is right, and stand
+//! between good ones: what a device drops must not cost it those. One frame after the other, not for speed.
 
+pub mod judge;
+
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aead::{Aad, Engine, SealJob};
@@ -81,6 +83,12 @@ impl Hostile {
         }
     }
 
+    /// The kind of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// The reason that Greyhound counts it under (`docs/drops.md`).
     #[must_use]
     pub const fn drop_reason(self) -> &'static str {
@@ -104,6 +112,8 @@ pub struct Frames {
     pub frames: Vec<Vec<u8>>,
     /// How many of them are to be dropped.
     pub hostile: u64,
+    /// The numbers in the stamps of those that are to come through.
+    pub good: BTreeSet<u32>,
 }
 
 /// Makes frames of each kind from one sealed stream; sequence numbers go on from kind to kind.
@@ -116,6 +126,8 @@ pub struct Maker {
     at: usize,
     has_gre: bool,
     next_sequence: u64,
+    /// The number in the next packet's stamp.
+    next_stamp: u32,
 }
 
 /// Of the stream's SA.
@@ -152,6 +164,7 @@ impl Maker {
             at,
             has_gre: settings.gre.is_some(),
             next_sequence: esp.first_sequence,
+            next_stamp: 0,
         })
     }
 
@@ -161,51 +174,56 @@ impl Maker {
         self.next_sequence
     }
 
-    /// `count` hostile packets of a kind, and the good ones that they need.
+    /// `count` hostile packets of a kind between good ones.
     ///
     /// # Errors
     /// A kind that the stream is not made for: fragments of IPv6, GRE where there is none, a wrap with ESN.
     pub fn make(&mut self, kind: Hostile, count: u64) -> anyhow::Result<Frames> {
-        let mut made = Frames { frames: Vec::new(), hostile: count };
+        let mut made = Frames { hostile: count, ..Frames::default() };
+        let mut behind = self.next_sequence;
         if kind == Hostile::TooOld {
             ensure!(count < FAR, "{count} packets behind the window: fewer than {FAR}");
-            let first = self.next_sequence;
-            self.next_sequence = first + FAR + count;
-            made.frames.push(self.good(self.next_sequence)?);
-            self.next_sequence += 1;
-            for sequence in first..first + count {
-                made.frames.push(self.good(sequence)?);
-            }
-            return Ok(made);
+            self.next_sequence += FAR + count;
         }
         for _ in 0..count {
-            self.make_one(kind, &mut made)?;
+            self.push_good(&mut made)?;
+            if kind == Hostile::TooOld {
+                made.frames.push(self.good(behind)?);
+                behind += 1;
+            } else {
+                self.push_hostile(kind, &mut made).with_context(|| kind.name())?;
+            }
         }
+        self.push_good(&mut made)?;
         Ok(made)
     }
 
-    fn make_one(&mut self, kind: Hostile, made: &mut Frames) -> anyhow::Result<()> {
-        let name = kind.name();
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
+    fn push_good(&mut self, made: &mut Frames) -> anyhow::Result<()> {
+        let sequence = self.take_sequence();
+        made.good.insert(self.next_stamp);
+        made.frames.push(self.good(sequence)?);
+        Ok(())
+    }
+
+    fn push_hostile(&mut self, kind: Hostile, made: &mut Frames) -> anyhow::Result<()> {
         match kind {
             Hostile::BadIcv => {
+                let sequence = self.take_sequence();
                 let mut frame = self.good(sequence)?;
                 *frame.last_mut().context("a frame")? ^= 1;
                 made.frames.push(frame);
             }
             Hostile::Replay => {
-                let frame = self.good(sequence)?;
-                made.frames.extend([frame.clone(), frame]);
+                self.push_good(made)?;
+                made.frames.extend(made.frames.last().cloned());
             }
             Hostile::SequenceWrap => {
-                ensure!(
-                    !self.settings.esn,
-                    "{name}: with ESN 0 stands for 2^32; give the stream's SA no esn"
-                );
-                made.frames.push(self.good(0)?);
+                ensure!(!self.settings.esn, "with ESN 0 stands for 2^32; give the stream's SA no esn");
+                let (text, iv) = (self.text()?, self.take_sequence());
+                made.frames.push(self.padded(text, 0, iv)?);
             }
             Hostile::UnknownSpi => {
+                let sequence = self.take_sequence();
                 let mut frame = self.good(sequence)?;
                 *frame.get_mut(self.at).context("an SPI")? ^= 0x80;
                 made.frames.push(frame);
@@ -214,33 +232,38 @@ impl Maker {
                 let mut text = self.text()?;
                 let padding = pad_bytes(text.1.len()) + ALIGNMENT;
                 text.1.extend(std::iter::repeat_n(0xff, padding));
-                made.frames.push(self.sealed(text, padding, sequence)?);
+                let sequence = self.take_sequence();
+                made.frames.push(self.sealed(text, padding, sequence, sequence)?);
             }
             Hostile::OverlappingFragments => {
+                let sequence = self.take_sequence();
                 let frame = self.good(sequence)?;
-                made.frames
-                    .extend(overlapping(&frame, self.at).with_context(|| format!("{name}: IPv4 only"))?);
+                made.frames.extend(overlapping(&frame, self.at).context("IPv4 only, and larger packets")?);
                 // Both are.
                 made.hostile += 1;
             }
             Hostile::MalformedGre => {
-                ensure!(
-                    self.has_gre && self.settings.next_header == 47,
-                    "{name}: wants GRE in ESP transport mode"
-                );
+                let is_gre = self.has_gre && self.settings.next_header == 47;
+                ensure!(is_gre, "wants GRE in ESP transport mode");
                 let (before, _) = self.text()?;
-                let text = PROMISING_GRE.to_vec();
-                made.frames.push(self.padded((before, text), sequence)?);
+                let sequence = self.take_sequence();
+                made.frames.push(self.padded((before, PROMISING_GRE.to_vec()), sequence, sequence)?);
             }
+            // Its packets need numbers that were left out before.
             Hostile::TooOld => {}
         }
         Ok(())
     }
 
+    fn take_sequence(&mut self) -> u64 {
+        self.next_sequence += 1;
+        self.next_sequence - 1
+    }
+
     /// A packet with which nothing is wrong.
     fn good(&mut self, sequence: u64) -> anyhow::Result<Vec<u8>> {
         let text = self.text()?;
-        self.padded(text, sequence)
+        self.padded(text, sequence, sequence)
     }
 
     /// The next packet of the stream, not sealed: what stands before ESP, and what goes into it.
@@ -248,29 +271,31 @@ impl Maker {
         let mut packet = self.pool.alloc().context("a packet")?;
         let pick = Pick { stream: 0, class: 0, due: 0 };
         self.stream.write(&[pick], std::slice::from_mut(&mut packet), |_| 0, &mut Turns::new())?;
+        self.next_stamp = self.next_stamp.wrapping_add(1);
         let (before, rest) = packet.data().split_at(self.at);
         Ok((before.to_vec(), rest.get(esp::HEADER_BYTES..).unwrap_or_default().to_vec()))
     }
 
-    fn padded(&self, mut text: (Vec<u8>, Vec<u8>), sequence: u64) -> anyhow::Result<Vec<u8>> {
+    fn padded(&self, mut text: (Vec<u8>, Vec<u8>), sequence: u64, iv: u64) -> anyhow::Result<Vec<u8>> {
         let padding = pad_bytes(text.1.len());
         text.1.extend_from_slice(&PADDING[..padding]);
-        self.sealed(text, padding, sequence)
+        self.sealed(text, padding, sequence, iv)
     }
 
-    /// Seals a text that ends with so much padding, under whatever sequence number.
+    /// Seals a text that ends with so much padding, under whatever sequence number; no IV is used twice.
     fn sealed(
         &self,
         (mut frame, mut text): (Vec<u8>, Vec<u8>),
         padding: usize,
         sequence: u64,
+        iv: u64,
     ) -> anyhow::Result<Vec<u8>> {
         let Settings { spi, esn, icv, next_header } = self.settings;
         text.extend([u8::try_from(padding)?, next_header]);
         text.resize(text.len() + icv.bytes(), 0);
         let (high, low) = ((sequence >> 32) as u32, sequence as u32);
         let aad = if esn { Aad::extended(spi, high, low) } else { Aad::short(spi, low) };
-        let iv = sequence.to_be_bytes();
+        let iv = iv.to_be_bytes();
         let mut nonce = [0; 12];
         nonce[..4].copy_from_slice(&self.keying.salt());
         nonce[4..].copy_from_slice(&iv);

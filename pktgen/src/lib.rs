@@ -17,6 +17,7 @@
 //! Frame sizes are those of RFC 2544: the whole Ethernet frame, FCS included. Apart from all that is [`socket`].
 #![forbid(unsafe_code)]
 
+pub mod counters;
 pub mod device;
 pub mod fields;
 pub mod generator;

@@ -5,6 +5,7 @@ mod hostile;
 mod playback;
 mod ports;
 mod render;
+mod report;
 mod rfc2544;
 mod run;
 mod socket;
@@ -41,6 +42,7 @@ enum Command {
     Replay(playback::ReplayArguments),
     Capture(playback::CaptureArguments),
     Render(render::Arguments),
+    Report(report::Arguments),
     Stream(socket::StreamArguments),
     Sink(socket::SinkArguments),
 }
@@ -54,6 +56,7 @@ impl Cli {
             Command::Replay(arguments) => arguments.run(self.json),
             Command::Capture(arguments) => arguments.run(self.json),
             Command::Render(arguments) => arguments.run(self.json),
+            Command::Report(arguments) => arguments.run(self.json),
             Command::Stream(arguments) => arguments.run(self.json),
             Command::Sink(arguments) => arguments.run(self.json),
         }
