@@ -32,9 +32,9 @@ pub struct Cost {
     pub bytes_per_delays: usize,
     /// Memory that the scheduler adds to a queued item.
     pub bytes_per_item: usize,
-    /// Cycles to queue a packet, in bursts of 64 for random tunnels.
+    /// Cycles to queue a packet, in bursts of 64 for random tunnels; the median burst of each run.
     pub enqueue_cycles: Measured,
-    /// Cycles to take one, turns with nothing to take included.
+    /// Cycles to take one, with the timers that go off meanwhile; the median burst of each run.
     pub dequeue_cycles: Measured,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn measure(shapers: u32, quick: bool, clock: &Calibration) -> anyhow:
     let (mut enqueue, mut dequeue) = (Vec::new(), Vec::new());
     // The first run fills the queues and is not counted.
     for run in 0..=RUNS {
-        let (mut in_cycles, mut out_cycles, mut sent) = (0, 0, 0u64);
+        let (mut in_cycles, mut out_cycles) = (Vec::new(), Vec::new());
         for _ in 0..bursts {
             let offers: [Offer; BURST] = core::array::from_fn(|_| offer(shapers, &mut random));
             now_ns += gap_ns(shapers);
@@ -57,14 +57,17 @@ pub(super) fn measure(shapers: u32, quick: bool, clock: &Calibration) -> anyhow:
                 let _ = scheduler.enqueue(0, offer, now_ns);
             }
             let between = clock.now();
-            sent += drain(&mut scheduler, now_ns);
+            let sent = drain(&mut scheduler, now_ns);
             let end = clock.now();
-            in_cycles += between.since(start);
-            out_cycles += end.since(between);
+            in_cycles.push(between.since(start) as f64 / BURST as f64);
+            if sent > 0 {
+                out_cycles.push(end.since(between) as f64 / sent as f64);
+            }
         }
         if run > 0 {
-            enqueue.push(in_cycles as f64 / (bursts * BURST) as f64);
-            dequeue.push(out_cycles as f64 / sent.max(1) as f64);
+            // The median burst of a run: one in which something else had the CPU does not count.
+            enqueue.push(Measured::of(in_cycles).median);
+            dequeue.push(Measured::of(out_cycles).median);
         }
     }
     let [bytes_per_shaper, bytes_per_class, bytes_per_delays, item] = Scheduler::<u64>::bytes_for_each();
