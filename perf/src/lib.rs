@@ -3,7 +3,8 @@
 //!
 //! [`profile`] says what a headend carries, [`bed`] builds two of them back to back, [`traffic`] writes their packets
 //! and checks them, [`reference`] opens them with another engine. [`path`] measures packets through them with the bare
-//! engine ([`bare`]) beside, [`aead_alone`] all engines; [`rig`] has whole workers, for [`scale`] and [`updates`]; [`ports`] has DPDK's. [`report`] and [`machine`] say what
+//! engine ([`bare`]) beside, [`aead_alone`] all engines; [`rig`] has whole workers, for [`scale`] and [`updates`]; [`ports`] has DPDK's;
+//! [`mod@qos`] the scheduler under a fake clock. [`report`] and [`machine`] say what
 //! came out, and where; [`compare`] and [`svg`] read that again.
 #![forbid(unsafe_code)]
 
@@ -15,6 +16,7 @@ pub mod control;
 pub mod path;
 pub mod ports;
 pub mod profile;
+pub mod qos;
 pub mod reference;
 pub mod report;
 pub mod rig;

@@ -6,6 +6,7 @@ mod compare;
 mod path;
 mod ports;
 mod progress;
+mod qos;
 mod ring;
 mod scale;
 
@@ -36,6 +37,7 @@ enum Command {
     Scale(scale::Arguments),
     Ring(ring::Arguments),
     Ports(ports::Arguments),
+    Qos(qos::Arguments),
     Compare(compare::Arguments),
     Svg(compare::SvgArguments),
 }
@@ -48,6 +50,7 @@ impl Cli {
             Command::Scale(arguments) => arguments.run(),
             Command::Ring(arguments) => arguments.run(),
             Command::Ports(arguments) => arguments.run(),
+            Command::Qos(arguments) => arguments.run(),
             Command::Compare(arguments) => arguments.run(),
             Command::Svg(arguments) => arguments.run(),
         }

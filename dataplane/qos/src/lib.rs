@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Quality of service: meters, shapers and the scheduler of one egress port. Not in the packet path yet.
+//!
+//! - [`bucket`]: the token bucket under all of them, in exact arithmetic.
+//! - [`police`]: three-colour meters and what is done with each colour.
+//! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED and CoDel.
+//!
+//! Everything here is generic over what is queued, and pure: no I/O, no thread, no clock. Time comes in as nanoseconds,
+//! sizes as the bytes that a packet will be on the wire. Nothing allocates once it is made.
+//!
+//! What does not live here: classification, marking of headers, the transmit ring.
+//!
+//! | RFC | part | where |
+//! |---|---|---|
+//! | 2475 | §2.3.2 traffic profiles | [`bucket`] |
+//! | 2697, 2698, 4115 | three-colour markers | [`police`] |
+//! | 2309 | §3 RED | [`schedule::Wred`] |
+//! | 3168 | §5 marks in place of drops | [`schedule::ClassSpec::ecn`] |
+//! | 8289 | CoDel | [`schedule::CoDel`] |
+#![forbid(unsafe_code)]
+
+pub mod bucket;
+pub mod police;
+pub mod schedule;
+
+pub use bucket::{Bucket, Rate, TrafficProfile};

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is counted for each class, and why an item can be refused.
+
+use core::fmt;
+
+/// Packets and the bytes that they are on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes on the wire.
+    pub bytes: u64,
+}
+
+impl Volume {
+    pub(super) fn add(&mut self, wire_bytes: u32) {
+        self.packets = self.packets.wrapping_add(1);
+        self.bytes = self.bytes.wrapping_add(u64::from(wire_bytes));
+    }
+}
+
+/// Why an item was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refusal {
+    /// There is no such tunnel or class.
+    NoSuchClass,
+    /// Its bytes on the wire are none, or more than the port's most.
+    BadSize,
+    /// Above the policer of a priority class.
+    Policed,
+    /// The class's queue is at its limit.
+    QueueLimit,
+    /// WRED, before the queue is full.
+    Wred,
+    /// CoDel: the queue has been long for too long.
+    CoDel,
+    /// The port has no room left for queued items.
+    NoRoom,
+}
+
+impl Refusal {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::NoSuchClass,
+        Self::BadSize,
+        Self::Policed,
+        Self::QueueLimit,
+        Self::Wred,
+        Self::CoDel,
+        Self::NoRoom,
+    ];
+
+    /// The name in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoSuchClass => "no_such_class",
+            Self::BadSize => "bad_size",
+            Self::Policed => "policed",
+            Self::QueueLimit => "queue_limit",
+            Self::Wred => "wred",
+            Self::CoDel => "codel",
+            Self::NoRoom => "no_room",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The counters of one class. Offered = sent + dropped + what is queued.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// What arrived.
+    pub offered: Volume,
+    /// What left.
+    pub sent: Volume,
+    /// Packets that left with a CE mark of ours.
+    pub marked: u64,
+    dropped: [u64; Refusal::ALL.len()],
+}
+
+impl Counters {
+    /// Packets dropped for this reason.
+    #[must_use]
+    pub fn dropped(&self, refusal: Refusal) -> u64 {
+        self.dropped.get(refusal as usize).copied().unwrap_or(0)
+    }
+
+    /// Packets dropped, for whatever reason.
+    #[must_use]
+    pub fn dropped_in_all(&self) -> u64 {
+        self.dropped.iter().sum()
+    }
+
+    pub(super) fn drop_for(&mut self, refusal: Refusal) {
+        if let Some(count) = self.dropped.get_mut(refusal as usize) {
+            *count = count.wrapping_add(1);
+        }
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+//! How long packets have waited: a histogram with four buckets to each doubling, from 1 µs to 17 s.
+
+const FIRST_BITS: u32 = 10;
+const PER_OCTAVE_BITS: u32 = 2;
+const BUCKETS: usize = 98;
+
+/// A histogram of delays.
+#[derive(Clone, Debug)]
+pub struct Delays {
+    buckets: [u32; BUCKETS],
+}
+
+impl Delays {
+    pub(super) const EMPTY: Self = Self { buckets: [0; BUCKETS] };
+
+    pub(super) fn record(&mut self, delay_ns: u64) {
+        if let Some(bucket) = self.buckets.get_mut(bucket_of(delay_ns)) {
+            *bucket = bucket.saturating_add(1);
+        }
+    }
+
+    /// Packets counted.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|count| u64::from(*count)).sum()
+    }
+
+    /// A delay that `percent` of the packets did not exceed: the upper end of a bucket, at most a quarter too much;
+    /// `None` without packets, and for what is longer than 17 s.
+    #[must_use]
+    pub fn percentile_ns(&self, percent: u8) -> Option<u64> {
+        let total = self.count();
+        let wanted = (total * u64::from(percent.min(100))).div_ceil(100).max(1);
+        let mut seen = 0;
+        let within = |count: &u32| {
+            seen += u64::from(*count);
+            seen >= wanted
+        };
+        let bucket = self.buckets.iter().position(within)?;
+        (bucket + 1 < BUCKETS).then(|| upper_end_ns(bucket))
+    }
+}
+
+fn bucket_of(delay_ns: u64) -> usize {
+    let octave = delay_ns.checked_ilog2().unwrap_or(0);
+    if octave < FIRST_BITS {
+        return 0;
+    }
+    let within = (delay_ns >> (octave - PER_OCTAVE_BITS)) as usize & ((1 << PER_OCTAVE_BITS) - 1);
+    let bucket = (((octave - FIRST_BITS) as usize) << PER_OCTAVE_BITS) + within + 1;
+    bucket.min(BUCKETS - 1)
+}
+
+fn upper_end_ns(bucket: usize) -> u64 {
+    let (octave, within) = (bucket as u32 >> PER_OCTAVE_BITS, bucket as u64 & ((1 << PER_OCTAVE_BITS) - 1));
+    ((1 << PER_OCTAVE_BITS) + within) << (FIRST_BITS + octave - PER_OCTAVE_BITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_never_too_low_and_at_most_a_quarter_too_high() {
+        for delay_ns in
+            (1..34).flat_map(|bits| [1u64 << bits, (1 << bits) + 1, (3 << bits) / 2, (2 << bits) - 1])
+        {
+            let mut delays = Delays::EMPTY;
+            delays.record(delay_ns);
+            let said = delays.percentile_ns(99).unwrap();
+            assert!(said >= delay_ns, "{delay_ns}: {said}");
+            assert!(said <= (delay_ns * 5 / 4 + 1).max(1024), "{delay_ns}: {said}");
+        }
+    }
+
+    #[test]
+    fn percentiles_are_those_of_what_was_recorded() {
+        let mut delays = Delays::EMPTY;
+        assert_eq!(delays.percentile_ns(50), None);
+        for _ in 0..98 {
+            delays.record(2_000);
+        }
+        delays.record(1_000_000);
+        delays.record(u64::MAX);
+        assert_eq!(delays.count(), 100);
+        assert_eq!(delays.percentile_ns(50), Some(2048));
+        assert_eq!(delays.percentile_ns(99), Some(1 << 20));
+        assert_eq!(delays.percentile_ns(100), None);
+    }
+}

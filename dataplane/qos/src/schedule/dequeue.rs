@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The way out of the scheduler: which packet is next, and whether it may leave.
+
+use wire::Ecn;
+
+use super::spec::{EarlyDrop, TunnelSlot};
+use super::tunnel::{Class, Early, SHARES, TunnelLinks};
+use super::{Leaving, Next, Refusal, Refused, Scheduler, spec_of};
+
+/// Timers that one call looks at: its work is bounded even if all tunnels may send at once.
+const EXPIRIES_MAX: usize = 32;
+
+/// What CoDel wants done with a head.
+enum Signal {
+    None,
+    Mark,
+    Drop,
+}
+
+impl<T> Scheduler<T> {
+    /// What is to be done next at `now_ns`; to be asked as long as the transmit ring has room.
+    pub fn dequeue(&mut self, now_ns: u64) -> Next<T> {
+        for _ in 0..EXPIRIES_MAX {
+            let Some(tunnel) = self.wheel.expire(now_ns) else { break };
+            self.stand_in_line(tunnel);
+        }
+        if let Some(shaper) = &mut self.shaper {
+            shaper.refill(now_ns);
+        }
+        loop {
+            let Some((level, tunnel)) = self.first_in_line() else { return Next::Wait(self.wheel.next_ns()) };
+            if let Some(next) = self.serve(level, tunnel, now_ns) {
+                return next;
+            }
+        }
+    }
+
+    /// The first tunnel of the first line that has one with something to do.
+    fn first_in_line(&mut self) -> Option<(usize, u32)> {
+        for (level, line) in self.lines.iter_mut().enumerate() {
+            while let Some(index) = line.first() {
+                let tunnel = self.tunnels.get_mut(index as usize)?;
+                if tunnel.has_backlog(level) && !tunnel.parked {
+                    return Some((level, index));
+                }
+                tunnel.in_line &= !(1 << level);
+                line.pop(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
+            }
+        }
+        None
+    }
+
+    /// Serves the tunnel at the head of a line; `None`: the line has changed, look again.
+    fn serve(&mut self, level: usize, index: u32, now_ns: u64) -> Option<Next<T>> {
+        let class_index = self.class_to_serve(level, index)?;
+        let class = self.classes.get_mut(class_index as usize)?;
+        let wire_bytes = class.fifo.head(&self.slab)?.wire_bytes;
+        let tunnel = self.tunnels.get_mut(index as usize)?;
+        if let Some(shaper) = &mut tunnel.shaper {
+            shaper.refill(now_ns);
+            if !shaper.holds(wire_bytes) {
+                tunnel.parked = true;
+                self.wheel.set(index, shaper.ready_at(wire_bytes).unwrap_or(u64::MAX));
+                return None;
+            }
+        }
+        if level == SHARES && tunnel.deficit < wire_bytes {
+            tunnel.deficit = tunnel.deficit.saturating_add(tunnel.quantum);
+            self.lines.get_mut(level)?.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
+            return None;
+        }
+        if let Some(shaper) = self.shaper.as_ref().filter(|shaper| !shaper.holds(wire_bytes)) {
+            let moments = [shaper.ready_at(wire_bytes), self.wheel.next_ns()];
+            return Some(Next::Wait(moments.into_iter().flatten().min()));
+        }
+        self.take(level, index, class_index, now_ns)
+    }
+
+    /// The class of the tunnel whose turn it is at this level.
+    fn class_to_serve(&mut self, level: usize, index: u32) -> Option<u32> {
+        let tunnel = self.tunnels.get_mut(index as usize)?;
+        if level < SHARES {
+            return tunnel.priority_class(level);
+        }
+        loop {
+            let class_index = tunnel.shares.first()?;
+            let class = self.classes.get_mut(class_index as usize)?;
+            if class.deficit >= class.fifo.head(&self.slab)?.wire_bytes {
+                return Some(class_index);
+            }
+            class.deficit = class.deficit.saturating_add(class.quantum);
+            tunnel.shares.rotate(&mut self.classes);
+        }
+    }
+
+    /// Takes the head of the class: it leaves, or CoDel drops it.
+    fn take(&mut self, level: usize, index: u32, class_index: u32, now_ns: u64) -> Option<Next<T>> {
+        let class = self.classes.get_mut(class_index as usize)?;
+        let spec = spec_of(&self.policies, class)?;
+        let signal = codel_signal(class, &self.slab, &spec.early, spec.ecn, self.packet_bytes_max, now_ns);
+        let (slot, delays) = (class.slot, class.delays);
+        let queued = class.fifo.pop(&mut self.slab)?;
+        let wire_bytes = queued.wire_bytes;
+        let counters = self.counters.get_mut(class_index as usize)?;
+        if matches!(signal, Signal::Drop) {
+            counters.drop_for(Refusal::CoDel);
+            self.settle(level, index, class_index, now_ns);
+            let (item, tunnel, refusal) = (queued.item, TunnelSlot(index), Refusal::CoDel);
+            return Some(Next::Refused(Refused { item, tunnel, class: slot, refusal }));
+        }
+        let mark = queued.marked || matches!(signal, Signal::Mark);
+        let delay_ns = now_ns.saturating_sub(queued.since_ns);
+        counters.sent.add(wire_bytes);
+        counters.marked = counters.marked.wrapping_add(u64::from(mark));
+        if let Some(delays) = self.delays.get_mut(delays as usize) {
+            delays.record(delay_ns);
+        }
+        self.charge(level, index, class_index, wire_bytes);
+        self.settle(level, index, class_index, now_ns);
+        let tunnel = TunnelSlot(index);
+        Some(Next::Leaving(Leaving { item: queued.item, tunnel, class: slot, wire_bytes, mark, delay_ns }))
+    }
+
+    /// What leaves costs tokens, and a share its deficits.
+    fn charge(&mut self, level: usize, index: u32, class_index: u32, wire_bytes: u32) {
+        if let Some(shaper) = &mut self.shaper {
+            shaper.take_now(wire_bytes);
+        }
+        let Some(tunnel) = self.tunnels.get_mut(index as usize) else { return };
+        if let Some(shaper) = &mut tunnel.shaper {
+            shaper.take_now(wire_bytes);
+        }
+        if level == SHARES {
+            tunnel.deficit = tunnel.deficit.saturating_sub(wire_bytes);
+            if let Some(class) = self.classes.get_mut(class_index as usize) {
+                class.deficit = class.deficit.saturating_sub(wire_bytes);
+            }
+        }
+    }
+
+    /// Puts the lines right after the head of a class has gone: class and tunnel are the first of theirs.
+    fn settle(&mut self, level: usize, index: u32, class_index: u32, now_ns: u64) {
+        let Some(tunnel) = self.tunnels.get_mut(index as usize) else { return };
+        let Some(class) = self.classes.get_mut(class_index as usize) else { return };
+        let Some(line) = self.lines.get_mut(level) else { return };
+        if class.fifo.is_empty() {
+            class.early.emptied(now_ns);
+            if level == SHARES {
+                tunnel.shares.pop(&mut self.classes);
+            }
+            if level < SHARES || tunnel.shares.first().is_none() {
+                tunnel.backlog &= !(1 << level);
+                tunnel.in_line &= !(1 << level);
+                line.pop(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
+                return;
+            }
+        }
+        if level < SHARES {
+            line.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
+        }
+    }
+}
+
+/// Asks CoDel, if the class has it, about its head.
+fn codel_signal<T>(
+    class: &mut Class,
+    slab: &super::Slab<T>,
+    early: &EarlyDrop,
+    ecn: bool,
+    packet_bytes_max: u32,
+    now_ns: u64,
+) -> Signal {
+    let (Early::CoDel(state), EarlyDrop::CoDel(codel)) = (&mut class.early, early) else {
+        return Signal::None;
+    };
+    let Some(head) = class.fifo.head(slab) else { return Signal::None };
+    let bytes_behind = class.fifo.bytes.saturating_sub(u64::from(head.wire_bytes));
+    if !state.signals(*codel, head.since_ns, now_ns, bytes_behind, packet_bytes_max) {
+        return Signal::None;
+    }
+    if ecn && head.ecn != Ecn::NotEct { Signal::Mark } else { Signal::Drop }
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of the whole scheduler. What they judge is what leaves, by its own bytes and moments.
+
+use proptest::prelude::*;
+use wire::{Dscp, Ecn};
+
+use super::*;
+use crate::bucket::{Rate, TrafficProfile};
+
+const MTU: u32 = 1500;
+
+fn profile(bps: u64, burst_bytes: u32) -> TrafficProfile {
+    TrafficProfile { rate: Rate::from_bps(bps).unwrap(), burst_bytes }
+}
+
+fn class(service: Service) -> ClassSpec {
+    ClassSpec { service, limit: Limit::Packets(1000), early: EarlyDrop::None, ecn: false, delays: true }
+}
+
+fn priority(level: u8, police: Option<TrafficProfile>) -> ClassSpec {
+    class(Service::Priority { level, police })
+}
+
+fn percent(percent: u8) -> ClassSpec {
+    class(Service::Share(Share::Percent(percent)))
+}
+
+fn port(classes: Vec<ClassSpec>, tunnels: usize) -> PortSpec {
+    PortSpec {
+        shape: None,
+        packet_bytes_max: MTU,
+        items_max: 10_000,
+        seed: 1,
+        policies: vec![PolicySpec { classes }],
+        tunnels: vec![TunnelSpec { shape: None, weight: 1, policy: 0 }; tunnels],
+    }
+}
+
+fn offer(tunnel: u32, class: u8, wire_bytes: u32) -> Offer {
+    let (tunnel, class) = (TunnelSlot(tunnel), ClassSlot(class));
+    Offer { tunnel, class, wire_bytes, dscp: Dscp::DEFAULT, ecn: Ecn::NotEct }
+}
+
+fn leaving<T: core::fmt::Debug>(next: Next<T>) -> Leaving<T> {
+    match next {
+        Next::Leaving(leaving) => leaving,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// All that leaves at one moment: tunnel, class, bytes.
+fn all_at(scheduler: &mut Scheduler<u32>, now_ns: u64) -> Vec<(u32, u8, u32)> {
+    let mut sent = Vec::new();
+    while let Next::Leaving(out) = scheduler.dequeue(now_ns) {
+        sent.push((out.tunnel.0, out.class.0, out.wire_bytes));
+    }
+    sent
+}
+
+#[test]
+fn priority_of_any_tunnel_goes_before_all_shares_and_lower_levels_wait_for_higher() {
+    let spec = port(vec![percent(100), priority(1, None), priority(0, None)], 2);
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    for (tunnel, class) in [(0, 0), (0, 0), (1, 1), (1, 1), (1, 2), (0, 2)] {
+        scheduler.enqueue(0, offer(tunnel, class, 100), 0).unwrap();
+    }
+    let order: Vec<_> =
+        all_at(&mut scheduler, 0).iter().map(|(tunnel, class, _)| (*tunnel, *class)).collect();
+    assert_eq!(order, [(1, 2), (0, 2), (1, 1), (1, 1), (0, 0), (0, 0)]);
+    assert_eq!(scheduler.dequeue(0), Next::Wait(None));
+}
+
+#[test]
+fn shares_are_kept_in_bytes_whatever_the_sizes() {
+    let spec = port(vec![percent(50), percent(30), percent(20)], 1);
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    let sizes = [64, 1500, 700];
+    let mut bytes = [0u64; 3];
+    for _ in 0..30_000 {
+        for (class, size) in (0u8..).zip(sizes) {
+            while scheduler.class(TunnelSlot(0), ClassSlot(class)).unwrap().queued_packets < 100 {
+                scheduler.enqueue(0, offer(0, class, size), 0).unwrap();
+            }
+        }
+        let out = leaving(scheduler.dequeue(0));
+        bytes[usize::from(out.class.0)] += u64::from(out.wire_bytes);
+    }
+    let all: u64 = bytes.iter().sum();
+    for (bytes, share) in bytes.iter().zip([0.5, 0.3, 0.2]) {
+        let part = *bytes as f64 / all as f64;
+        assert!((part / share - 1.0).abs() < 0.01, "{part} for {share}");
+    }
+}
+
+#[test]
+fn tunnels_have_what_the_port_leaves_by_their_weights() {
+    let mut spec = port(vec![percent(100)], 3);
+    spec.tunnels[2].weight = 2;
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    for tunnel in 0..3 {
+        for _ in 0..1000 {
+            scheduler.enqueue(0, offer(tunnel, 0, 1000), 0).unwrap();
+        }
+    }
+    let mut packets = [0; 3];
+    for _ in 0..1200 {
+        packets[leaving(scheduler.dequeue(0)).tunnel.0 as usize] += 1;
+    }
+    assert!(
+        packets.iter().zip([300i32, 300, 600]).all(|(sent, part)| (sent - part).abs() <= 3),
+        "{packets:?}"
+    );
+}
+
+#[test]
+fn a_shaped_tunnel_passes_its_burst_then_its_rate_and_others_do_not_wait_for_it() {
+    let mut spec = port(vec![percent(100)], 2);
+    spec.tunnels[0].shape = Some(profile(8_000_000, 3000));
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    for tunnel in [0, 0, 0, 0, 1, 1] {
+        scheduler.enqueue(0, offer(tunnel, 0, 1500), 0).unwrap();
+    }
+    let sent = all_at(&mut scheduler, 0);
+    assert_eq!(sent.iter().filter(|(tunnel, ..)| *tunnel == 0).count(), 2);
+    assert_eq!(sent.iter().filter(|(tunnel, ..)| *tunnel == 1).count(), 2);
+    // 1500 bytes at 1 byte a microsecond, and at most a tick of the wheel.
+    let Next::Wait(Some(at)) = scheduler.dequeue(0) else { panic!("it waits for tokens") };
+    assert!(at <= 1_500_000 + 1024);
+    assert_eq!(all_at(&mut scheduler, 1_499_999), []);
+    assert_eq!(all_at(&mut scheduler, 1_500_000 + 1024).len(), 1);
+}
+
+#[test]
+fn a_short_priority_packet_leaves_a_parked_tunnel_as_soon_as_it_has_tokens_for_it() {
+    let mut spec = port(vec![percent(100), priority(0, None)], 1);
+    spec.tunnels[0].shape = Some(profile(8_000_000, 1500));
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    for _ in 0..2 {
+        scheduler.enqueue(0, offer(0, 0, 1500), 0).unwrap();
+    }
+    assert_eq!(all_at(&mut scheduler, 0), [(0, 0, 1500)]);
+    scheduler.enqueue(0, offer(0, 1, 100), 100_000).unwrap();
+    assert_eq!(all_at(&mut scheduler, 100_000), [(0, 1, 100)]);
+    assert_eq!(all_at(&mut scheduler, 1_590_000), []);
+    assert_eq!(all_at(&mut scheduler, 1_602_000), [(0, 0, 1500)]);
+}
+
+#[test]
+fn the_ports_shaper_holds_all_and_the_wait_it_names_is_exact() {
+    let mut spec = port(vec![percent(100)], 1);
+    spec.shape = Some(profile(1_000_000_000, 1500));
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    for _ in 0..3 {
+        scheduler.enqueue(0, offer(0, 0, 1500), 0).unwrap();
+    }
+    assert_eq!(all_at(&mut scheduler, 0).len(), 1);
+    assert_eq!(scheduler.dequeue(0), Next::Wait(Some(12_000)));
+    assert_eq!(all_at(&mut scheduler, 11_999), []);
+    assert_eq!(all_at(&mut scheduler, 12_000).len(), 1);
+}
+
+#[test]
+fn what_is_refused_comes_back_with_its_reason_and_is_counted() {
+    let mut classes = vec![percent(100), priority(0, Some(profile(8_000, 1500)))];
+    classes[0].limit = Limit::Bytes(2000);
+    let mut spec = port(classes, 1);
+    spec.items_max = 16;
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    let refusal = |scheduler: &mut Scheduler<u32>, offer| {
+        scheduler.enqueue(7, offer, 0).err().map(|refused| (refused.item, refused.refusal))
+    };
+    assert_eq!(refusal(&mut scheduler, offer(1, 0, 64)), Some((7, Refusal::NoSuchClass)));
+    assert_eq!(refusal(&mut scheduler, offer(0, 2, 64)), Some((7, Refusal::NoSuchClass)));
+    assert_eq!(refusal(&mut scheduler, offer(0, 0, 1501)), Some((7, Refusal::BadSize)));
+    assert_eq!(refusal(&mut scheduler, offer(0, 0, 0)), Some((7, Refusal::BadSize)));
+    assert_eq!(refusal(&mut scheduler, offer(0, 0, 1500)), None);
+    assert_eq!(refusal(&mut scheduler, offer(0, 0, 501)), Some((7, Refusal::QueueLimit)));
+    assert_eq!(refusal(&mut scheduler, offer(0, 1, 1500)), None);
+    assert_eq!(refusal(&mut scheduler, offer(0, 1, 1)), Some((7, Refusal::Policed)));
+    let shares = scheduler.class(TunnelSlot(0), ClassSlot(0)).unwrap();
+    assert_eq!(shares.counters.offered, Volume { packets: 4, bytes: 3502 });
+    assert_eq!([Refusal::BadSize, Refusal::QueueLimit].map(|why| shares.counters.dropped(why)), [2, 1]);
+}
+
+#[test]
+fn bulk_cannot_take_the_last_places_from_priority() {
+    let mut spec = port(vec![percent(100), priority(0, None)], 1);
+    spec.items_max = 16;
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    let queued = (0..20).filter(|_| scheduler.enqueue(0, offer(0, 0, 64), 0).is_ok()).count();
+    assert_eq!(queued, 14);
+    assert!((0..2).all(|_| scheduler.enqueue(0, offer(0, 1, 64), 0).is_ok()));
+    assert_eq!(scheduler.enqueue(0, offer(0, 1, 64), 0).unwrap_err().refusal, Refusal::NoRoom);
+}
+
+#[test]
+fn codel_marks_where_it_may_and_drops_the_rest_at_the_head() {
+    for (ecn, marks) in [(Ecn::Ect0, true), (Ecn::NotEct, false)] {
+        let mut spec =
+            port(vec![ClassSpec { ecn: true, early: EarlyDrop::CoDel(CoDel::INTERNET), ..percent(100) }], 1);
+        spec.packet_bytes_max = MTU;
+        let mut scheduler = Scheduler::new(&spec).unwrap();
+        let (mut marked, mut dropped) = (0, 0);
+        for ms in 0..1000u64 {
+            for _ in 0..2 {
+                let _ = scheduler.enqueue(0, Offer { ecn, ..offer(0, 0, 1500) }, ms * 1_000_000);
+            }
+            match scheduler.dequeue(ms * 1_000_000) {
+                Next::Leaving(out) => marked += u64::from(out.mark),
+                Next::Refused(refused) => {
+                    assert_eq!(refused.refusal, Refusal::CoDel);
+                    dropped += 1;
+                }
+                Next::Wait(_) => panic!("there is a queue"),
+            }
+        }
+        assert_eq!((marked > 5, dropped > 5), (marks, !marks), "{marked} {dropped}");
+        let state = scheduler.class(TunnelSlot(0), ClassSlot(0)).unwrap();
+        assert_eq!((state.counters.marked, state.counters.dropped(Refusal::CoDel)), (marked, dropped));
+    }
+}
+
+#[test]
+fn wred_refuses_the_higher_drop_precedence_first_and_marks_what_it_may() {
+    let af12 = Dscp::new(12).unwrap();
+    let profile = |min_packets, max_packets| DropProfile { min_packets, max_packets, one_in: 1 };
+    let profiles = vec![(af12, profile(5, 10))];
+    let wred = Wred { weight: 0, idle_packet_ns: 1000, default: profile(20, 200), profiles };
+    let mut spec = port(vec![ClassSpec { ecn: true, early: EarlyDrop::Wred(wred), ..percent(100) }], 1);
+    spec.items_max = 1000;
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    for _ in 0..15 {
+        scheduler.enqueue(0, offer(0, 0, 100), 0).unwrap();
+    }
+    let high = Offer { dscp: af12, ecn: Ecn::Ect0, ..offer(0, 0, 100) };
+    assert_eq!(scheduler.enqueue(0, high, 0).unwrap_err().refusal, Refusal::Wred);
+    for _ in 0..150 {
+        scheduler.enqueue(0, Offer { ecn: Ecn::Ect1, ..offer(0, 0, 100) }, 0).unwrap();
+    }
+    let mut marked = 0;
+    while let Next::Leaving(out) = scheduler.dequeue(0) {
+        marked += u32::from(out.mark);
+    }
+    assert!(marked > 10, "{marked}");
+}
+
+fn any_offer() -> impl Strategy<Value = (Offer, u64)> {
+    let ecn = prop::sample::select(vec![Ecn::NotEct, Ecn::Ect0]);
+    (0u32..4, 0u8..4, 1u32..=1500, ecn, 0u64..200_000).prop_map(|(tunnel, class, wire_bytes, ecn, gap_ns)| {
+        (Offer { ecn, ..offer(tunnel, class, wire_bytes) }, gap_ns)
+    })
+}
+
+proptest! {
+    /// Each item comes out exactly once, sent or refused; a class keeps its order; no tunnel passes more than its burst
+    /// and rate; what is queued always leaves in the end.
+    #[test]
+    fn nothing_is_lost_doubled_reordered_or_stuck(offers in prop::collection::vec(any_offer(), 1..300), dequeues in 0usize..4) {
+        let mut classes = vec![priority(0, Some(profile(2_000_000, 3000))), priority(2, None), percent(60), percent(5)];
+        classes[2].limit = Limit::Time(20_000_000);
+        classes[3].early = EarlyDrop::CoDel(CoDel { target_ns: 100_000, interval_ns: 1_000_000 });
+        let mut spec = port(classes, 4);
+        spec.items_max = 64;
+        spec.shape = Some(profile(100_000_000, 4000));
+        let shapes = [Some(profile(1_000_000, 1500)), Some(profile(30_000_000, 9000)), None, Some(profile(99, 1500))];
+        for (tunnel, shape) in spec.tunnels.iter_mut().zip(shapes) {
+            tunnel.shape = shape;
+        }
+        let mut scheduler = Scheduler::new(&spec).unwrap();
+        let mut seen = vec![0u32; offers.len()];
+        let mut last = [[None; 4]; 4];
+        let mut excess = [0u128; 4];
+        let mut at = [0u64; 4];
+        let mut now_ns = 0;
+        let mut work = |scheduler: &mut Scheduler<u32>, now_ns: u64, seen: &mut Vec<u32>| -> Option<Next<u32>> {
+            match scheduler.dequeue(now_ns) {
+                Next::Leaving(out) => {
+                    let (tunnel, class) = (out.tunnel.0 as usize, usize::from(out.class.0));
+                    seen[out.item as usize] += 1;
+                    assert!(last[tunnel][class] < Some(out.item));
+                    last[tunnel][class] = Some(out.item);
+                    if let Some(shape) = shapes[tunnel] {
+                        let drained = u128::from(shape.rate.bps()) * u128::from(now_ns - at[tunnel]);
+                        excess[tunnel] = excess[tunnel].saturating_sub(drained) + u128::from(out.wire_bytes) * 8_000_000_000;
+                        at[tunnel] = now_ns;
+                        assert!(excess[tunnel] <= u128::from(shape.burst_bytes) * 8_000_000_000);
+                    }
+                    None
+                }
+                Next::Refused(refused) => {
+                    seen[refused.item as usize] += 1;
+                    None
+                }
+                wait => Some(wait),
+            }
+        };
+        for (item, (offer, gap_ns)) in (0u32..).zip(&offers) {
+            now_ns += gap_ns;
+            if let Err(refused) = scheduler.enqueue(item, *offer, now_ns) {
+                prop_assert_eq!(refused.item, item);
+                seen[item as usize] += 1;
+            }
+            for _ in 0..dequeues {
+                work(&mut scheduler, now_ns, &mut seen);
+            }
+        }
+        loop {
+            match work(&mut scheduler, now_ns, &mut seen) {
+                None => {}
+                Some(Next::Wait(Some(later_ns))) => now_ns = now_ns.max(later_ns).max(now_ns + 1),
+                Some(_) => break,
+            }
+        }
+        prop_assert!(seen.iter().all(|times| *times == 1), "{:?}", seen);
+        for (tunnel, class) in (0..4).flat_map(|tunnel| (0..4).map(move |class| (tunnel, class))) {
+            let state = scheduler.class(TunnelSlot(tunnel), ClassSlot(class)).unwrap();
+            prop_assert_eq!((state.queued_packets, state.queued_bytes), (0, 0));
+            prop_assert_eq!(state.counters.offered.packets, state.counters.sent.packets + state.counters.dropped_in_all());
+        }
+    }
+}

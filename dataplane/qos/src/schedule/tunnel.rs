@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The state of tunnels and classes, and how it is made from a port's specification.
+
+use super::codel;
+use super::fifo::Fifo;
+use super::line::{Line, Links};
+use super::spec::{ClassSlot, EarlyDrop, PRIORITY_LEVELS, PolicySpec, PortSpec, Service, SpecError};
+use super::{NONE, wred};
+use crate::bucket::Bucket;
+
+/// The priority levels, and the shares behind them.
+pub(super) const LEVELS: usize = PRIORITY_LEVELS + 1;
+/// The level of the shares.
+pub(super) const SHARES: usize = PRIORITY_LEVELS;
+
+pub(super) struct Tunnel {
+    pub(super) shaper: Option<Bucket>,
+    pub(super) first_class: u32,
+    pub(super) class_count: u8,
+    /// Whether it waits in the timer wheel for tokens.
+    pub(super) parked: bool,
+    /// One bit for each level at which something is queued.
+    pub(super) backlog: u8,
+    /// One bit for each level in whose line it stands; it may still stand in one where it has nothing to do.
+    pub(super) in_line: u8,
+    links: [u32; LEVELS],
+    by_level: [u32; PRIORITY_LEVELS],
+    /// The classes with shares that have something queued.
+    pub(super) shares: Line,
+    pub(super) deficit: u32,
+    pub(super) quantum: u32,
+}
+
+pub(super) struct Class {
+    pub(super) fifo: Fifo,
+    pub(super) limit_bytes: u64,
+    pub(super) limit_packets: u32,
+    pub(super) deficit: u32,
+    pub(super) quantum: u32,
+    link: u32,
+    pub(super) policer: u32,
+    pub(super) delays: u32,
+    pub(super) policy: u32,
+    pub(super) slot: ClassSlot,
+    pub(super) level: usize,
+    pub(super) early: Early,
+}
+
+/// What early dropping remembers.
+pub(super) enum Early {
+    None,
+    Wred(wred::State),
+    CoDel(codel::State),
+}
+
+impl Tunnel {
+    pub(super) fn has_backlog(&self, level: usize) -> bool {
+        self.backlog >> level & 1 == 1
+    }
+
+    /// The class with this priority level.
+    pub(super) fn priority_class(&self, level: usize) -> Option<u32> {
+        self.by_level.get(level).copied()
+    }
+}
+
+impl Early {
+    fn new(early: &EarlyDrop) -> Self {
+        match early {
+            EarlyDrop::None => Self::None,
+            EarlyDrop::Wred(_) => Self::Wred(wred::State::default()),
+            EarlyDrop::CoDel(_) => Self::CoDel(codel::State::default()),
+        }
+    }
+
+    /// The queue has run empty.
+    pub(super) fn emptied(&mut self, now_ns: u64) {
+        match self {
+            Self::None => {}
+            Self::Wred(state) => state.emptied(now_ns),
+            Self::CoDel(state) => state.emptied(),
+        }
+    }
+}
+
+/// The links of the tunnels in one level's line.
+pub(super) struct TunnelLinks<'t> {
+    pub(super) tunnels: &'t mut [Tunnel],
+    pub(super) level: usize,
+}
+
+impl Links for TunnelLinks<'_> {
+    fn link(&mut self, index: u32) -> Option<&mut u32> {
+        self.tunnels.get_mut(index as usize)?.links.get_mut(self.level)
+    }
+}
+
+impl Links for Box<[Class]> {
+    fn link(&mut self, index: u32) -> Option<&mut u32> {
+        self.get_mut(index as usize).map(|class| &mut class.link)
+    }
+}
+
+/// All state of a port's tunnels.
+#[derive(Default)]
+pub(super) struct Built {
+    pub(super) tunnels: Vec<Tunnel>,
+    pub(super) classes: Vec<Class>,
+    pub(super) policers: Vec<Bucket>,
+    /// How many classes record delays.
+    pub(super) delays: usize,
+}
+
+pub(super) fn build(spec: &PortSpec) -> Result<Built, SpecError> {
+    let mut built = Built::default();
+    for (index, tunnel) in spec.tunnels.iter().enumerate() {
+        let Some(policy) = spec.policies.get(tunnel.policy) else { continue };
+        let first_class = built.classes.len() as u32;
+        let by_level = built.add_classes(spec, index, tunnel.policy, policy)?;
+        built.tunnels.push(Tunnel {
+            shaper: tunnel.shape.map(Bucket::new),
+            first_class,
+            class_count: policy.classes.len() as u8,
+            parked: false,
+            backlog: 0,
+            in_line: 0,
+            links: [NONE; LEVELS],
+            by_level,
+            shares: Line::EMPTY,
+            deficit: 0,
+            quantum: spec.packet_bytes_max.saturating_mul(u32::from(tunnel.weight)),
+        });
+    }
+    Ok(built)
+}
+
+impl Built {
+    /// Returns the class of each priority level.
+    fn add_classes(
+        &mut self,
+        spec: &PortSpec,
+        tunnel: usize,
+        policy_index: usize,
+        policy: &PolicySpec,
+    ) -> Result<[u32; PRIORITY_LEVELS], SpecError> {
+        let mut by_level = [NONE; PRIORITY_LEVELS];
+        for ((slot, class), reckoned) in (0u8..).zip(&policy.classes).zip(spec.reckon(tunnel)?) {
+            let (level, police) = match class.service {
+                Service::Priority { level, police } => (usize::from(level), police),
+                Service::Share(_) => (SHARES, None),
+            };
+            if let Some(place) = by_level.get_mut(level) {
+                *place = self.classes.len() as u32;
+            }
+            let (delays, policer) = (self.delays as u32, self.policers.len() as u32);
+            self.delays += usize::from(class.delays);
+            self.policers.extend(police.map(Bucket::new));
+            self.classes.push(Class {
+                fifo: Fifo::EMPTY,
+                limit_bytes: reckoned.limit_bytes,
+                limit_packets: reckoned.limit_packets,
+                deficit: 0,
+                quantum: reckoned.quantum,
+                link: NONE,
+                policer: if police.is_some() { policer } else { NONE },
+                delays: if class.delays { delays } else { NONE },
+                policy: policy_index as u32,
+                slot: ClassSlot(slot),
+                level,
+                early: Early::new(&class.early),
+            });
+        }
+        Ok(by_level)
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `greyhound-perf qos`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use greyhound_perf::machine::Machine;
+use greyhound_perf::qos::{self, Cost, Row, number};
+use greyhound_perf::report::table;
+use serde::Serialize;
+use sysmem::Calibration;
+
+use super::progress::Progress;
+
+/// The scheduler: voice on overloaded links, shares, shapers, and what 60,000 of them cost.
+///
+/// Under a fake clock, with a modelled transmit ring and link behind the scheduler. Delays, losses, shares and rates are
+/// those of what leaves the modelled port. The scheduler is not in the packet path yet: no figure here has a packet's
+/// other work in it. Only the cycles at the end depend on the machine.
+#[derive(Args)]
+#[command(after_help = "\
+Exit code 0 if every goal is met, 1 if not.
+
+Examples:
+  greyhound-perf qos                     every row, goal and figure
+  greyhound-perf qos --json              one object: machine, rows, cost
+  greyhound-perf qos --shapers 1000      the cost with fewer tunnels")]
+pub(crate) struct Arguments {
+    /// Tunnels with a shaper each, for the cost.
+    #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    shapers: u32,
+    /// A quarter of the time on the overloaded links, a tenth of the packets for the cost.
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    machine: Machine,
+    rows: Vec<Row>,
+    cost: Cost,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let clock = Calibration::measure();
+        let machine = Machine::here("none", "none", &clock);
+        let scenarios = qos::scenarios(self.quick);
+        let mut progress = Progress::new(scenarios.len() + 1);
+        let mut rows = Vec::new();
+        for (what, scenario) in &scenarios {
+            progress.next(what);
+            rows.extend(scenario()?);
+        }
+        progress.next(&format!("cost with {} shapers", self.shapers));
+        let cost = qos::cost(self.shapers, self.quick, &clock)?;
+        progress.done();
+        let met = rows.iter().all(|row| row.met);
+        super::print(&Report { machine, rows, cost }, self.json, to_table)?;
+        Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+fn to_table(report: &Report) -> String {
+    let mut table = table(&["what", "goal", "figure", "unit", "met"]);
+    for Row { name, goal, value, unit, met } in &report.rows {
+        let met = if *met { "yes" } else { "NO" };
+        table.add_row([name, goal, &number(*value), unit, met]);
+    }
+    format!("{}{table}\n\n{}", report.machine, cost_text(&report.cost))
+}
+
+fn cost_text(cost: &Cost) -> String {
+    let (enqueue, dequeue) = (cost.enqueue_cycles, cost.dequeue_cycles);
+    format!(
+        "{} shapers with 4 classes each, random tunnels, overloaded: enqueue {:.0} ({:.0}-{:.0}), dequeue {:.0} ({:.0}-{:.0}) \
+         cycles a packet\nmemory: {} bytes a shaper, {} a class, {} more with delays, {} a queued item\n",
+        cost.shapers,
+        enqueue.median,
+        enqueue.min,
+        enqueue.max,
+        dequeue.median,
+        dequeue.min,
+        dequeue.max,
+        cost.bytes_per_shaper,
+        cost.bytes_per_class,
+        cost.bytes_per_delays,
+        cost.bytes_per_item,
+    )
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The scenarios: an overloaded link with voice on it, shares, shapers.
+
+use qos::schedule::{ClassSpec, EarlyDrop, Limit, PolicySpec, PortSpec, Service, Share, TunnelSpec};
+use qos::{Rate, TrafficProfile};
+use wire::Dscp;
+
+use super::run::{POLL_NS, run};
+use super::source::{Frames, MTU_WIRE_BYTES, Source};
+use super::wire::{Burst, Wire};
+use super::{Row, rate_text};
+
+const SECOND_NS: u64 = 1_000_000_000;
+/// Until queues are full and bursts are over.
+const WARM_UP_NS: u64 = SECOND_NS / 10;
+/// The bulk classes of the overloaded links are spread over so many tunnels.
+const TUNNELS: u32 = 16;
+
+/// EF at 10 % and bulk at 200 % of a link, both over 16 tunnels.
+pub(super) fn overloaded_link(bps: u64, duration_ns: u64) -> anyhow::Result<Vec<Row>> {
+    let police = TrafficProfile { rate: rate(bps / 5)?, burst_bytes: 16 * MTU_WIRE_BYTES };
+    let classes = vec![
+        class(Service::Priority { level: 0, police: Some(police) }),
+        class(Service::Share(Share::Percent(100))),
+    ];
+    let sources = vec![
+        Source::new(0, Dscp::EF, TUNNELS, Frames::Fixed(64), bps as f64 * 0.1),
+        Source::new(1, Dscp::DEFAULT, TUNNELS, Frames::Fixed(1518), bps as f64 * 2.0),
+    ];
+    let spec = port(classes, None, TUNNELS);
+    let ring_bytes = bps * 2 * POLL_NS / 8 / SECOND_NS;
+    let (mut delays, mut bytes) = (Vec::new(), [0u64; 2]);
+    let offered = run(&spec, sources, Wire::new(bps, ring_bytes), duration_ns, true, |departure| {
+        let class = usize::from(departure.packet.offer.class.0);
+        if class == 0 {
+            delays.push(departure.left_ns - departure.packet.arrived_ns);
+        }
+        if departure.left_ns <= duration_ns {
+            bytes[class] += u64::from(departure.packet.offer.wire_bytes);
+        }
+    })?;
+    delays.sort_unstable();
+    let lost = offered.first().copied().unwrap_or(0) - delays.len() as u64;
+    let p99_ns = delays.get(delays.len() * 99 / 100).copied().unwrap_or(u64::MAX);
+    let goal_ns = 2 * u64::from(MTU_WIRE_BYTES) * 8 * SECOND_NS / bps + 50_000;
+    let rest = bps as f64 / 8.0 * duration_ns as f64 / 1e9 - bytes[0] as f64;
+    let name = |what: &str| format!("link of {}, bulk at 200 %, EF at 10 %: {what}", rate_text(bps));
+    let of = delays.len() as u64 + lost;
+    Ok(vec![
+        Row::at_most(name(&format!("EF lost of {of}")), lost as f64, 0.0, "packets"),
+        Row::at_most(name("EF delay p99"), p99_ns as f64 / 1e3, goal_ns as f64 / 1e3, "µs"),
+        Row::at_least(name("bulk, of what EF leaves"), bytes[1] as f64 / rest * 100.0, 99.0, "%"),
+    ])
+}
+
+/// 50/30/20, each class offering the whole link, frames of mixed sizes.
+pub(super) fn shares(bps: u64) -> anyhow::Result<Vec<Row>> {
+    let percents = [50u8, 30, 20];
+    let classes = percents.map(|percent| class(Service::Share(Share::Percent(percent)))).to_vec();
+    let source = |class| Source::new(class, Dscp::DEFAULT, 1, Frames::Mixed, bps as f64);
+    let sources = (0..3).map(source).collect();
+    let mut bytes = [0u64; 3];
+    let window = WARM_UP_NS..WARM_UP_NS + SECOND_NS;
+    run(&port(classes, None, 1), sources, Wire::new(bps, bps / 8_000_000), window.end, false, |departure| {
+        if window.contains(&departure.left_ns) {
+            bytes[usize::from(departure.packet.offer.class.0)] +=
+                u64::from(departure.packet.offer.wire_bytes);
+        }
+    })?;
+    let all = bytes.iter().sum::<u64>() as f64;
+    let row = |(bytes, percent): (&u64, u8)| {
+        let (name, goal) =
+            (format!("share of {percent} %, mixed sizes, 1 s at {}", rate_text(bps)), f64::from(percent));
+        Row::within(name, *bytes as f64 / all * 100.0, goal, 1.0, "%")
+    };
+    Ok(bytes.iter().zip(percents).map(row).collect())
+}
+
+/// A tunnel shaper that is offered twice its rate, in front of a link of five times its rate.
+pub(super) fn shaper(bps: u64) -> anyhow::Result<Vec<Row>> {
+    let poll_bytes = bps * 10 * POLL_NS / 8 / SECOND_NS;
+    let cbs = 2 * MTU_WIRE_BYTES + u32::try_from(poll_bytes)?;
+    let shape = TrafficProfile { rate: rate(bps)?, burst_bytes: cbs };
+    let spec = port(vec![class(Service::Share(Share::Percent(100)))], Some(shape), 1);
+    let sources = vec![Source::new(0, Dscp::DEFAULT, 1, Frames::Mixed, bps as f64 * 2.0)];
+    let (mut bytes, mut burst) = (0u64, Burst::new(bps));
+    let window = WARM_UP_NS..WARM_UP_NS + SECOND_NS;
+    run(&spec, sources, Wire::new(bps * 5, 1 << 20), window.end, false, |departure| {
+        burst.see(departure.packet.offer.wire_bytes, departure.handed_ns);
+        if window.contains(&departure.left_ns) {
+            bytes += u64::from(departure.packet.offer.wire_bytes);
+        }
+    })?;
+    let name = |what: &str| format!("shaper of {}, CBS {cbs} bytes, one worker: {what}", rate_text(bps));
+    let (sent, goal) = (bytes as f64 * 8.0 / 1e6, bps as f64 / 1e6);
+    Ok(vec![
+        Row::within(name("rate over 1 s"), sent, goal, 0.5, "Mbit/s"),
+        Row::at_most(name("largest burst"), burst.most_bytes() as f64, f64::from(cbs), "bytes"),
+    ])
+}
+
+fn class(service: Service) -> ClassSpec {
+    ClassSpec { service, limit: Limit::Packets(500), early: EarlyDrop::None, ecn: false, delays: false }
+}
+
+fn port(classes: Vec<ClassSpec>, shape: Option<TrafficProfile>, tunnels: u32) -> PortSpec {
+    PortSpec {
+        shape: None,
+        packet_bytes_max: MTU_WIRE_BYTES,
+        items_max: 20_000,
+        seed: 1,
+        policies: vec![PolicySpec { classes }],
+        tunnels: vec![TunnelSpec { shape, weight: 1, policy: 0 }; tunnels as usize],
+    }
+}
+
+fn rate(bps: u64) -> anyhow::Result<Rate> {
+    Rate::from_bps(bps).ok_or_else(|| anyhow::anyhow!("a rate of 0"))
+}
