@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+//! Pages of results: what stands in them, and what does not.
 
 use serde_json::{Value, json};
 
