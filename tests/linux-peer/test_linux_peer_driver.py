@@ -62,6 +62,9 @@ def test_ping_and_tcp_pass_between_the_guest_and_a_stand_in_headend(lab, linux_p
         with Gateway(headend, "wan0", "lan0", theirs, SITE_GATEWAY, SITE) as gateway:
             for size, df in ((0, True), (57, False), (1372, True)):
                 answered = ping(guest, SITE, count=3, payload_octets=size, df=df, tos=0xB8)
+                if answered.received < answered.sent:
+                    # ping waits two round trips for its last answer, which a busy host may well hold up longer.
+                    answered = ping(guest, SITE, count=3, payload_octets=size, df=df, tos=0xB8)
                 assert answered.received == answered.sent == 3, answered.output
             tcp_transfer(guest, site, SITE, 65_537)
             counts = dict(gateway.counts)
