@@ -13,8 +13,6 @@ use anyhow::bail;
 use greyhound_perf::bed::Setting;
 use greyhound_perf::path::{Course, Memory, Plan};
 use greyhound_perf::traffic::{Size, Way};
-use messages::EspMode;
-use wire::Family;
 
 fn main() -> anyhow::Result<()> {
     let way = match std::env::args().nth(1).as_deref() {
@@ -22,15 +20,7 @@ fn main() -> anyhow::Result<()> {
         Some("inbound") => Way::Inbound,
         _ => bail!("usage: instructions outbound|inbound"),
     };
-    let setting = Setting {
-        tunnels: 1,
-        mode: EspMode::Transport,
-        key_bits: 128,
-        esn: false,
-        family: Family::Ipv4,
-        workers: 1,
-        engine: Engine::best(),
-    };
+    let setting = Setting::usual(1, 1, Engine::best());
     let plan = Plan { way, size: Size::Fixed(64), memory: Memory::Warm, runs: 1, quick: true };
     Course::new(&setting)?.measure(&plan, 1_000_000_000)?;
     Ok(())

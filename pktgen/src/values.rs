@@ -228,39 +228,29 @@ impl Value for Dscp {
     }
 }
 
-/// A port, an identifier.
-impl Value for u16 {
-    const WANTED: &str = "a number from 0 to 65535";
+/// Numbers that take every value of their type.
+macro_rules! numbers {
+    ($($type:ty: $wanted:literal),+) => { $(
+        impl Value for $type {
+            const WANTED: &str = $wanted;
 
-    fn of_integer(number: i64) -> Option<Self> {
-        number.try_into().ok()
-    }
+            fn of_integer(number: i64) -> Option<Self> {
+                number.try_into().ok()
+            }
 
-    fn bits(self) -> u128 {
-        self.into()
-    }
+            fn bits(self) -> u128 {
+                self.into()
+            }
 
-    fn with_bits(self, bits: u128) -> Option<Self> {
-        bits.try_into().ok()
-    }
+            fn with_bits(self, bits: u128) -> Option<Self> {
+                bits.try_into().ok()
+            }
+        }
+    )+ };
 }
 
-/// A key.
-impl Value for u32 {
-    const WANTED: &str = "a number from 0 to 4294967295";
-
-    fn of_integer(number: i64) -> Option<Self> {
-        number.try_into().ok()
-    }
-
-    fn bits(self) -> u128 {
-        self.into()
-    }
-
-    fn with_bits(self, bits: u128) -> Option<Self> {
-        bits.try_into().ok()
-    }
-}
+// Ports and identifiers; keys.
+numbers!(u16: "a number from 0 to 65535", u32: "a number from 0 to 4294967295");
 
 /// A VLAN ID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

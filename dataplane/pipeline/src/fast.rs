@@ -54,10 +54,11 @@ struct Sorter<'a> {
 }
 
 impl<'a> Sorter<'a> {
-    /// An exception comes next; it may leave something in the lanes.
+    /// An exception comes next; it may leave something in the lanes, and change what is known of a next hop.
     #[inline(always)]
     fn exception(&mut self) {
         self.had_exceptions = true;
+        self.last_hop = LastHop::default();
     }
 
     /// A common packet comes next: the exceptions ahead of it go first.

@@ -351,6 +351,24 @@ fn what_cannot_be_opened_is_refused_with_words() {
     assert!(Port::open("net_null3", &config).is_ok(), "refusals leave the device free");
 }
 
+/// DPDK gives the number of a device that is gone to the next one: none may be taken for the other.
+#[test]
+fn devices_come_and_go_on_several_threads() {
+    let pool = pool();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let pool = &pool;
+            scope.spawn(move || {
+                for round in 0..100 {
+                    let device = format!("net_null2{thread}");
+                    let opened = Port::open(&device, &small(pool));
+                    assert!(opened.is_ok(), "{device}, round {round}: {}", opened.unwrap_err());
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn a_device_is_open_once_and_can_be_opened_again_after_it_was_closed() {
     let pool = pool();

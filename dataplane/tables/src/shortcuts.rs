@@ -97,6 +97,9 @@ pub struct ShortcutOut {
 const_assert_eq!(size_of::<ShortcutOut>(), 128);
 
 impl ShortcutOut {
+    /// The lengths that headers have: transport mode, with a key; tunnel mode, with a key.
+    pub const LENGTHS: [u8; 4] = [40, 44, 60, 64];
+
     /// The shortcut of a tunnel, if it can have one.
     pub(crate) fn of(tunnel: &Tunnel) -> Option<Self> {
         let Encapsulation { template, mtu, verdict, egress } = &tunnel.encapsulation;
@@ -104,7 +107,8 @@ impl ShortcutOut {
         let Egress { port, neighbor: NextHop::Slot(neighbor), .. } = (*egress)? else { return None };
         let has_open_gre = tunnel.gre.sequence || tunnel.gre.checksum;
         let is_over_ipv6 = template.outer.family_v6 || template.inner.is_some_and(|inner| inner.family_v6);
-        (!has_open_gre && !is_over_ipv6).then_some(())?;
+        let has_length = ShortcutOut::LENGTHS.contains(&template.len);
+        (has_length && !has_open_gre && !is_over_ipv6).then_some(())?;
         Some(Self {
             headers: headers(template)?,
             counts: tunnel.state.counts().clone(),

@@ -45,7 +45,7 @@ pub(super) fn skip(shortcut: &ShortcutOut, identification: &mut Identification) 
     }
 }
 
-/// Copies the headers. Lengths that the compiler knows become a few wide stores; there are four.
+/// Copies the headers. Lengths that the compiler knows become a few wide stores: those of [`ShortcutOut::LENGTHS`].
 #[inline(always)]
 fn copy(l3: &mut [u8], shortcut: &ShortcutOut) -> Option<()> {
     match shortcut.header_bytes {

@@ -6,7 +6,7 @@
 
 use arrayvec::ArrayVec;
 use esp::{OpenError, Opened};
-use messages::{EspMode, PortIndex, ProtectionIndex, SaIndex};
+use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex};
 use pktbuf::{BURST, Batch, Packet};
 use tables::{Leaf, NextStep, ShortcutIn};
 use wire::{Ecn, IpProtocol, ecn, ethernet, ipv4};
@@ -148,8 +148,9 @@ fn the_whole_way(
     (arrival, mut opened): (&Arrival<'_>, Opened),
     lanes: &mut Lanes,
 ) {
-    let cut = packet.reframe(ethernet::HEADER_BYTES, 0, usize::from(arrival.total_bytes));
-    debug_assert!(cut.is_ok(), "the packet was seen to be long enough");
+    if packet.reframe(ethernet::HEADER_BYTES, 0, usize::from(arrival.total_bytes)).is_err() {
+        return ctx.drop(packet, DropReason::IpMalformed);
+    }
     opened.payload.start = opened.payload.start.saturating_sub(ethernet::HEADER_BYTES);
     opened.payload.end = opened.payload.end.saturating_sub(ethernet::HEADER_BYTES);
     match ingress::parse(packet) {
@@ -231,9 +232,11 @@ impl<'a> Onward<'a> {
     fn carry_out(self, ctx: &mut Context<'_>, sorter: &mut Sorter<'a>, mut packet: Packet, inner: &Inner) {
         match self {
             Self::Port(framing, pass) => {
-                let written = reframe(&mut packet, inner, &framing);
-                debug_assert!(written.is_some(), "more was in front of it than an Ethernet header");
-                link::queue(ctx, framing.port, Outgoing::clear(packet, pass));
+                // More was in front of it than an Ethernet header; if not, what is in the buffer must not leave.
+                match reframe(&mut packet, inner, &framing) {
+                    Some(()) => link::queue(ctx, framing.port, Outgoing::clear(packet, pass)),
+                    None => ctx.drop(packet, DropReason::NoHeadroom),
+                }
             }
             Self::Tunnel(departure) => sorter.depart(ctx, packet, departure),
         }

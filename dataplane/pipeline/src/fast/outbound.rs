@@ -34,9 +34,9 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
     for ((packet, plain), leaf) in batch.drain(..).zip(&plains).zip(leaves) {
-        let tunnel = leaf.tunnel().filter(|_| is_foreign_host(ctx, plain.destination));
-        let may_pass = tunnel.filter(|_| is_foreign_host(ctx, plain.source));
-        let departure = may_pass.and_then(|tunnel| {
+        let between_hosts =
+            |_: &TunnelIndex| is_foreign_host(ctx, plain.source) && is_foreign_host(ctx, plain.destination);
+        let departure = leaf.tunnel().filter(between_hosts).and_then(|tunnel| {
             Departure::find(ctx, &mut sorter.last_hop, plain, ethernet::HEADER_BYTES, tunnel)
         });
         match departure {

@@ -82,32 +82,13 @@ fn reason(status: c_int) -> String {
     unsafe { CStr::from_ptr(sys::gh_strerror(-status)) }.to_string_lossy().into_owned()
 }
 
-/// Held while devices come and go: a bus has one list of them.
-static BUS: Mutex<()> = Mutex::new(());
-
-/// Ports that some `Device` has. A device is closed while its port is still in here.
-static IN_USE: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-
-struct InUse(u16);
-
-impl InUse {
-    fn claim(port: u16) -> Option<InUse> {
-        let new = IN_USE.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
-        // Lazily: one that is made and dropped would release the other device's claim.
-        new.then(|| InUse(port))
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        IN_USE.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
-    }
-}
+/// Held while devices come and go, since a bus has one list of them. In it the ports that some `Device` has: DPDK gives
+/// the number of a port that is removed to the next one at once.
+static BUS: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 
 /// An open device.
 pub(crate) struct Device {
     port: u16,
-    _in_use: InUse,
     mac: MacAddress,
     mtu: u16,
     shift: u16,
@@ -122,12 +103,10 @@ impl Device {
         if !eal_runs() {
             return Err(PortError::NoEal { name: config.name.clone(), device: device.to_owned() });
         }
-        let port = setup.find_or_probe()?;
+        let port = setup.claim()?;
         // From here on dropping `opened` closes the device again.
         let mut opened = Device {
             port,
-            _in_use: InUse::claim(port)
-                .ok_or_else(|| setup.refuse("the device is open already".to_owned()))?,
             mac: [0; 6],
             mtu: config.mtu,
             shift: config.pool.shift(),
@@ -222,7 +201,8 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        let _bus = BUS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut claimed = BUS.lock().unwrap_or_else(PoisonError::into_inner);
+        claimed.remove(&self.port);
         // SAFETY: by invariant 2 no queue of the port is in use any more. Failures leave the device as it is,
         // and nobody will use it.
         unsafe {
@@ -245,12 +225,22 @@ struct Setup<'a> {
 }
 
 impl Setup<'_> {
+    /// The port of the device, that nobody else has.
+    fn claim(&self) -> Result<u16, PortError> {
+        let mut claimed = BUS.lock().unwrap_or_else(PoisonError::into_inner);
+        let port = self.find_or_probe()?;
+        match claimed.insert(port) {
+            true => Ok(port),
+            false => Err(self.refuse("the device is open already".to_owned())),
+        }
+    }
+
+    /// The caller holds the bus.
     fn find_or_probe(&self) -> Result<u16, PortError> {
         let arguments =
             CString::new(self.device).map_err(|_| self.refuse("a NUL in the device string".to_owned()))?;
         let name = self.device.split(',').next().unwrap_or_default();
         let name = CString::new(name).map_err(|_| self.refuse("a NUL in the device string".to_owned()))?;
-        let _bus = BUS.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: EAL runs (checked by the caller), and both are C strings.
         let find = || u16::try_from(unsafe { sys::gh_port_find(name.as_ptr()) }).ok();
         if let Some(port) = find() {

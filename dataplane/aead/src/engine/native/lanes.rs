@@ -9,6 +9,15 @@ mod wide128;
 mod wide256;
 mod wide512;
 
+/// A call of a function that has the contract of its caller: for lanes that are made of others.
+#[cfg(any(test, feature = "models"))]
+macro_rules! pass_on {
+    ($call:expr) => {
+        // SAFETY: the features of the lanes that these are made of are the caller's promise, and so is the memory (`Lanes`).
+        unsafe { $call }
+    };
+}
+
 #[cfg(any(test, feature = "models"))]
 pub(super) mod hybrid;
 #[cfg(any(test, feature = "models"))]

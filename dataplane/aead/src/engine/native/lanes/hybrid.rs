@@ -7,15 +7,6 @@ use super::{BLOCK_BYTES, Block, Lanes, Span, Wide128};
 #[derive(Clone, Copy)]
 pub(in crate::engine::native) struct Hybrid<V>(V);
 
-/// A call of a function that has the contract of its caller.
-macro_rules! pass_on {
-    ($call:expr) => {
-        // SAFETY: the features of `V`, VAES and VPCLMULQDQ left out, and of `Wide128` are the caller's promise, and so is
-        // the memory (`Lanes`).
-        unsafe { $call }
-    };
-}
-
 impl<V: Lanes> Lanes for Hybrid<V> {
     const BLOCKS: usize = V::BLOCKS;
 

@@ -24,42 +24,40 @@ impl<const N: usize> Model<N> {
     }
 }
 
-// SAFETY of every block below: the features of `Wide128` are the caller's promise; memory as said in `Lanes`.
-#[expect(clippy::undocumented_unsafe_blocks, reason = "said once for all functions, above")]
 impl<const N: usize> Lanes for Model<N> {
     const BLOCKS: usize = N;
 
     #[inline(never)]
     unsafe fn splat(block: Block) -> Self {
-        Self([unsafe { Wide128::splat(block) }; N])
+        Self([pass_on!(Wide128::splat(block)); N])
     }
 
     #[inline(never)]
     unsafe fn broadcast(from: *const [u8; BLOCK_BYTES]) -> Self {
-        Self([unsafe { Wide128::broadcast(from) }; N])
+        Self([pass_on!(Wide128::broadcast(from)); N])
     }
 
     #[inline(never)]
     unsafe fn first(block: Block) -> Self {
-        let mut lanes = unsafe { [Wide128::counter(0); N] };
-        lanes[0] = unsafe { Wide128::first(block) };
+        let mut lanes = pass_on!([Wide128::counter(0); N]);
+        lanes[0] = pass_on!(Wide128::first(block));
         Self(lanes)
     }
 
     #[inline(never)]
     unsafe fn counter(word: u32) -> Self {
-        Self([unsafe { Wide128::counter(word) }; N])
+        Self([pass_on!(Wide128::counter(word)); N])
     }
 
     #[inline(never)]
     unsafe fn load(from: *const u8) -> Self {
-        Self(core::array::from_fn(|lane| unsafe { Wide128::load(from.add(lane * BLOCK_BYTES)) }))
+        Self(core::array::from_fn(|lane| pass_on!(Wide128::load(from.add(lane * BLOCK_BYTES)))))
     }
 
     #[inline(never)]
     unsafe fn store(self, to: *mut u8) {
         for (number, lane) in self.0.into_iter().enumerate() {
-            unsafe { lane.store(to.add(number * BLOCK_BYTES)) };
+            pass_on!(lane.store(to.add(number * BLOCK_BYTES)));
         }
     }
 
@@ -67,34 +65,34 @@ impl<const N: usize> Lanes for Model<N> {
     unsafe fn load_span(from: *const u8, span: Span) -> Self {
         let mut octets = vec![0; Self::BYTES];
         for at in Self::octets_of_span(span) {
-            octets[at] = unsafe { *from.wrapping_add(at) };
+            octets[at] = pass_on!(*from.wrapping_add(at));
         }
-        unsafe { Self::load(octets.as_ptr()) }
+        pass_on!(Self::load(octets.as_ptr()))
     }
 
     #[inline(never)]
     unsafe fn store_span(self, to: *mut u8, span: Span) {
-        let octets = unsafe { self.octets() };
+        let octets = pass_on!(self.octets());
         for at in Self::octets_of_span(span) {
-            unsafe { *to.wrapping_add(at) = octets[at] };
+            pass_on!(*to.wrapping_add(at) = octets[at]);
         }
     }
 
     #[inline(never)]
     unsafe fn keep(self, span: Span) -> Self {
-        let octets = unsafe { self.octets() };
-        unsafe { Self::load_span(octets.as_ptr(), span) }
+        let octets = pass_on!(self.octets());
+        pass_on!(Self::load_span(octets.as_ptr(), span))
     }
 
     #[inline(never)]
     unsafe fn lane_0(self) -> Block {
-        unsafe { self.0[0].lane_0() }
+        pass_on!(self.0[0].lane_0())
     }
 
     #[inline(never)]
     unsafe fn fold(self) -> Block {
-        let sum = self.0.into_iter().reduce(|sum, lane| unsafe { sum.xor(lane) });
-        unsafe { sum.expect("at least one lane").lane_0() }
+        let sum = self.0.into_iter().reduce(|sum, lane| pass_on!(sum.xor(lane)));
+        pass_on!(sum.expect("at least one lane").lane_0())
     }
 
     #[inline(never)]
@@ -105,36 +103,36 @@ impl<const N: usize> Lanes for Model<N> {
 
     #[inline(never)]
     unsafe fn xor(self, other: Self) -> Self {
-        Self(core::array::from_fn(|lane| unsafe { self.0[lane].xor(other.0[lane]) }))
+        Self(core::array::from_fn(|lane| pass_on!(self.0[lane].xor(other.0[lane]))))
     }
 
     #[inline(never)]
     unsafe fn xor3(self, second: Self, third: Self) -> Self {
-        unsafe { self.xor(second).xor(third) }
+        pass_on!(self.xor(second).xor(third))
     }
 
     #[inline(never)]
     unsafe fn aes(self, round_key: Self) -> Self {
-        Self(core::array::from_fn(|lane| unsafe { self.0[lane].aes(round_key.0[lane]) }))
+        Self(core::array::from_fn(|lane| pass_on!(self.0[lane].aes(round_key.0[lane]))))
     }
 
     #[inline(never)]
     unsafe fn aes_last(self, round_key: Self) -> Self {
-        Self(core::array::from_fn(|lane| unsafe { self.0[lane].aes_last(round_key.0[lane]) }))
+        Self(core::array::from_fn(|lane| pass_on!(self.0[lane].aes_last(round_key.0[lane]))))
     }
 
     #[inline(never)]
     unsafe fn multiply<const HALVES: i32>(self, other: Self) -> Self {
-        Self(core::array::from_fn(|lane| unsafe { self.0[lane].multiply::<HALVES>(other.0[lane]) }))
+        Self(core::array::from_fn(|lane| pass_on!(self.0[lane].multiply::<HALVES>(other.0[lane]))))
     }
 
     #[inline(never)]
     unsafe fn swap_halves(self) -> Self {
-        Self(self.0.map(|lane| unsafe { lane.swap_halves() }))
+        Self(self.0.map(|lane| pass_on!(lane.swap_halves())))
     }
 
     #[inline(never)]
     unsafe fn reverse(self) -> Self {
-        Self(self.0.map(|lane| unsafe { lane.reverse() }))
+        Self(self.0.map(|lane| pass_on!(lane.reverse())))
     }
 }
