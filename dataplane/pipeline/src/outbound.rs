@@ -58,7 +58,7 @@ fn into_tunnel(
         ctx.counters.add(WorkerCounter::MssClamped, 1);
     }
     fitted(ctx, packet, note, tunnel.encapsulation.mtu, |ctx, packet, note| {
-        tunnel.state.counts().count_out(ctx.worker, packet.len() as u64);
+        tunnel.state.counts().count_out(ctx.worker, 1, packet.len() as u64);
         deliver(ctx, packet, &note, &tunnel.encapsulation, Some(tunnel), to_seal);
     });
 }

@@ -100,14 +100,14 @@ impl Trie {
 
     /// As [`lookup`](Self::lookup) for each address. Each level asks for what the next one reads.
     #[inline]
-    pub(super) fn lookup_burst(&self, addresses: &ArrayVec<u32, BURST>) -> ArrayVec<Leaf, BURST> {
+    pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32> + Clone) -> ArrayVec<Leaf, BURST> {
         let mut leaves = ArrayVec::new();
-        for address in addresses {
-            let leaf = self.top(*address);
+        for address in addresses.clone().take(BURST) {
+            let leaf = self.top(address);
             self.prefetch_under(leaf);
             leaves.push(leaf);
         }
-        for (leaf, address) in leaves.iter_mut().zip(addresses) {
+        for (leaf, address) in leaves.iter_mut().zip(addresses.clone()) {
             let [_, _, c, _] = address.to_be_bytes();
             *leaf = self.descend(*leaf, c);
             self.prefetch_under(*leaf);
