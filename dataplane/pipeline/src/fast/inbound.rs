@@ -32,7 +32,13 @@ const ESP_OFFSET: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
 /// Carries a burst that came in by an unprotected port.
 pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
     let tables = ctx.tables;
-    let plains = plain::parse_burst(batch, ctx.mac(port), |plain| tables.sas.prefetch_inbound(plain.ports));
+    let mut last_spi = 0;
+    let plains = plain::parse_burst(batch, ctx.mac(port), |plain| {
+        if plain.ports != last_spi {
+            last_spi = plain.ports;
+            tables.sas.prefetch_inbound(last_spi);
+        }
+    });
     ctx.stopwatch.lap(Stage::Parse);
     // Mostly the next packet has the SA of the one before. No SA has the SPI 0 (RFC 4303 §2.1).
     let mut last = (0, None);
