@@ -74,12 +74,15 @@ impl<N> Lane<N> {
     pub(crate) fn drain_runs<'a>(
         &'a mut self,
         same: impl Fn(&N, &N) -> bool,
-        mut take: impl FnMut(&N, core::iter::Take<&mut arrayvec::Drain<'a, Packet, BURST>>),
+        mut take: impl FnMut(&N, &mut core::iter::Take<&mut arrayvec::Drain<'a, Packet, BURST>>),
     ) {
         let mut packets = self.packets.drain(..);
         for run in self.notes.chunk_by(same) {
             if let Some(first) = run.first() {
-                take(first, packets.by_ref().take(run.len()));
+                let mut run = packets.by_ref().take(run.len());
+                take(first, &mut run);
+                // What was left of it must not pass for the next one.
+                run.for_each(drop);
             }
         }
         drop(packets);
