@@ -232,7 +232,12 @@ fn transport<'a>(
 }
 
 /// Fragments may make more than a burst: a full lane is sealed at once.
-fn push_to_seal<'a>(ctx: &mut Context<'a>, packet: Packet, note: SealNote<'a>, lane: &mut Lane<SealNote<'a>>) {
+fn push_to_seal<'a>(
+    ctx: &mut Context<'a>,
+    packet: Packet,
+    note: SealNote<'a>,
+    lane: &mut Lane<SealNote<'a>>,
+) {
     if lane.is_full() {
         seal(ctx, lane);
     }
