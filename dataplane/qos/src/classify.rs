@@ -13,7 +13,9 @@
 
 mod build;
 mod cube;
+mod expression;
 mod key;
+mod lanes;
 mod rule;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ use cube::{Extra, Extras, Part, rank};
 use key::{AnyKey, Key};
 use tree::{TOGETHER, Tree};
 
+pub use expression::{Match, TooManyRules};
 pub use key::{KeyV4, KeyV6, WholeV4};
 pub use rule::{
     Addresses, Arrival, Class, Dscps, Fragments, Headers, NO_TUNNEL, Rule, Span, TcpFlags, VlanPriorities,
@@ -70,8 +73,8 @@ struct Compiled {
 
 /// The trees of both families.
 struct Families {
-    v4: Vec<Tree<8>>,
-    v6: Vec<Tree<24>>,
+    v4: Vec<Tree<1>>,
+    v6: Vec<Tree<3>>,
 }
 
 enum Later {
@@ -138,9 +141,9 @@ impl Classifier {
     }
 
     #[inline]
-    fn lookup<const SPANS: usize, const LANES: usize>(
+    fn lookup<const EIGHTS: usize, const LANES: usize>(
         &self,
-        trees: &[Tree<SPANS>],
+        trees: &[Tree<EIGHTS>],
         keys: &[Key<LANES>],
         classes: &mut [Class],
     ) {

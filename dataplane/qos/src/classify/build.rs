@@ -8,33 +8,37 @@
 use std::collections::VecDeque;
 
 use super::cube::Cube;
+use super::lanes::Eight;
 use super::tree::{Line, THRESHOLDS, Tree};
 
 const TREES_MAX: usize = 4;
+/// A region is cut so often, or less often if that makes too many lines.
+const CUTS: [usize; 4] = [THRESHOLDS, 8, 3, 1];
 /// A leaf of so many entries is not split.
 const LEAF: usize = 3;
 /// Below that many boxes none goes to the next tree.
-const EVICT_FROM: usize = 12;
+const EVICT_FROM: usize = 512;
 /// A split may make so many lines of each box.
 const GROWTH_MAX: usize = 4;
 /// A tree may have so many lines for each of its boxes.
-const LINES_A_BOX: usize = 8;
-const LINES_MIN: usize = 256;
+const LINES_A_BOX: usize = 12;
+const LINES_MIN: usize = 2048;
+/// So few boxes are all in one tree.
+const FEW: usize = 64;
 
 /// The trees over `cubes`, which are in order of their ranks.
-pub(super) fn forest<const SPANS: usize, const LANES: usize>(cubes: Vec<Cube<LANES>>) -> Vec<Tree<SPANS>> {
+pub(super) fn forest<const EIGHTS: usize, const LANES: usize>(cubes: Vec<Cube<LANES>>) -> Vec<Tree<EIGHTS>> {
     let mut trees = Vec::new();
     let mut rest = cubes;
     for tree in 1..=TREES_MAX {
-        let mut builder = Builder::new(&rest, tree < TREES_MAX);
+        let mut builder = Builder::new(&rest, tree < TREES_MAX && rest.len() > FEW);
         builder.build();
         let evicted = core::mem::take(&mut builder.evicted);
         let lines = core::mem::take(&mut builder.lines);
         let kept = rest.iter().zip(&evicted).filter(|(_, evicted)| !**evicted);
         let first_rank = kept.map(|(cube, _)| cube.rank).min().unwrap_or(u64::MAX);
-        let root_is_leaf = matches!(lines.first(), Some(Line::Entry { .. }));
         if first_rank != u64::MAX {
-            trees.push(Tree { lines: lines.into_boxed_slice(), root_is_leaf, first_rank });
+            trees.push(Tree { lines: lines.into_boxed_slice(), first_rank });
         }
         let next = rest.iter().zip(&evicted).filter(|(_, evicted)| **evicted);
         rest = next.map(|(cube, _)| *cube).collect();
@@ -42,11 +46,11 @@ pub(super) fn forest<const SPANS: usize, const LANES: usize>(cubes: Vec<Cube<LAN
     trees
 }
 
-struct Builder<'c, const SPANS: usize, const LANES: usize> {
+struct Builder<'c, const EIGHTS: usize, const LANES: usize> {
     cubes: &'c [Cube<LANES>],
     evicted: Vec<bool>,
     may_evict: bool,
-    lines: Vec<Line<SPANS>>,
+    lines: Vec<Line<EIGHTS>>,
     /// Lines that are there and boxes that wait for one.
     planned: usize,
     lines_max: usize,
@@ -64,6 +68,9 @@ struct Place<const LANES: usize> {
     cubes: Vec<u32>,
 }
 
+/// The last value and the boxes of each child.
+type Children = Vec<(u16, Vec<u32>)>;
+
 /// How a region may be split.
 struct Split {
     lane: usize,
@@ -73,15 +80,15 @@ struct Split {
     left: f64,
 }
 
-impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
+impl<'c, const EIGHTS: usize, const LANES: usize> Builder<'c, EIGHTS, LANES> {
     fn new(cubes: &'c [Cube<LANES>], may_evict: bool) -> Self {
         Self {
             cubes,
             evicted: vec![false; cubes.len()],
             may_evict,
-            lines: vec![Line::NEVER],
+            lines: vec![Line::never()],
             planned: cubes.len() + 1,
-            lines_max: LINES_MIN.max(cubes.len() * LINES_A_BOX),
+            lines_max: LINES_MIN.min(64 + 24 * cubes.len()).max(cubes.len() * LINES_A_BOX),
             waiting: VecDeque::new(),
         }
     }
@@ -121,21 +128,32 @@ impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
         if place.cubes.len() <= LEAF {
             return false;
         }
-        let splits = (0..LANES).filter_map(|lane| self.cuts(place, lane));
-        let Some(split) = splits.min_by(|a, b| a.left.total_cmp(&b.left)) else { return false };
-        if self.may_evict && place.cubes.len() >= EVICT_FROM {
+        let found = CUTS.into_iter().find_map(|cuts| self.children_of(place, cuts));
+        let Some((lane, children, planned)) = found else { return false };
+        self.planned = planned;
+        self.write_node(place, lane, children);
+        true
+    }
+
+    /// The lane and the children if the region is cut at most `cuts` times, and the lines that are planned then.
+    fn children_of(&mut self, place: &mut Place<LANES>, cuts: usize) -> Option<(usize, Children, usize)> {
+        let splits = (0..LANES).filter_map(|lane| self.cuts(place, lane, cuts));
+        let split = splits.min_by(|a, b| a.left.total_cmp(&b.left))?;
+        let before = place.cubes.len();
+        if self.may_evict && before >= EVICT_FROM {
             self.evict(place, &split);
         }
         let children = self.children(place, &split);
-        let boxes: usize = children.iter().map(|(_, cubes)| cubes.len()).sum();
-        let planned = self.planned - place.cubes.len() + boxes + children.len();
-        let is_worth = children.len() > 1 && boxes + children.len() <= GROWTH_MAX * (place.cubes.len() + 1);
-        if !is_worth || planned > self.lines_max {
-            return false;
-        }
-        self.planned = planned;
-        self.write_node(place, split.lane, children);
-        true
+        let lines: usize = children.iter().map(|(_, cubes)| cubes.len() + 1).sum();
+        self.planned -= before - place.cubes.len();
+        let planned = self.planned - place.cubes.len() + lines;
+        let is_worth = children.len() > 1 && lines <= (GROWTH_MAX * place.cubes.len()).max(self.lines_free());
+        (is_worth && planned <= self.lines_max).then_some((split.lane, children, planned))
+    }
+
+    /// What small trees may grow by at once.
+    fn lines_free(&self) -> usize {
+        self.lines_max.min(LINES_MIN).saturating_sub(self.planned) / 2
     }
 
     /// The boxes that lie in more than a quarter of the children go to the next tree.
@@ -155,9 +173,9 @@ impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
     }
 
     /// The last value and the boxes of each child; neighbours with the same boxes are one child.
-    fn children(&self, place: &Place<LANES>, split: &Split) -> Vec<(u16, Vec<u32>)> {
+    fn children(&self, place: &Place<LANES>, split: &Split) -> Children {
         let lane = split.lane;
-        let mut children: Vec<(u16, Vec<u32>)> = Vec::new();
+        let mut children: Children = Vec::new();
         let mut first = place.low[lane];
         for last in split.cuts.iter().copied().chain([place.high[lane]]) {
             let is_in =
@@ -173,7 +191,7 @@ impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
     }
 
     /// Where `lane` would be cut; `None` if no box ends inside the region.
-    fn cuts(&self, place: &Place<LANES>, lane: usize) -> Option<Split> {
+    fn cuts(&self, place: &Place<LANES>, lane: usize, most: usize) -> Option<Split> {
         let (low, high) = (place.low[lane], place.high[lane]);
         let ends = |index: &u32| {
             let cube = self.cube(*index);
@@ -192,7 +210,7 @@ impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
         }
         let started = |last: u16| lows.partition_point(|value| *value <= last);
         let ended = |last: u16| highs.partition_point(|value| *value <= last);
-        let cuts = choose(&points, low, started, ended);
+        let cuts = choose(&points, low, most, started, ended);
         let (mut left, mut from, mut gone) = (0.0, 0, 0);
         for last in cuts.iter().copied().chain([high]) {
             let to = started(last);
@@ -202,15 +220,19 @@ impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
         Some(Split { lane, cuts, left: left / place.cubes.len() as f64 })
     }
 
-    fn write_node(&mut self, place: &Place<LANES>, lane: usize, children: Vec<(u16, Vec<u32>)>) {
+    fn write_node(&mut self, place: &Place<LANES>, lane: usize, children: Children) {
         let first = self.lines.len();
         let mut thresholds = [u16::MAX; THRESHOLDS];
         for (threshold, (last, _)) in thresholds.iter_mut().zip(&children).take(children.len() - 1) {
             *threshold = *last;
         }
-        self.lines.resize(first + children.len(), Line::NEVER);
-        self.lines[place.line] =
-            Line::Node { thresholds, children: index(first), leaves: 0, lane: lane as u8 };
+        self.lines.resize(first + children.len(), Line::never());
+        self.lines[place.line] = Line::Node {
+            thresholds: eights(&thresholds),
+            children: index(first),
+            leaves: 0,
+            lane: lane as u8,
+        };
         let mut from = place.low[lane];
         for (child, (last, cubes)) in children.into_iter().enumerate() {
             let (mut low, mut high) = (place.low, place.high);
@@ -228,7 +250,7 @@ impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
             let next = if is_last { 0 } else { self.lines.len() };
             self.lines[line] = Line::entry(self.cube(*cube), index(next));
             if !is_last {
-                self.lines.push(Line::NEVER);
+                self.lines.push(Line::never());
                 line = next;
             }
         }
@@ -240,14 +262,15 @@ impl<'c, const SPANS: usize, const LANES: usize> Builder<'c, SPANS, LANES> {
     }
 }
 
-/// At most [`THRESHOLDS`] of `points`, with about as many ends of boxes between any two, where few boxes are cut.
+/// At most `most` of `points`, with about as many ends of boxes between any two, where few boxes are cut.
 fn choose(
     points: &[u16],
     low: u16,
+    most: usize,
     started: impl Fn(u16) -> usize,
     ended: impl Fn(u16) -> usize,
 ) -> Vec<u16> {
-    if points.len() <= THRESHOLDS {
+    if points.len() <= most {
         return points.to_vec();
     }
     let base = started(low);
@@ -255,8 +278,8 @@ fn choose(
     let all = points.last().map_or(0, |last| weight(*last));
     let mut chosen: Vec<u16> = Vec::new();
     let (mut rest, mut done) = (points, 0);
-    while chosen.len() < THRESHOLDS && !rest.is_empty() {
-        let step = ((all - done) / (THRESHOLDS + 1 - chosen.len())).max(1);
+    while chosen.len() < most && !rest.is_empty() {
+        let step = ((all - done) / (most + 1 - chosen.len())).max(1);
         let from = rest.partition_point(|point| weight(*point) < done + step / 2);
         let to = rest.partition_point(|point| weight(*point) <= done + step + step / 2);
         let window = from..to.max(from + 1).min(rest.len());
@@ -275,16 +298,22 @@ fn index(line: usize) -> u32 {
     u32::try_from(line).unwrap_or(0)
 }
 
-impl<const SPANS: usize> Line<SPANS> {
+/// The first lanes, 0 where there are none.
+fn eights<const EIGHTS: usize>(lanes: &[u16]) -> [Eight; EIGHTS] {
+    core::array::from_fn(|at| {
+        Eight::new(core::array::from_fn(|lane| lanes.get(8 * at + lane).copied().unwrap_or(0)))
+    })
+}
+
+impl<const EIGHTS: usize> Line<EIGHTS> {
     /// An entry that nothing matches.
-    const NEVER: Self =
-        Self::Entry { low: [0; SPANS], length: [0; SPANS], rank: u64::MAX, next: 0, extra: 0 };
+    fn never() -> Self {
+        Self::Entry { low: eights(&[]), length: eights(&[]), rank: u64::MAX, next: 0, extra: 0 }
+    }
 
     fn entry<const LANES: usize>(cube: &Cube<LANES>, next: u32) -> Self {
-        let (mut low, mut length) = ([0; SPANS], [0; SPANS]);
-        for (at, (low, length)) in low.iter_mut().zip(&mut length).enumerate() {
-            (*low, *length) = (cube.low[at], cube.high[at] - cube.low[at]);
-        }
+        let length: [u16; LANES] = core::array::from_fn(|lane| cube.high[lane] - cube.low[lane]);
+        let (low, length) = (eights(&cube.low), eights(&length));
         Self::Entry { low, length, rank: cube.rank, next, extra: cube.extra }
     }
 }

@@ -7,8 +7,6 @@
 use core::net::Ipv6Addr;
 use std::collections::{HashMap, HashSet};
 
-use wire::IpProtocol;
-
 use super::BuildError;
 use super::key::{
     DESTINATION_PORT, DSCP, INGRESS_PORT, OTHERS, PROTOCOL, SOURCE_PORT, TCP_FLAGS, TUNNEL, VLAN_PRIORITY,
@@ -53,7 +51,7 @@ impl Extra {
     /// Whether lanes `others`, those behind the addresses, are such.
     #[inline(always)]
     pub(super) fn contains(&self, others: &[u16; OTHERS]) -> bool {
-        let [_, _, _, dscp, flags, vlan, port, high, low] = *others;
+        let [_, _, _, dscp, flags, vlan, port, low, high] = *others;
         let tunnel = u32::from(high) << 16 | u32::from(low);
         let [value, mask] = self.flags.map(u16::from);
         self.dscps >> (dscp & 63) & 1 == 1
@@ -127,21 +125,8 @@ impl Part {
             true => Rule { protocols, source_ports: None, destination_ports: None, tcp_flags: None, ..*rule },
             false => Rule { protocols, ..*rule },
         };
-        protocols(rule).into_iter().map(with).collect()
+        rule.protocols_it_can_hold_for().into_iter().map(with).collect()
     }
-}
-
-/// The protocols for which a rule can hold.
-fn protocols(rule: &Rule) -> Vec<Span<u8>> {
-    if !rule.wants_upper_layer() {
-        return vec![rule.protocols];
-    }
-    let can_hold = |protocol: &IpProtocol| {
-        rule.protocols.contains(protocol.0)
-            && (!rule.wants_ports() || protocol.has_ports())
-            && (rule.tcp_flags.is_none() || *protocol == IpProtocol::TCP)
-    };
-    (0..=u8::MAX).map(IpProtocol).filter(can_hold).map(|protocol| Span::only(protocol.0)).collect()
 }
 
 /// The boxes of `rules` with `WORDS` words in an address, in their order and each once.
@@ -209,8 +194,8 @@ fn others(rule: &Rule) -> Option<([Span<u16>; OTHERS], bool)> {
         (TCP_FLAGS, flags.span),
         (VLAN_PRIORITY, vlan.0),
         (INGRESS_PORT, rule.ingress_ports),
-        (TUNNEL, high),
-        (TUNNEL + 1, low),
+        (TUNNEL, low),
+        (TUNNEL + 1, high),
     ];
     for (lane, span) in set {
         if span.first > span.last {
@@ -248,7 +233,7 @@ impl TcpSpan {
     }
 }
 
-/// The boxes that together are `addresses`; none if they are of another family.
+/// The boxes that together are `addresses`, the least significant word first; none if they are of another family.
 fn boxes<const WORDS: usize>(addresses: Option<Addresses>) -> Vec<[Span<u16>; WORDS]> {
     let ends: Option<[[u16; WORDS]; 2]> = match addresses {
         None => return vec![[Span::new(0, u16::MAX); WORDS]],
@@ -264,6 +249,8 @@ fn boxes<const WORDS: usize>(addresses: Option<Addresses>) -> Vec<[Span<u16>; WO
     let Some([first, last]) = ends else { return Vec::new() };
     let mut boxes = Vec::new();
     split(&first, &last, 0, [Span::new(0, u16::MAX); WORDS], &mut boxes);
+    // As keys have them.
+    boxes.iter_mut().for_each(|words| words.reverse());
     boxes
 }
 

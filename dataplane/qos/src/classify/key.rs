@@ -5,14 +5,16 @@
 //! lane   IPv4                    lane   IPv6
 //! 0-1    source                  0-7    source
 //! 2-3    destination             8-15   destination
-//! 4, 5   ports                   16-17  ports
-//! 6      protocol                18     protocol
-//! 7      DSCP                    19     DSCP
-//! 8      TCP flags               20     TCP flags
-//! 9      VLAN priority           21     VLAN priority
-//! 10     ingress port            22     ingress port
-//! 11-12  tunnel                  23-24  tunnel
+//! 4, 5   destination port, source port
+//! 6      protocol                16-24  the same as 4 to 12
+//! 7      DSCP
+//! 8      TCP flags
+//! 9      VLAN priority
+//! 10     ingress port
+//! 11-12  tunnel
 //! ```
+//!
+//! Where a value takes several lanes, its least significant 16 bits come first: so an IPv4 key is a few shifts.
 
 use core::net::IpAddr;
 
@@ -20,9 +22,9 @@ use wire::{Dscp, IpProtocol};
 
 use super::rule::{Arrival, Headers, vlan_value};
 
-/// Behind the addresses: where a key has the source port; the other lanes follow in the order above.
-pub(super) const SOURCE_PORT: usize = 0;
-pub(super) const DESTINATION_PORT: usize = 1;
+/// Lanes, counted from behind the addresses.
+pub(super) const DESTINATION_PORT: usize = 0;
+pub(super) const SOURCE_PORT: usize = 1;
 pub(super) const PROTOCOL: usize = 2;
 pub(super) const DSCP: usize = 3;
 pub(super) const TCP_FLAGS: usize = 4;
@@ -70,49 +72,34 @@ impl KeyV4 {
     /// The key of a packet.
     #[inline(always)]
     #[must_use]
-    pub const fn new(packet: &WholeV4, arrival: &Arrival) -> Self {
-        let [s, d, p] = [halves(packet.source), halves(packet.destination), halves(packet.ports)];
-        let t = halves(arrival.tunnel);
-        let dscp = Dscp::of_tos(packet.tos).get() as u16;
-        let vlan = vlan_value(arrival.vlan_priority) as u16;
-        let (protocol, flags) = (packet.protocol.0 as u16, packet.tcp_flags as u16);
-        Self {
-            lanes: [
-                s[0],
-                s[1],
-                d[0],
-                d[1],
-                p[0],
-                p[1],
-                protocol,
-                dscp,
-                flags,
-                vlan,
-                arrival.port,
-                t[0],
-                t[1],
-                0,
-                0,
-                0,
-            ],
-        }
+    pub fn new(packet: &WholeV4, arrival: &Arrival) -> Self {
+        let dscp = u64::from(Dscp::of_tos(packet.tos).get());
+        let vlan = u64::from(vlan_value(arrival.vlan_priority));
+        let (tunnel, port) = (u64::from(arrival.tunnel), u64::from(arrival.port));
+        let words: [u64; 4] = [
+            u64::from(packet.source) | u64::from(packet.destination) << 32,
+            u64::from(packet.ports) | u64::from(packet.protocol.0) << 32 | dscp << 48,
+            u64::from(packet.tcp_flags) | vlan << 16 | port << 32 | tunnel << 48,
+            tunnel >> 16,
+        ];
+        Self { lanes: zerocopy::transmute!(words.map(u64::to_le)) }
     }
 }
 
 impl<const LANES: usize> Key<LANES> {
     /// The key of `packet` with its addresses as these words.
     fn with_addresses(packet: &Headers, addresses: impl Iterator<Item = u16>) -> Self {
-        let tunnel = halves(packet.arrival.tunnel);
+        let [high, low] = halves(packet.arrival.tunnel);
         let others = [
-            packet.source_port,
             packet.destination_port,
+            packet.source_port,
             u16::from(packet.protocol.0),
             u16::from(Dscp::of_tos(packet.tos).get()),
             u16::from(packet.tcp_flags),
             u16::from(vlan_value(packet.arrival.vlan_priority)),
             packet.arrival.port,
-            tunnel[0],
-            tunnel[1],
+            low,
+            high,
         ];
         let mut lanes = [0; LANES];
         for (lane, value) in lanes.iter_mut().zip(addresses.chain(others)) {
@@ -133,11 +120,15 @@ impl AnyKey {
     pub(super) fn of(packet: &Headers) -> Option<Self> {
         match (packet.source, packet.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => {
-                let words = [source, destination].into_iter().flat_map(|address| halves(address.to_bits()));
+                let words = [source, destination]
+                    .into_iter()
+                    .flat_map(|address| halves(address.to_bits()).into_iter().rev());
                 Some(Self::V4(Key::with_addresses(packet, words)))
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
-                let words = [source, destination].into_iter().flat_map(|address| address.segments());
+                let words = [source, destination]
+                    .into_iter()
+                    .flat_map(|address| address.segments().into_iter().rev());
                 Some(Self::V6(Key::with_addresses(packet, words)))
             }
             _ => None,
@@ -156,7 +147,7 @@ impl KeyV6 {
     }
 }
 
-#[inline(always)]
+/// The upper and the lower half.
 pub(super) const fn halves(word: u32) -> [u16; 2] {
     let [a, b, c, d] = word.to_be_bytes();
     [u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])]

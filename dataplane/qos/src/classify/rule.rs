@@ -250,6 +250,19 @@ impl Rule {
         self.source_ports.is_some() || self.destination_ports.is_some() || self.tcp_flags.is_some()
     }
 
+    /// The protocols for which it can hold: each for itself if it asks for an upper-layer header.
+    pub(super) fn protocols_it_can_hold_for(&self) -> Vec<Span<u8>> {
+        if !self.wants_upper_layer() {
+            return vec![self.protocols];
+        }
+        let can_hold = |protocol: &IpProtocol| {
+            self.protocols.contains(protocol.0)
+                && (!self.wants_ports() || protocol.has_ports())
+                && (self.tcp_flags.is_none() || *protocol == IpProtocol::TCP)
+        };
+        (0..=u8::MAX).map(IpProtocol).filter(can_hold).map(|protocol| Span::only(protocol.0)).collect()
+    }
+
     /// Whether `packet` is such, under `fragments`.
     #[must_use]
     pub fn matches(&self, packet: &Headers, fragments: Fragments) -> bool {

@@ -13,20 +13,23 @@ use pktbuf::prefetch;
 
 use super::cube::Extra;
 use super::key::{Key, OTHERS};
+use super::lanes::Eight;
 use super::rule::Class;
 
 /// Thresholds of a node.
 pub(super) const THRESHOLDS: usize = 24;
+/// A tree of so few lines stays in the nearest cache: its keys go down one after the other.
+const NEAR: usize = 256;
 /// As many keys go down together.
 pub(super) const TOGETHER: usize = 64;
 
-/// A node, or an entry of a leaf with `SPANS` lanes in its box.
+/// A node, or an entry of a leaf with `EIGHTS` times eight lanes in its box.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-pub(super) enum Line<const SPANS: usize> {
+pub(super) enum Line<const EIGHTS: usize> {
     Node {
         /// The last value of each child but the last; rising, filled up with the greatest value.
-        thresholds: [u16; THRESHOLDS],
+        thresholds: [Eight; THRESHOLDS / 8],
         /// The first child's line.
         children: u32,
         /// One bit for each child that is a leaf.
@@ -34,9 +37,9 @@ pub(super) enum Line<const SPANS: usize> {
         lane: u8,
     },
     Entry {
-        low: [u16; SPANS],
+        low: [Eight; EIGHTS],
         /// How far the box goes above `low`.
-        length: [u16; SPANS],
+        length: [Eight; EIGHTS],
         rank: u64,
         /// The line of the leaf's next entry, 0 behind the last.
         next: u32,
@@ -45,42 +48,26 @@ pub(super) enum Line<const SPANS: usize> {
     },
 }
 
-const _: () = assert!(size_of::<Line<8>>() == 64 && size_of::<Line<24>>() == 128);
+const _: () = assert!(size_of::<Line<1>>() == 64 && size_of::<Line<3>>() == 128);
 
 /// The root is line 0.
-pub(super) struct Tree<const SPANS: usize> {
-    pub(super) lines: Box<[Line<SPANS>]>,
-    pub(super) root_is_leaf: bool,
+pub(super) struct Tree<const EIGHTS: usize> {
+    pub(super) lines: Box<[Line<EIGHTS>]>,
     /// The least rank in it.
     pub(super) first_rank: u64,
 }
 
-/// Keys on their way: the line of each above its place in the burst.
-struct Walk {
-    items: [u64; TOGETHER],
+/// Places in a burst.
+struct Places {
+    all: [u8; TOGETHER],
     count: usize,
 }
 
-impl Walk {
-    const NONE: Self = Self { items: [0; TOGETHER], count: 0 };
-
-    /// Appends it if it `is_one`, without a jump.
-    #[inline(always)]
-    fn push(&mut self, line: u32, place: usize, is_one: bool) {
-        if let Some(item) = self.items.get_mut(self.count % TOGETHER) {
-            *item = u64::from(line) << 8 | place as u64;
-        }
-        self.count += usize::from(is_one);
-    }
-
-    #[inline(always)]
-    fn item(&self, at: usize) -> (usize, usize) {
-        let item = self.items.get(at % TOGETHER).copied().unwrap_or(0);
-        ((item >> 8) as usize, item as usize % TOGETHER)
-    }
+impl Places {
+    const NONE: Self = Self { all: [0; TOGETHER], count: 0 };
 }
 
-impl<const SPANS: usize> Tree<SPANS> {
+impl<const EIGHTS: usize> Tree<EIGHTS> {
     /// Lowers the ranks in `best` to those of the first entries that the keys match here.
     #[inline(always)]
     pub(super) fn lookup<const LANES: usize>(
@@ -89,65 +76,97 @@ impl<const SPANS: usize> Tree<SPANS> {
         best: &mut [u64; TOGETHER],
         extras: &[Extra],
     ) {
-        let (mut nodes, mut leaves) = (Walk::NONE, Walk::NONE);
-        let roots = if self.root_is_leaf { &mut leaves } else { &mut nodes };
+        if self.lines.len() <= NEAR {
+            for (key, best) in keys.iter().zip(best) {
+                if *best > self.first_rank {
+                    self.look_up_one(key, best, extras);
+                }
+            }
+            return;
+        }
+        let mut open = Places::NONE;
         for (place, best) in best.iter().enumerate().take(keys.len()) {
-            roots.push(0, place, *best > self.first_rank);
+            open.all[open.count % TOGETHER] = place as u8;
+            open.count += usize::from(*best > self.first_rank);
         }
-        while nodes.count > 0 {
-            self.descend(keys, &mut nodes, &mut leaves);
+        let mut lines = [0; TOGETHER];
+        if matches!(self.lines.first(), Some(Line::Node { .. })) {
+            self.descend(keys, &open, &mut lines);
         }
-        while leaves.count > 0 {
-            self.compare(keys, best, extras, &mut leaves);
-        }
+        self.compare(keys, best, extras, &mut open, &mut lines);
     }
 
+    /// One key, all the way.
     #[inline(always)]
-    fn descend<const LANES: usize>(&self, keys: &[Key<LANES>], nodes: &mut Walk, found: &mut Walk) {
-        let count = core::mem::take(&mut nodes.count);
-        for at in 0..count {
-            let (line, place) = nodes.item(at);
-            let (Some(Line::Node { thresholds, children, leaves, lane }), Some(key)) =
-                (self.lines.get(line), keys.get(place))
-            else {
-                continue;
-            };
-            let value = key.lanes.get(usize::from(*lane) % LANES).copied().unwrap_or(0);
-            let child: u16 = thresholds.iter().map(|threshold| u16::from(value > *threshold)).sum();
-            let line = children + u32::from(child);
-            self.fetch(line);
-            let is_leaf = leaves >> child & 1 == 1;
-            nodes.push(line, place, !is_leaf);
-            found.push(line, place, is_leaf);
+    fn look_up_one<const LANES: usize>(&self, key: &Key<LANES>, best: &mut u64, extras: &[Extra]) {
+        let mut at = 0;
+        while let Some(line) = self.lines.get(at as usize) {
+            match line {
+                Line::Node { thresholds, children, lane, .. } => {
+                    at = children + Eight::below(thresholds, key.lanes[usize::from(*lane) % LANES]);
+                }
+                Line::Entry { rank, next, .. } => {
+                    let found = if line.contains(key, extras) { *rank } else { u64::MAX };
+                    *best = found.min(*best);
+                    if *next == 0 || *rank >= *best {
+                        return;
+                    }
+                    at = *next;
+                }
+            }
         }
     }
 
+    /// Takes the open keys from the root to their leaves, whose first entries are then in `lines`.
+    #[inline(always)]
+    fn descend<const LANES: usize>(&self, keys: &[Key<LANES>], open: &Places, lines: &mut [u32; TOGETHER]) {
+        let (mut places, mut count) = (open.all, open.count);
+        while count > 0 {
+            let before = core::mem::take(&mut count);
+            for at in 0..before {
+                let place = usize::from(places[at % TOGETHER]) % TOGETHER;
+                let (Some(Line::Node { thresholds, children, leaves, lane }), Some(key)) =
+                    (self.lines.get(lines[place] as usize), keys.get(place))
+                else {
+                    continue;
+                };
+                let child = Eight::below(thresholds, key.lanes[usize::from(*lane) % LANES]);
+                lines[place] = children + child;
+                self.fetch(lines[place]);
+                places[count % TOGETHER] = place as u8;
+                count += usize::from(leaves >> child & 1 == 0);
+            }
+        }
+    }
+
+    /// Compares the open keys with the entries in `lines` and all behind.
     #[inline(always)]
     fn compare<const LANES: usize>(
         &self,
         keys: &[Key<LANES>],
         best: &mut [u64; TOGETHER],
         extras: &[Extra],
-        leaves: &mut Walk,
+        open: &mut Places,
+        lines: &mut [u32; TOGETHER],
     ) {
-        let count = core::mem::take(&mut leaves.count);
-        for at in 0..count {
-            let (line, place) = leaves.item(at);
-            let (Some(Line::Entry { low, length, rank, next, extra }), Some(key), Some(best)) =
-                (self.lines.get(line), keys.get(place), best.get_mut(place))
-            else {
-                continue;
-            };
-            let lanes = key.lanes.iter().zip(low).zip(length);
-            let mut is_inside =
-                lanes.fold(true, |all, ((lane, low), length)| all & (lane.wrapping_sub(*low) <= *length));
-            if *extra != 0 {
-                is_inside &= has_extra(key, extras.get(*extra as usize));
+        while open.count > 0 {
+            let before = core::mem::take(&mut open.count);
+            let mut count = 0;
+            for at in 0..before {
+                let place = usize::from(open.all[at % TOGETHER]) % TOGETHER;
+                let (Some(line @ Line::Entry { rank, next, .. }), Some(key)) =
+                    (self.lines.get(lines[place] as usize), keys.get(place))
+                else {
+                    continue;
+                };
+                let found = if line.contains(key, extras) { *rank } else { u64::MAX };
+                best[place] = found.min(best[place]);
+                lines[place] = *next;
+                self.fetch(*next);
+                open.all[count % TOGETHER] = place as u8;
+                count += usize::from((*next != 0) & (*rank < best[place]));
             }
-            self.fetch(*next);
-            let found = if is_inside { *rank } else { u64::MAX };
-            *best = found.min(*best);
-            leaves.push(*next, place, *next != 0 && *rank < *best);
+            open.count = count;
         }
     }
 
@@ -156,6 +175,19 @@ impl<const SPANS: usize> Tree<SPANS> {
         if let Some(line) = self.lines.get(line as usize) {
             prefetch(line);
         }
+    }
+}
+
+impl<const EIGHTS: usize> Line<EIGHTS> {
+    /// Whether this is an entry, and a key is such.
+    #[inline(always)]
+    fn contains<const LANES: usize>(&self, key: &Key<LANES>, extras: &[Extra]) -> bool {
+        let Self::Entry { low, length, extra, .. } = self else { return false };
+        let (lanes, _) = key.lanes.as_chunks::<8>();
+        let boxes = lanes.iter().zip(low).zip(length);
+        let is_inside =
+            boxes.fold(true, |all, ((lanes, low), length)| all & Eight::new(*lanes).is_within(low, length));
+        is_inside && (*extra == 0 || has_extra(key, extras.get(*extra as usize)))
     }
 }
 
