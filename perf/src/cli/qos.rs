@@ -86,13 +86,14 @@ fn to_table(report: &Report) -> String {
 }
 
 fn classify_text(costs: &[ClassifyCost]) -> String {
-    let mut table = table(&["rules", "kind", "cycles", "spread", "build", "memory"]);
+    let mut table = table(&["rules", "kind", "cycles", "spread", "flow cache", "build", "memory"]);
     for cost in costs {
         table.add_row([
             cost.rules.to_string(),
             cost.kind.clone(),
             format!("{:.0}", cost.cycles.median),
             format!("{:.0}-{:.0}", cost.cycles.min, cost.cycles.max),
+            format!("{:.0}", cost.cached_cycles.median),
             format!("{:.0} ms", cost.build_seconds * 1e3),
             format!("{} KiB", cost.memory_bytes / 1024),
         ]);
