@@ -187,7 +187,10 @@ fn port_range(weights: [u32; 5], random: &mut Random) -> Option<Span<u16>> {
         2 => Some(Span::new(0, 1023)),
         3 => {
             let first = random.below(60_000) as u16;
-            Some(Span::new(first, first + 1 + random.below(if first % 2 == 0 { 16 } else { 5_000 }) as u16))
+            Some(Span::new(
+                first,
+                first + 1 + random.below(if first.is_multiple_of(2) { 16 } else { 5_000 }) as u16,
+            ))
         }
         _ if random.below(3) > 0 => Some(Span::only(KNOWN[random.below(20) as usize])),
         _ => Some(Span::only(random.below(1 << 16) as u16)),
