@@ -85,15 +85,14 @@ impl Stamp {
     }
 }
 
-/// The ones' complement sum of both words, as 16 bits.
+/// The ones' complement sum of both words, as 16 bits. Half of a sum of a word and the same word turned is the sum of its
+/// halves, with the carry that comes back in (RFC 1071 §2).
 #[inline]
 fn fold(a: u64, b: u64) -> u16 {
-    let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
-    let sum = halves(a) + halves(b);
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+    let (sum, carry) = a.overflowing_add(b);
+    let sum = sum + u64::from(carry);
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 const fn filler() -> [u8; FILLER_BYTES] {
