@@ -39,6 +39,7 @@ pub mod schedule;
 pub mod seal;
 pub mod send;
 pub mod sequences;
+pub mod shell;
 pub mod sizes;
 pub mod socket;
 pub mod stamp;
