@@ -31,9 +31,22 @@ pub struct Profile {
     /// SAs of what comes back sealed.
     #[serde(default)]
     pub open: Vec<Open>,
+    /// Whom the device under test may ask for.
+    pub answer: Option<Answer>,
     /// The streams.
     #[serde(rename = "stream")]
     streams: Vec<Spanned<Stream>>,
+}
+
+/// Addresses that ARP and neighbour solicitations are answered for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The MAC address that they are said to have.
+    #[serde(default = "our_mac_alone", deserialize_with = "one_mac")]
+    pub mac: MacAddr,
 }
 
 /// One stream: packets of one shape at one rate.
@@ -393,8 +406,20 @@ const fn sixteen() -> u8 {
     16
 }
 
+fn one_mac<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<MacAddr, D::Error> {
+    let mac = Values::<MacAddr>::deserialize(deserializer)?;
+    if mac.changes() {
+        return Err(serde::de::Error::custom("one MAC address, not a range"));
+    }
+    Ok(mac.first)
+}
+
+const fn our_mac_alone() -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, 1])
+}
+
 fn our_mac() -> Values<MacAddr> {
-    Values::one(MacAddr([2, 0, 0, 0, 0, 1]))
+    Values::one(our_mac_alone())
 }
 
 fn their_mac() -> Values<MacAddr> {
@@ -458,6 +483,16 @@ udp = {}
             let error = wrong(&PLAIN.replace(from, to));
             assert!(error.contains(&format!("line {line}")) && error.contains(words), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn addresses_are_answered_for_at_one_mac() {
+        let answer = |text: &str| Profile::parse(&format!("{text}\n{PLAIN}"));
+        let profile = answer("answer = { addresses = [\"10.0.0.9\", \"2001:db8::9\"] }").unwrap();
+        let answer_to = profile.answer.unwrap();
+        assert_eq!((answer_to.addresses.len(), answer_to.mac), (2, our_mac_alone()));
+        let range = "answer = { addresses = [], mac = { first = \"02:00:00:00:00:05\", count = 2 } }";
+        assert!(answer(range).err().unwrap().contains("one MAC address"));
     }
 
     #[test]

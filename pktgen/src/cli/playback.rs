@@ -2,17 +2,24 @@
 //! `greyhound-pktgen replay` and `capture`.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Args;
+use greyhound_pktgen::capture_file;
 use greyhound_pktgen::playback::{Playlist, Timing, capture, play};
 use greyhound_pktgen::rate::Rate;
+use greyhound_pktgen::trial::pin;
+use sysmem::CounterWord;
 
 use super::ports::{PortArguments, stop_on_signals};
 
+/// How often it is looked whether the work is done.
+const LOOK: Duration = Duration::from_millis(50);
 /// Longest frame that a capture takes, without FCS.
 const LONGEST_FRAME: usize = 9_212;
 
@@ -21,10 +28,10 @@ const LONGEST_FRAME: usize = 9_212;
 #[command(after_help = "\
 Examples:
   greyhound-pktgen replay site.pcap --transmit net_af_packet0,iface=eth1
-  greyhound-pktgen replay site.pcap --transmit 0000:3b:00.0 --rate 1000000pps --rounds 100
-A pcapng file is made a pcap file by: editcap -F nsecpcap in.pcapng out.pcap")]
+  greyhound-pktgen replay site.pcapng --transmit 0000:3b:00.0 --rate 1000000pps --rounds 100
+Exit status: 0 all sent, 1 it could not be done, or was stopped, 2 wrong arguments.")]
 pub(crate) struct ReplayArguments {
-    /// The capture file (pcap).
+    /// The capture file, pcap or pcapng.
     capture: PathBuf,
     /// So many times as fast as captured.
     #[arg(long, default_value_t = 1.0, conflicts_with = "rate")]
@@ -59,12 +66,13 @@ impl ReplayArguments {
         let percent = matches!(self.rate, Some(Rate::LinePercent(_)));
         ensure!(!percent || self.line_bps > 0, "--rate in percent: of what line? Give --line-bps");
         let file = named(&self.capture, File::open(&self.capture))?;
-        let frames = named(&self.capture, port::pcap::read(BufReader::new(file)))?;
+        let frames = named(&self.capture, capture_file::read(BufReader::new(file)))?;
         let timing = self.rate.map_or(Timing::Captured(self.speed), |rate| Timing::Rate(rate, self.line_bps));
         let playlist = Playlist::new(frames, timing)?;
-        let longest = playlist.longest_frame();
-        let ports = self.ports.open(longest, longest)?;
-        let played = play(&ports, &playlist, self.rounds, &*stop_on_signals()?)?;
+        let ports = self.ports.open(playlist.longest_frame(), playlist.buffer_bytes())?;
+        let stop = stop_on_signals()?;
+        pin(self.ports.cpus.first().copied())?;
+        let played = live("sent", |done| play(&ports, &playlist, self.rounds, &stop, done))?;
         if json {
             println!("{}", serde_json::to_string(&played)?);
         } else {
@@ -73,7 +81,8 @@ impl ReplayArguments {
                 played.frames, played.seconds, played.asked_seconds, played.late_us_max
             );
         }
-        Ok(ExitCode::SUCCESS)
+        let is_stopped = stop.load(Ordering::Relaxed);
+        Ok(if is_stopped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 
@@ -81,7 +90,10 @@ impl CaptureArguments {
     pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitCode> {
         let ports = self.ports.open(LONGEST_FRAME, LONGEST_FRAME)?;
         let file = named(&self.capture, File::create(&self.capture))?;
-        let packets = capture(&ports, self.packets, &*stop_on_signals()?, BufWriter::new(file))?;
+        let stop = stop_on_signals()?;
+        pin(self.ports.cpus.first().copied())?;
+        let to = BufWriter::new(file);
+        let packets = live("kept", |done| capture(&ports, self.packets, &stop, done, to))?;
         if json {
             println!("{}", serde_json::json!({ "packets": packets, "capture": self.capture }));
         } else {
@@ -89,6 +101,28 @@ impl CaptureArguments {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Does something while another thread says once a second how far it is.
+fn live<T>(verb: &str, work: impl FnOnce(&CounterWord) -> T) -> T {
+    let (done, is_over) = (CounterWord::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (begun, mut seconds) = (Instant::now(), 1);
+            let end = if std::io::stderr().is_terminal() { "\x1b[K\r" } else { "\n" };
+            while !is_over.load(Ordering::Relaxed) {
+                std::thread::park_timeout(LOOK);
+                if begun.elapsed().as_secs() >= seconds {
+                    // Nobody is hurt if standard error is closed.
+                    let _ = write!(std::io::stderr(), "[{seconds} s] {verb} {} frames{end}", done.read());
+                    seconds += 1;
+                }
+            }
+        });
+        let result = work(&done);
+        is_over.store(true, Ordering::Relaxed);
+        result
+    })
 }
 
 fn named<T>(path: &Path, result: std::io::Result<T>) -> anyhow::Result<T> {

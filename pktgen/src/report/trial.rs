@@ -66,6 +66,7 @@ fn write_tables(page: &mut String, outcome: &Outcome) {
         ("times that no packet buffer was free", sender.starved.to_string()),
         ("CPU seconds of the sending thread", format!("{:.3}", sender.cpu_seconds)),
         ("frames of others, or that cannot be opened", outcome.foreign.to_string()),
+        ("questions for an address, answered", outcome.answered.to_string()),
         ("transmitted, by the device", device.transmitted.to_string()),
         ("received, by the device", device.received.to_string()),
         ("lost by the receiving device", device.missed.to_string()),

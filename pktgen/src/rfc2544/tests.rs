@@ -51,6 +51,7 @@ impl Tester for Model {
                 arrived: Some(arrived),
             }],
             foreign: 0,
+            answered: 0,
             sender: SenderOutcome { kept_up: pps >= asked, ..SenderOutcome::default() },
             device: DeviceCounts::default(),
         })
