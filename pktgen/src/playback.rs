@@ -19,8 +19,6 @@ use crate::device::Ports;
 use crate::rate::Rate;
 
 const LINE: usize = 64;
-/// Turns of an idle queue between two looks at `stop`.
-const IDLE_TURNS: u32 = 1_024;
 
 /// When frames are due.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -124,8 +122,8 @@ pub struct Played {
     pub bytes: u64,
     /// From the first to the last.
     pub seconds: f64,
-    /// The most that a frame was handed over after it was due, in microseconds.
-    pub late_us_max: f64,
+    /// The most that a frame was handed over after it was due, in microseconds; none at a rate of "max".
+    pub late_us_max: Option<f64>,
     /// How long frames should have taken.
     pub asked_seconds: f64,
 }
@@ -161,8 +159,9 @@ pub fn play(
             // As many as there are buffers; the others are as due in the next turn.
             let count = ports.pool.alloc_into(&mut batch, due);
             playlist.write(next, &mut batch)?;
-            if let (Some(first), true) = (due_ns.first(), count > 0) {
-                played.late_us_max = played.late_us_max.max((now_ns - first) / 1e3);
+            if let (Some(first), true) = (due_ns.first(), count > 0 && playlist.round_ns > 0.0) {
+                let late_us = (now_ns - first) / 1e3;
+                played.late_us_max = Some(played.late_us_max.map_or(late_us, |most: f64| most.max(late_us)));
             }
             next += count;
             transmit_all(&mut queue, &mut batch, &mut played, stop);
@@ -200,16 +199,12 @@ pub fn capture(
     let mut writer = Writer::new(to)?;
     let _registration = register_worker_thread()?;
     let (clock, epoch) = (Calibration::measure(), std::time::UNIX_EPOCH.elapsed()?.as_nanos() as u64);
-    let (start, mut kept, mut batch, mut idle) = (clock.now(), 0, Batch::new(), 0);
+    let (start, mut kept, mut batch) = (clock.now(), 0, Batch::new());
     while kept < packets {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
         if queue.receive(&mut batch) == 0 {
-            idle += 1;
-            if idle >= IDLE_TURNS {
-                idle = 0;
-                if stop.load(Ordering::Relaxed) {
-                    break;
-                }
-            }
             continue;
         }
         let time_ns = epoch + clock.cycles_to_ns(clock.now().since(start));
@@ -255,6 +250,25 @@ mod tests {
         for speed in [0.0, -1.0, f64::NAN, f64::INFINITY] {
             assert!(Playlist::new(vec![frame(0, 0)], Timing::Captured(speed)).is_err());
         }
+    }
+
+    #[test]
+    fn a_capture_ends_when_told_to_however_much_comes_in() {
+        let ports = Ports::open(Some("memory"), Some("memory"), &Settings::new(1_514, 2_048)).unwrap();
+        let playlist = Playlist::new(vec![frame(0, 7)], Timing::Rate(Rate::Max, 0)).unwrap();
+        let (stop, end, kept) = (AtomicBool::new(false), AtomicBool::new(false), CounterWord::default());
+        std::thread::scope(|scope| {
+            let played =
+                scope.spawn(|| play(&ports, &playlist, u64::MAX, &end, &CounterWord::default()).unwrap());
+            let captured = scope.spawn(|| capture(&ports, u64::MAX, &stop, &kept, std::io::sink()).unwrap());
+            while kept.read() < 1_000 {
+                std::thread::yield_now();
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert!(captured.join().unwrap() >= 1_000);
+            end.store(true, Ordering::Relaxed);
+            played.join().unwrap();
+        });
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::values::{Values, Vlan};
 /// Most streams that one profile has.
 pub const STREAMS_MAX: usize = 256;
 
+/// Most SAs that one stream, or one entry of what is opened, has.
+pub const SAS_MAX: u32 = 1 << 17;
+
 /// What is sent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -256,8 +259,8 @@ impl Open {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.sas == 0 {
-            return Err("open: 0 SAs; at least one".to_owned());
+        if self.sas == 0 || self.sas > SAS_MAX {
+            return Err(format!("open: {} SAs: 1 to {SAS_MAX}", self.sas));
         }
         self.keys(Path::new("")).map(drop)?;
         let icv = aead::IcvLength::try_from(usize::from(self.icv_bytes));
@@ -360,9 +363,10 @@ impl Esp {
                 return Err("esp: source and destination belong to tunnel mode, and it needs both".to_owned());
             }
         }
-        if self.sas == 0 || self.spi < 256 || self.spi.checked_add(self.sas - 1).is_none() {
+        let sas_fit = (1..=SAS_MAX).contains(&self.sas);
+        if !sas_fit || self.spi < 256 || self.spi.checked_add(self.sas - 1).is_none() {
             return Err(format!(
-                "esp: {} SAs from SPI {}: at least one SA, SPIs from 256 to 4294967295",
+                "esp: {} SAs from SPI {}: 1 to {SAS_MAX} SAs, SPIs from 256 to 4294967295",
                 self.sas, self.spi
             ));
         }

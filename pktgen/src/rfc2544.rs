@@ -154,7 +154,7 @@ pub struct Report {
 pub fn run(profile: &mut Profile, settings: &Settings, tester: &mut dyn Tester) -> anyhow::Result<Report> {
     settings.check()?;
     profile.line_bps = Some(settings.line_bps);
-    let mut bench = Bench { profile, settings, tester, trials: Vec::new() };
+    let mut bench = Bench { profile, settings, tester, trials: Vec::new(), aim: String::new() };
     let sizes = settings.sizes.iter().map(|size| bench.size(*size)).collect::<anyhow::Result<_>>()?;
     Ok(Report { frame_sizes: FRAME_SIZES.to_owned(), settings: settings.clone(), sizes })
 }
@@ -200,6 +200,8 @@ struct Bench<'a> {
     tester: &'a mut dyn Tester,
     /// All trials of the present search, so that the second search uses what the first has seen.
     trials: Vec<Point>,
+    /// What the present trials are for.
+    aim: String,
 }
 
 impl Bench<'_> {
@@ -220,8 +222,7 @@ impl Bench<'_> {
         if settings.wants(Benchmark::Throughput) {
             let (mut no_drop, mut partial_drop) = (Vec::new(), Vec::new());
             for repeat in 1..=settings.repeats {
-                self.tester
-                    .progress(&format!("{size} bytes: throughput, search {repeat} of {}", settings.repeats));
+                self.aim = format!("{size} bytes: throughput, search {repeat} of {}", settings.repeats);
                 self.trials.clear();
                 no_drop.push(self.search(0.0)?);
                 partial_drop.push(self.search(settings.partial_drop_percent)?);
@@ -246,7 +247,6 @@ impl Bench<'_> {
             result.loss = self.loss_by_load(size)?;
         }
         if settings.wants(Benchmark::BackToBack) {
-            self.tester.progress(&format!("{size} bytes: back-to-back frames"));
             let bursts = (0..settings.repeats).map(|_| self.longest_burst(size));
             result.back_to_back = bursts.collect::<anyhow::Result<_>>()?;
         }
@@ -275,6 +275,8 @@ impl Bench<'_> {
     }
 
     fn point(&mut self, percent: f64) -> anyhow::Result<Point> {
+        let before = self.trials.iter().filter(|point| point.percent == percent).count();
+        self.tester.progress(&format!("{}: {percent:.3} %, trial {}", self.aim, before + 1));
         let outcome = self.trial(percent, None, self.settings.trial_seconds)?;
         let point = Point::of(percent, &outcome)?;
         self.trials.push(point);
@@ -348,7 +350,7 @@ impl Bench<'_> {
         let mut points: Vec<Point> = Vec::new();
         for tenth in (1..=10).rev() {
             let percent = self.settings.most_percent * f64::from(tenth) / 10.0;
-            self.tester.progress(&format!("{size} bytes: loss at {percent:.1} %"));
+            self.aim = format!("{size} bytes: loss");
             points.push(self.point(percent)?);
             if let [.., a, b] = points[..]
                 && a.lost == 0
@@ -371,6 +373,7 @@ impl Bench<'_> {
         let (mut best, mut worst) = (0, most + 1);
         let mut next = most;
         while worst - best > (most / 1_000).max(1) {
+            self.tester.progress(&format!("{size} bytes: back-to-back frames, {} of them", next * streams));
             let outcome = self.trial(self.settings.most_percent, Some(next.max(1)), SECONDS + 1.0)?;
             if outcome.lost() == 0 {
                 best = next;

@@ -10,6 +10,9 @@ use pktbuf::BURST;
 use crate::rate::Rate;
 use crate::sizes::Order;
 
+/// Longest time between two packets, in ticks with 64 bits of fraction: added to any moment before an end, it overflows nothing.
+const STEP_MAX: u128 = 1 << 127;
+
 /// One packet to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
@@ -56,8 +59,8 @@ impl Course {
     fn new(plan: Plan<'_>, ticks_per_second: f64) -> Self {
         let step = |bytes: &usize| {
             let ticks = plan.rate.seconds(*bytes, plan.line_bps) * ticks_per_second;
-            // Rounded up, so that a second never has one packet more than the rate says.
-            (ticks * (1.0 + 2.0 * f64::EPSILON) * 2_f64.powi(64)) as u128
+            // Rounded up, so that a second never has one packet more than the rate says; beyond any end, all is as late.
+            ((ticks * (1.0 + 2.0 * f64::EPSILON) * 2_f64.powi(64)) as u128).min(STEP_MAX)
         };
         Self {
             due: 0,
@@ -127,11 +130,12 @@ impl Course {
     #[inline]
     fn step(&mut self) -> u16 {
         let class = self.order.next_class();
-        self.held_back += self.steps.get(usize::from(class)).copied().unwrap_or(0);
+        let step = self.steps.get(usize::from(class)).copied().unwrap_or(0);
+        self.held_back = self.held_back.saturating_add(step);
         self.left_of_burst -= 1;
         if self.left_of_burst == 0 {
             self.left_of_burst = self.burst;
-            self.due += self.held_back;
+            self.due = self.due.saturating_add(self.held_back);
             self.held_back = 0;
         }
         self.left -= 1;
@@ -283,6 +287,14 @@ mod tests {
         let taken = all(Schedule::new([mixed], NS, 1_000_000_000));
         let bits: u64 = taken.iter().map(|pick| [84 * 8, 1_538 * 8][usize::from(pick.class)]).sum();
         assert!((bits as f64 / 1e9 - 1.0).abs() < 2e-5, "{bits}");
+    }
+
+    #[test]
+    fn a_packet_in_an_age_is_one_packet() {
+        for burst in [1, 3] {
+            let rare = Plan { burst, ..plan(Rate::Pps(1e-300)) };
+            assert_eq!(all(Schedule::new([rare], NS, 1_000_000_000)).len(), burst as usize);
+        }
     }
 
     #[test]

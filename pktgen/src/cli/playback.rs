@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use clap::Args;
 use greyhound_pktgen::capture_file;
-use greyhound_pktgen::playback::{Playlist, Timing, capture, play};
+use greyhound_pktgen::playback::{Played, Playlist, Timing, capture, play};
 use greyhound_pktgen::rate::Rate;
 use greyhound_pktgen::trial::pin;
 use sysmem::CounterWord;
@@ -51,6 +51,11 @@ pub(crate) struct ReplayArguments {
 
 /// Keep what comes in at a port in a capture file, until Ctrl-C or SIGTERM.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  greyhound-pktgen capture seen.pcap --receive net_af_packet0,iface=eth1
+  greyhound-pktgen capture seen.pcap --receive 0000:3b:00.1 --packets 1000000 --huge-pages
+Exit status: 0 written, 1 it could not be done, 2 wrong arguments.")]
 pub(crate) struct CaptureArguments {
     /// The capture file (pcap, nanoseconds).
     capture: PathBuf,
@@ -65,6 +70,7 @@ impl ReplayArguments {
     pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitCode> {
         let percent = matches!(self.rate, Some(Rate::LinePercent(_)));
         ensure!(!percent || self.line_bps > 0, "--rate in percent: of what line? Give --line-bps");
+        ensure!(self.ports.sends(), "replay needs a port to send through: --port or --transmit");
         let file = named(&self.capture, File::open(&self.capture))?;
         let frames = named(&self.capture, capture_file::read(BufReader::new(file)))?;
         let timing = self.rate.map_or(Timing::Captured(self.speed), |rate| Timing::Rate(rate, self.line_bps));
@@ -76,10 +82,7 @@ impl ReplayArguments {
         if json {
             println!("{}", serde_json::to_string(&played)?);
         } else {
-            println!(
-                "{} frames in {:.3} s (asked {:.3} s), late by {:.1} µs at most",
-                played.frames, played.seconds, played.asked_seconds, played.late_us_max
-            );
+            println!("{}", sentence(&played));
         }
         let is_stopped = stop.load(Ordering::Relaxed);
         Ok(if is_stopped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -88,6 +91,7 @@ impl ReplayArguments {
 
 impl CaptureArguments {
     pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitCode> {
+        ensure!(self.ports.receives(), "capture needs a port to receive from: --port or --receive");
         let ports = self.ports.open(LONGEST_FRAME, LONGEST_FRAME)?;
         let file = named(&self.capture, File::create(&self.capture))?;
         let stop = stop_on_signals()?;
@@ -100,6 +104,19 @@ impl CaptureArguments {
             println!("{packets} packets in {}", self.capture.display());
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What was sent, in words.
+fn sentence(played: &Played) -> String {
+    let (frames, seconds) = (played.frames, played.seconds);
+    let per_second = frames as f64 / seconds.max(f64::MIN_POSITIVE);
+    let sent = format!("{frames} frames in {seconds:.3} s, {per_second:.0} a second");
+    match played.late_us_max {
+        Some(late_us) => {
+            format!("{sent} (asked {:.3} s), late by {late_us:.1} µs at most", played.asked_seconds)
+        }
+        None => sent,
     }
 }
 

@@ -19,7 +19,7 @@ use greyhound_pktgen::rfc2544::{self, Benchmark, Report, Settings, Tester};
 use greyhound_pktgen::sizes::{RFC_2544, Sizes};
 use greyhound_pktgen::trial::Trial;
 
-use super::ports::{PortArguments, machine, stop_on_signals};
+use super::ports::{PortArguments, check_page, machine, stop_on_signals};
 use super::table::table;
 
 /// Measure a device by RFC 2544: throughput, latency, frame loss, back-to-back frames, reset.
@@ -92,6 +92,7 @@ impl Arguments {
             self.ports.receives(),
             "RFC 2544 needs a port to receive from: --port, or --transmit and --receive"
         );
+        check_page(self.html.as_deref())?;
         let mut profile = Profile::read(&self.profile)?;
         let line_bps = self.line_bps.map(|bps| bps as u64).or(profile.line_bps);
         let settings = Settings {
