@@ -19,6 +19,9 @@ use crate::rate::Rate;
 use crate::shell;
 use crate::sizes::{FCS_BYTES, Sizes};
 
+/// How much longer than its time a trial may take to send what was due, as a share of it.
+const LATE_SHARE: f64 = 0.01;
+
 /// How the benchmarks are run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -278,7 +281,9 @@ impl Bench<'_> {
         let before = self.trials.iter().filter(|point| point.percent == percent).count();
         self.tester.progress(&format!("{}: {percent:.3} %, trial {}", self.aim, before + 1));
         let outcome = self.trial(percent, None, self.settings.trial_seconds)?;
-        let point = Point::of(percent, &outcome)?;
+        let mut point = Point::of(percent, &outcome)?;
+        // Who comes late catches up, and who ends late has sent at another rate.
+        point.kept_up &= outcome.seconds <= self.settings.trial_seconds * (1.0 + LATE_SHARE);
         self.trials.push(point);
         Ok(point)
     }

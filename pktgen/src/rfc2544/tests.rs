@@ -14,6 +14,8 @@ struct Model {
     /// How many of a hundred trials lose a packet whatever the rate, and what decides.
     hiccups: u64,
     chance: Random,
+    /// Whether it pushes back in place of losing, so that trials take longer.
+    stretches: bool,
 }
 
 impl Tester for Model {
@@ -26,6 +28,8 @@ impl Tester for Model {
         let packets = stream.packets.map_or(pps * seconds, |packets| packets as f64).floor();
         let carried = packets / pps * self.carries_pps + self.holds;
         let hiccup = u64::from(self.chance.below(100) < self.hiccups);
+        let seconds = if self.stretches { packets / pps.min(self.carries_pps) } else { seconds };
+        let carried = if self.stretches { packets } else { carried };
         let lost = (packets - carried).max(0.0) as u64 + hiccup;
         let arrived = ArrivedOutcome {
             received: packets as u64 - lost,
@@ -61,7 +65,15 @@ impl Tester for Model {
 }
 
 fn model(carries_pps: f64) -> Model {
-    Model { carries_pps, holds: 0.0, generator_pps: 1e9, trials: 0, hiccups: 0, chance: Random::new(7) }
+    Model {
+        carries_pps,
+        holds: 0.0,
+        generator_pps: 1e9,
+        trials: 0,
+        hiccups: 0,
+        chance: Random::new(7),
+        stretches: false,
+    }
 }
 
 fn settings(benchmarks: &[Benchmark]) -> Settings {
@@ -176,6 +188,15 @@ fn a_generator_that_does_not_keep_up_is_not_taken_for_the_device() {
     let report = run(&mut profile(), &settings(&[Benchmark::Throughput]), &mut model).unwrap();
     let no_drop = report.sizes[0].no_drop.as_ref().unwrap();
     assert!(no_drop.generator_limited && (49.8..=50.0).contains(&no_drop.point.unwrap().percent));
+}
+
+#[test]
+fn a_device_that_pushes_back_has_the_rate_at_which_trials_end_in_time() {
+    let mut model = Model { stretches: true, ..model(LINE_PPS / 4.0) };
+    let report = run(&mut profile(), &settings(&[Benchmark::Throughput]), &mut model).unwrap();
+    let no_drop = report.sizes[0].no_drop.as_ref().unwrap();
+    let found = no_drop.point.unwrap().percent;
+    assert!(no_drop.generator_limited && (25.0..=25.0 * 1.011).contains(&found), "{found}");
 }
 
 #[test]
