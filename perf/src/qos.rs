@@ -4,7 +4,9 @@
 //! All figures but the cost are taken from what leaves the modelled port; nothing of the scheduler's own counters is in
 //! them. Deterministic: the same command gives the same rows on every machine.
 
+mod classify;
 mod cost;
+mod rules;
 mod run;
 mod scenarios;
 mod source;
@@ -13,6 +15,7 @@ mod wire;
 use serde::{Deserialize, Serialize};
 use sysmem::Calibration;
 
+pub use classify::ClassifyCost;
 pub use cost::Cost;
 
 /// One goal and what came out.
@@ -77,6 +80,16 @@ pub fn scenarios(quick: bool) -> Vec<Scenario> {
 /// The scheduler refuses the set-up.
 pub fn cost(shapers: u32, quick: bool, clock: &Calibration) -> anyhow::Result<Cost> {
     cost::measure(shapers, quick, clock)
+}
+
+/// The cost of the classifier with each set of rules, and their rows.
+///
+/// # Errors
+/// The classifier refuses the rules.
+pub fn classify(quick: bool, clock: &Calibration) -> anyhow::Result<(Vec<ClassifyCost>, Vec<Row>)> {
+    let costs = classify::measure(quick, clock)?;
+    let rows = classify::rows(&costs);
+    Ok((costs, rows))
 }
 
 fn rate_text(bps: u64) -> String {

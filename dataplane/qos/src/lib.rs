@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bucket;
+pub mod classify;
 pub mod police;
 pub mod schedule;
 

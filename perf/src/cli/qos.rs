@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use greyhound_perf::machine::Machine;
-use greyhound_perf::qos::{self, Cost, Row, number};
+use greyhound_perf::qos::{self, ClassifyCost, Cost, Row, number};
 use greyhound_perf::report::table;
 use serde::Serialize;
 use sysmem::Calibration;
@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// A quarter of the time on the overloaded links, a tenth of the packets for the cost.
     #[arg(long)]
     quick: bool,
+    /// Only the classifier.
+    #[arg(long)]
+    classify: bool,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -41,25 +44,33 @@ pub(crate) struct Arguments {
 struct Report {
     machine: Machine,
     rows: Vec<Row>,
-    cost: Cost,
+    classify: Vec<ClassifyCost>,
+    cost: Option<Cost>,
 }
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let clock = Calibration::measure();
         let machine = Machine::here("none", "none", &clock);
-        let scenarios = qos::scenarios(self.quick);
-        let mut progress = Progress::new(scenarios.len() + 1);
+        let scenarios = if self.classify { Vec::new() } else { qos::scenarios(self.quick) };
+        let mut progress = Progress::new(scenarios.len() + if self.classify { 1 } else { 2 });
         let mut rows = Vec::new();
         for (what, scenario) in &scenarios {
             progress.next(what);
             rows.extend(scenario()?);
         }
-        progress.next(&format!("cost with {} shapers", self.shapers));
-        let cost = qos::cost(self.shapers, self.quick, &clock)?;
+        progress.next("classifier with up to 50,000 rules");
+        let (classify, classify_rows) = qos::classify(self.quick, &clock)?;
+        rows.extend(classify_rows);
+        let cost = if self.classify {
+            None
+        } else {
+            progress.next(&format!("cost with {} shapers", self.shapers));
+            Some(qos::cost(self.shapers, self.quick, &clock)?)
+        };
         progress.done();
         let met = rows.iter().all(|row| row.met);
-        super::print(&Report { machine, rows, cost }, self.json, to_table)?;
+        super::print(&Report { machine, rows, classify, cost }, self.json, to_table)?;
         Ok(if met { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
@@ -70,7 +81,23 @@ fn to_table(report: &Report) -> String {
         let met = if *met { "yes" } else { "NO" };
         table.add_row([name, goal, &number(*value), unit, met]);
     }
-    format!("{}{table}\n\n{}", report.machine, cost_text(&report.cost))
+    let cost = report.cost.as_ref().map(cost_text).unwrap_or_default();
+    format!("{}{table}\n\n{}\n{cost}", report.machine, classify_text(&report.classify))
+}
+
+fn classify_text(costs: &[ClassifyCost]) -> String {
+    let mut table = table(&["rules", "kind", "cycles", "spread", "build", "memory"]);
+    for cost in costs {
+        table.add_row([
+            cost.rules.to_string(),
+            cost.kind.clone(),
+            format!("{:.0}", cost.cycles.median),
+            format!("{:.0}-{:.0}", cost.cycles.min, cost.cycles.max),
+            format!("{:.0} ms", cost.build_seconds * 1e3),
+            format!("{} KiB", cost.memory_bytes / 1024),
+        ]);
+    }
+    format!("Classifier, cycles a packet:\n{table}\n")
 }
 
 fn cost_text(cost: &Cost) -> String {

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Classes by the original headers of a packet: ordered rules, the first that matches decides.
+//!
+//! - [`Rule`] says what a packet must be, [`Match`] is a class-map: conditions with any, all and not, which expands into
+//!   rules.
+//! - [`Classifier`] answers for a burst at once what [`first_match`] finds by looking at one rule after the other.
+//! - [`FlowCache`] remembers answers for flows.
+//!
+//! Rules become boxes over 16-bit lanes of the headers (`cube`), boxes become up to four trees (`build`), which a burst
+//! walks level by level (`tree`). Families have trees of their own, and so have later fragments, which have no ports.
+//!
+//! Left out: what a class means; reassembly.
+
+mod build;
+mod cube;
+mod expression;
+mod key;
+mod lanes;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::sync::Arc;
+
+use cube::{Extra, Extras, Part, rank};
+use key::{AnyKey, Key};
+use tree::{TOGETHER, Tree};
+
+pub use expression::{Match, TooManyRules};
+pub use key::{KeyV4, KeyV6, WholeV4};
+pub use rule::{
+    Addresses, Arrival, Class, Dscps, Fragments, Headers, NO_TUNNEL, Rule, Span, TcpFlags, VlanPriorities,
+    first_match,
+};
+
+/// A classifier has at most this many rules.
+pub const RULES_MAX: usize = 1 << 20;
+/// The place of no rule.
+const NO_RULE: usize = u32::MAX as usize;
+
+/// Rules that cannot be compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// Too many rules.
+    #[error("{rules} rules: at most {RULES_MAX} are possible")]
+    TooManyRules {
+        /// How many there are.
+        rules: usize,
+    },
+    /// Ranges that are no prefixes, and ports without a protocol, are several boxes each.
+    #[error(
+        "at rule {rule} the rules have become more than {max} boxes: use prefixes in place of ranges of addresses"
+    )]
+    TooManyBoxes {
+        /// The rule at which there were too many.
+        rule: usize,
+        /// How many there may be.
+        max: usize,
+    },
+}
+
+/// Compiled rules. A clone is the same classifier.
+#[derive(Clone)]
+pub struct Classifier(Arc<Compiled>);
+
+struct Compiled {
+    whole: Families,
+    later: Later,
+    extras: Box<[Extra]>,
+    default: Class,
+}
+
+/// The trees of both families.
+struct Families {
+    v4: Vec<Tree<1>>,
+    v6: Vec<Tree<3>>,
+}
+
+enum Later {
+    Class(Class),
+    Trees(Families),
+}
+
+impl Classifier {
+    /// Compiles `rules`; a packet that matches none is of class `default`.
+    ///
+    /// # Errors
+    /// See [`BuildError`].
+    pub fn build(rules: &[Rule], default: Class, fragments: Fragments) -> Result<Self, BuildError> {
+        if rules.len() > RULES_MAX {
+            return Err(BuildError::TooManyRules { rules: rules.len() });
+        }
+        let mut extras = Extras::new();
+        let whole = Families::build(rules, Part::Whole, &mut extras)?;
+        let later = match fragments {
+            Fragments::Class(class) => Later::Class(class),
+            _ => Later::Trees(Families::build(rules, Part::Later(fragments), &mut extras)?),
+        };
+        Ok(Self(Arc::new(Compiled { whole, later, extras: extras.into_boxed(), default })))
+    }
+
+    /// The class of any packet.
+    #[must_use]
+    pub fn classify(&self, packet: &Headers) -> Class {
+        let families = match &self.0.later {
+            _ if !packet.later_fragment => &self.0.whole,
+            Later::Trees(families) => families,
+            Later::Class(class) => return *class,
+        };
+        let mut class = [self.0.default];
+        match AnyKey::of(packet) {
+            Some(AnyKey::V4(key)) => self.lookup(&families.v4, &[key], &mut class),
+            Some(AnyKey::V6(key)) => self.lookup(&families.v6, &[key], &mut class),
+            None => {}
+        }
+        let [class] = class;
+        class
+    }
+
+    /// The classes of whole IPv4 packets, as many as there are keys and places for classes.
+    #[inline]
+    pub fn classify_v4(&self, keys: &[KeyV4], classes: &mut [Class]) {
+        self.lookup(&self.0.whole.v4, keys, classes);
+    }
+
+    /// The classes of whole IPv6 packets, as many as there are keys and places for classes.
+    #[inline]
+    pub fn classify_v6(&self, keys: &[KeyV6], classes: &mut [Class]) {
+        self.lookup(&self.0.whole.v6, keys, classes);
+    }
+
+    /// Memory of the trees.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let later = match &self.0.later {
+            Later::Trees(families) => families.memory_bytes(),
+            Later::Class(_) => 0,
+        };
+        self.0.whole.memory_bytes() + later + size_of_val(&*self.0.extras)
+    }
+
+    #[inline]
+    fn lookup<const EIGHTS: usize, const LANES: usize>(
+        &self,
+        trees: &[Tree<EIGHTS>],
+        keys: &[Key<LANES>],
+        classes: &mut [Class],
+    ) {
+        for (keys, classes) in keys.chunks(TOGETHER).zip(classes.chunks_mut(TOGETHER)) {
+            let mut best = [rank(NO_RULE, self.0.default); TOGETHER];
+            for tree in trees {
+                tree.lookup(keys, &mut best, &self.0.extras);
+            }
+            for (class, best) in classes.iter_mut().zip(best) {
+                *class = tree::class(best);
+            }
+        }
+    }
+}
+
+impl Families {
+    fn build(rules: &[Rule], part: Part, extras: &mut Extras) -> Result<Self, BuildError> {
+        Ok(Self {
+            v4: build::forest(cube::cubes::<2, 16>(rules, part, extras)?),
+            v6: build::forest(cube::cubes::<8, 32>(rules, part, extras)?),
+        })
+    }
+
+    fn memory_bytes(&self) -> usize {
+        let v4: usize = self.v4.iter().map(|tree| size_of_val(&*tree.lines)).sum();
+        let v6: usize = self.v6.iter().map(|tree| size_of_val(&*tree.lines)).sum();
+        v4 + v6
+    }
+}

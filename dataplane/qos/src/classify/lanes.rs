@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Eight lanes of 16 bits, compared at once.
+//!
+//! Plain loops over arrays of a fixed size, in the form that compilers make vector instructions of.
+
+/// Lanes that are compared at once.
+pub(super) const LANES: usize = 8;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(16))]
+pub(super) struct Eight([u16; LANES]);
+
+impl Eight {
+    #[inline(always)]
+    pub(super) const fn new(lanes: [u16; LANES]) -> Self {
+        Self(lanes)
+    }
+
+    /// Whether each lane is at least that of `low`, and at most so much above it.
+    #[inline(always)]
+    pub(super) fn is_within(&self, low: &Self, length: &Self) -> bool {
+        let beyond: [u16; LANES] =
+            core::array::from_fn(|at| self.0[at].wrapping_sub(low.0[at]).saturating_sub(length.0[at]));
+        let beyond: u128 = zerocopy::transmute!(beyond);
+        beyond == 0
+    }
+
+    /// How many of three times eight lanes are below `value`.
+    #[inline(always)]
+    pub(super) fn below(three: &[Self; 3], value: u16) -> u32 {
+        let [a, b, c] = three;
+        let each: [u16; LANES] = core::array::from_fn(|at| {
+            u16::from(a.0[at] < value) + u16::from(b.0[at] < value) + u16::from(c.0[at] < value)
+        });
+        let [a, b, c, d, e, f, g, h] = each;
+        u32::from((a + b) + (c + d) + ((e + f) + (g + h)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_lane_outside_is_seen_wherever_it_is(
+            lanes: [u16; LANES], low: [u16; LANES], length: [u16; LANES], inside: bool,
+        ) {
+            let lanes = if inside {
+                core::array::from_fn(|at| low[at].wrapping_add(lanes[at] % length[at].saturating_add(1)))
+            } else {
+                lanes
+            };
+            let all = (0..LANES).all(|at| lanes[at].wrapping_sub(low[at]) <= length[at]);
+            prop_assert_eq!(Eight::new(lanes).is_within(&Eight::new(low), &Eight::new(length)), all);
+            prop_assert!(all || !inside);
+        }
+
+        #[test]
+        fn thresholds_below_a_value_are_counted(mut rising: [u16; 24], value: u16, at in 0..24usize, near: bool) {
+            rising.sort_unstable();
+            let value = if near { rising[at].wrapping_add(value % 3).wrapping_sub(1) } else { value };
+            let eights = core::array::from_fn(|part| Eight::new(core::array::from_fn(|lane| rising[8 * part + lane])));
+            let expected = rising.iter().filter(|threshold| **threshold < value).count() as u32;
+            prop_assert_eq!(Eight::below(&eights, value), expected);
+        }
+    }
+}
