@@ -101,7 +101,6 @@ drop_reasons! {
     QosWred "qos_wred" "Dropped early by WRED.";
     QosCodel "qos_codel" "Dropped by CoDel: packets have waited too long for too long.";
     QosNoRoom "qos_no_room" "The scheduler of its port has no room for more packets.";
-    QosSize "qos_size" "Longer on the wire than the scheduler of its port takes.";
     QosGone "qos_gone" "Its tunnel, route or service policy went or changed while it was queued.";
     TransmitFull "transmit_full" "The device took no more packets.";
 }

@@ -11,7 +11,7 @@
 //! packets' memory at once.
 //!
 //! A packet is first *looked at*: nothing changes, neither the packet nor a counter, until its whole way is known. What
-//! is not common in any respect (options, fragments, IPv6, ARP, too big, a hop limit at its end, a neighbour not
+//! is not common in any respect (options, fragments, a service policy where it leaves, IPv6, ARP, too big, a hop limit at its end, a neighbour not
 //! resolved, …) takes the whole way instead, untouched. So the fast path decides nothing of its own: it is the whole
 //! way for packets that pass every check on it, and tests compare the two.
 //!

@@ -18,7 +18,7 @@ use crate::fragment::{self, Fits};
 use crate::lane::Lane;
 use crate::link::Hop;
 use crate::outgoing::{ClearancePass, Outgoing};
-use crate::{icmp, link, mss, policy};
+use crate::{icmp, link, mss, policy, scheduled};
 
 /// A packet with its delivery headers on, ready for ESP.
 #[derive(Clone, Copy)]
@@ -58,14 +58,53 @@ fn into_tunnel(
         ctx.counters.add(WorkerCounter::MssClamped, 1);
     }
     fitted(ctx, packet, note, tunnel.encapsulation.mtu, |ctx, packet, note| {
-        tunnel.state.counts().count_out(ctx.worker, packet.len() as u64);
-        deliver(ctx, packet, &note, &tunnel.encapsulation, Some(tunnel), to_seal);
+        if let Some(packet) = scheduled::into_tunnel(ctx, packet, &note, tunnel) {
+            enter(ctx, packet, &note, tunnel, to_seal);
+        }
     });
 }
 
-/// Packet → the SPD of the port it leaves by.
+/// A packet that fits → GRE.
+pub(crate) fn enter(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    note: &Note,
+    tunnel: &Tunnel,
+    to_seal: &mut Lane<SealNote>,
+) {
+    tunnel.state.counts().count_out(ctx.worker, packet.len() as u64);
+    deliver(ctx, packet, note, &tunnel.encapsulation, Some(tunnel), to_seal);
+}
+
+/// Packet → the SPD of the port it leaves by; and its turn, if the port has a service policy.
 fn out_of_port(ctx: &mut Context<'_>, packet: Packet, note: Note, hop: Hop, to_seal: &mut Lane<SealNote>) {
-    match policy::outbound(ctx, hop.port, &note.parsed) {
+    let verdict = policy::outbound(ctx, hop.port, &note.parsed);
+    if let Some(packet) = scheduled::out_of_port(ctx, packet, &note, hop.port, verdict) {
+        go_out(ctx, packet, note, hop, verdict, to_seal);
+    }
+}
+
+/// A packet whose turn it is → the SPD of the port it leaves by.
+pub(crate) fn due_out_of_port(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    note: Note,
+    hop: Hop,
+    to_seal: &mut Lane<SealNote>,
+) {
+    let verdict = policy::outbound(ctx, hop.port, &note.parsed);
+    go_out(ctx, packet, note, hop, verdict, to_seal);
+}
+
+fn go_out(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    note: Note,
+    hop: Hop,
+    verdict: SpdVerdict,
+    to_seal: &mut Lane<SealNote>,
+) {
+    match verdict {
         SpdVerdict::Bypass => in_clear(ctx, packet, note, hop),
         SpdVerdict::Protect(protection) => protected(ctx, packet, note, protection, hop, to_seal),
         SpdVerdict::Discard => ctx.drop(packet, DropReason::PolicyDiscard),
@@ -112,7 +151,7 @@ fn protected(
 }
 
 /// Gives the packet, or its fragments, to `go_on`; or tells its sender that it is too big.
-fn fitted(
+pub(crate) fn fitted(
     ctx: &mut Context<'_>,
     packet: Packet,
     note: Note,
@@ -236,7 +275,7 @@ fn push_to_seal(ctx: &mut Context<'_>, packet: Packet, note: SealNote, lane: &mu
 }
 
 /// Reserves sequence numbers for the burst, writes headers and nonces, then runs the cipher once.
-fn seal(ctx: &mut Context<'_>, lane: &mut Lane<SealNote>) {
+pub(crate) fn seal(ctx: &mut Context<'_>, lane: &mut Lane<SealNote>) {
     if lane.is_empty() {
         return;
     }

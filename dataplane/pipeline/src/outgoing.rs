@@ -95,6 +95,12 @@ impl Transmission {
         }
     }
 
+    /// Frames that wait for a port's device.
+    #[inline]
+    pub(crate) fn waiting(&self, port: PortIndex) -> usize {
+        self.queues.get(port.index()).map_or(usize::MAX, VecDeque::len)
+    }
+
     /// Frames that wait, over all ports.
     pub(crate) fn held(&self) -> usize {
         self.queues.iter().map(VecDeque::len).sum()

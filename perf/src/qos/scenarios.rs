@@ -100,7 +100,14 @@ pub(super) fn shaper(bps: u64) -> anyhow::Result<Vec<Row>> {
 }
 
 fn class(service: Service) -> ClassSpec {
-    ClassSpec { service, police: None, limit: Limit::Packets(500), early: EarlyDrop::None, ecn: false, delays: false }
+    ClassSpec {
+        service,
+        police: None,
+        limit: Limit::Packets(500),
+        early: EarlyDrop::None,
+        ecn: false,
+        delays: false,
+    }
 }
 
 fn port(classes: Vec<ClassSpec>, shape: Option<TrafficProfile>, tunnels: u32) -> PortSpec {

@@ -215,7 +215,7 @@ impl Inner {
             NextStep::Port { port, neighbor } => {
                 let entry = ctx.tables.ports.get(port)?;
                 let pass = ClearancePass::for_side(entry.side)?;
-                (plain.total_bytes <= entry.mtu).then_some(())?;
+                (plain.total_bytes <= entry.mtu && !ctx.tables.quality.takes_port(port)).then_some(())?;
                 let framing = sorter.last_hop.towards(ctx, port, neighbor, plain.destination)?;
                 Some(Onward::Port(framing, pass))
             }

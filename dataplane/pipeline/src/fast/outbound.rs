@@ -78,7 +78,7 @@ impl<'a> Departure<'a> {
         let shortcut = ctx.tables.tunnels.shortcut_out(tunnel)?;
         let fits =
             plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
-        fits.then_some(())?;
+        (fits && !ctx.tables.quality.takes_tunnel(tunnel, shortcut.port)).then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
         sa.prefetch();

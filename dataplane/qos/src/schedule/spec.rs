@@ -174,6 +174,21 @@ pub(super) struct Reckoned {
 }
 
 impl PortSpec {
+    /// Whether a scheduler can follow it.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        self.check()?;
+        let mut seen = std::collections::BTreeSet::new();
+        for (index, tunnel) in self.tunnels.iter().enumerate() {
+            if seen.insert((tunnel.policy, tunnel.shape.map(|shape| shape.rate))) {
+                self.reckon(index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at all that does not need a tunnel's rate.
     pub(super) fn check(&self) -> Result<(), SpecError> {
         in_range("packet_bytes_max", u64::from(self.packet_bytes_max), 1, 1 << 16)?;

@@ -35,6 +35,16 @@ impl<T> Scheduler<T> {
         }
     }
 
+    /// Gives everything that is queued to `gone`.
+    pub fn clear(&mut self, mut gone: impl FnMut(T)) {
+        let (classes, slab) = (&mut self.classes, &mut self.slab);
+        for class in classes.iter_mut() {
+            while let Some(queued) = class.fifo.pop(slab) {
+                gone(queued.item);
+            }
+        }
+    }
+
     fn take_class(
         &mut self,
         before: &mut Self,
