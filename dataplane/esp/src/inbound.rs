@@ -396,7 +396,7 @@ impl<'a> OpenBurst<'a> {
     }
 
     /// Opens all staged packets with one call of the cipher, checks again, marks, and strips.
-    #[inline]
+    #[inline(always)]
     pub fn open(mut self) -> Outcomes {
         aead::open(&mut self.jobs);
         let mut outcomes = Outcomes::new();

@@ -176,15 +176,16 @@ impl OutboundSa {
         layout::payload_room(available_bytes, self.key.icv_length())
     }
 
-    /// Takes `count` sequence numbers at once: one entry for each, in order.
+    /// Takes `count` sequence numbers at once, at most [`BURST`]: one entry for each, in order.
     ///
     /// Bounds in bytes and packets are looked at once for the whole run, so a run may pass them by a burst.
     #[inline]
-    fn reserve_run(
+    pub fn reserve(
         &self,
-        count: u32,
+        count: usize,
         now_ns: u64,
-    ) -> impl Iterator<Item = Result<Reservation<'_>, SealError>> {
+    ) -> impl Iterator<Item = Result<Reservation<'_>, SealError>> + use<'_> {
+        let count = count.min(BURST) as u32;
         let expired = self.counter.hard.reached(self.usage(), now_ns);
         let wanted = if expired { 0 } else { count };
         let sequence = &self.counter.sequence;
@@ -249,10 +250,9 @@ pub type Reservations<'a> = ArrayVec<Result<Reservation<'a>, SealError>, BURST>;
 pub fn reserve<'a>(sas: &[&'a OutboundSa], now_ns: u64) -> Reservations<'a> {
     let mut reservations = Reservations::new();
     for run in sas.get(..BURST).unwrap_or(sas).chunk_by(|a, b| core::ptr::eq(*a, *b)) {
-        let (Some(sa), Ok(count)) = (run.first(), u32::try_from(run.len())) else {
-            continue;
-        };
-        reservations.extend(sa.reserve_run(count, now_ns));
+        if let Some(sa) = run.first() {
+            reservations.extend(sa.reserve(run.len(), now_ns));
+        }
     }
     reservations
 }

@@ -19,22 +19,28 @@
 //! packets ahead of them go theirs, then they. What was dropped on the spot is in no lane: junk between good packets does
 //! not cut a burst into pieces, each with a call of the cipher.
 
+mod exit;
 mod framing;
 mod headers;
 mod inbound;
 mod outbound;
 mod plain;
+mod waiting;
 
-use messages::{DropReason, PortIndex, PortSide};
-use pktbuf::{Batch, Packet};
+use messages::{PortIndex, PortSide, TunnelIndex};
+use pktbuf::Batch;
+use tables::Leaf;
 
 use crate::context::Context;
 use crate::dispatch::Lanes;
-use crate::lane::Lane;
 use crate::stopwatch::Stage;
 use crate::{ingress, whole_way};
+use exit::{Exit, LastExit};
 use framing::LastHop;
-use outbound::Departure;
+use outbound::{Departure, Departures};
+use plain::Plain;
+
+pub(crate) use waiting::leave;
 
 /// Carries a burst that came in by `port` to its end; the last exceptions are still in the lanes then.
 pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
@@ -45,20 +51,22 @@ pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     }
 }
 
-/// Keeps common packets and exceptions in order.
+/// Keeps common packets and exceptions in order, and what was found for the common packet before: mostly the next one goes
+/// the same way.
 #[derive(Default)]
 struct Sorter<'a> {
-    departures: Lane<Departure<'a>>,
+    departures: Departures<'a>,
     last_hop: LastHop,
+    last_exit: LastExit,
     had_exceptions: bool,
 }
 
 impl<'a> Sorter<'a> {
-    /// An exception comes next; it may leave something in the lanes, and change what is known of a next hop.
+    /// An exception comes next; it may leave something in the lanes, and change what is known of a way.
     #[inline(always)]
     fn exception(&mut self) {
         self.had_exceptions = true;
-        self.last_hop = LastHop::default();
+        self.forget();
     }
 
     /// A common packet comes next: the exceptions ahead of it go first.
@@ -70,15 +78,22 @@ impl<'a> Sorter<'a> {
         }
     }
 
-    /// Queues a packet to leave by a tunnel.
+    /// How a packet at `offset` of its frame leaves by a tunnel, if it is a common packet.
     #[inline(always)]
-    fn depart(&mut self, ctx: &mut Context<'_>, packet: Packet, departure: Departure<'a>) {
-        if self.departures.is_full() {
-            outbound::send(ctx, &mut self.departures);
-        }
-        if let Err(packet) = self.departures.push(packet, departure) {
-            ctx.drop(packet, DropReason::NoBuffer);
-        }
+    fn departure<'c: 'a>(
+        &mut self,
+        ctx: &Context<'c>,
+        plain: &'a Plain,
+        offset: usize,
+        tunnel: TunnelIndex,
+    ) -> Option<Departure<'a>> {
+        self.departures.find(ctx, &mut self.last_hop, (plain, offset), tunnel)
+    }
+
+    /// How a packet leaves by a port, if it is a common packet.
+    #[inline(always)]
+    fn exit(&mut self, ctx: &Context<'_>, plain: &Plain, leaf: Leaf) -> Option<Exit> {
+        self.last_exit.find(ctx, &mut self.last_hop, plain, leaf)
     }
 
     /// Lets everything go, if there are exceptions to let go.
@@ -89,7 +104,13 @@ impl<'a> Sorter<'a> {
         }
         outbound::send(ctx, &mut self.departures);
         whole_way(ctx, lanes);
-        self.last_hop = LastHop::default();
+        self.forget();
         ctx.stopwatch.lap(Stage::WholeWay);
+    }
+
+    fn forget(&mut self) {
+        self.last_hop = LastHop::default();
+        self.last_exit = LastExit::default();
+        self.departures.forget();
     }
 }

@@ -6,7 +6,7 @@
 use core::ops::Range;
 
 use arrayvec::ArrayVec;
-use esp::{InboundSa, OpenBurst, OpenError, Opened};
+use esp::{InboundSa, OpenBurst, OpenError, Opened, Outcomes};
 use messages::{DropReason, EspMode, PortIndex, ProtectionIndex, SaIndex, WorkerCounter};
 use pktbuf::{BURST, Packet};
 use wire::flow::Parsed;
@@ -109,9 +109,9 @@ pub(crate) fn open<'a, N>(
     ctx: &mut Context<'a>,
     lane: &mut Lane<N>,
     at: impl Fn(&Packet, &N) -> Option<(Range<usize>, &'a InboundSa)>,
-) -> ArrayVec<Result<Opened, OpenError>, BURST> {
+) -> Outcomes {
     let mut burst = OpenBurst::new(ctx.now_ns);
-    let mut staged: ArrayVec<Result<(), OpenError>, BURST> = ArrayVec::new();
+    let mut refused = Refused::new();
     for (packet, note) in lane.iter_mut() {
         let pushed = match at(packet, note) {
             Some((esp, sa)) => match packet.data_mut().get_mut(..esp.end) {
@@ -120,28 +120,32 @@ pub(crate) fn open<'a, N>(
             },
             None => Err(OpenError::Expired),
         };
-        staged.push(pushed);
+        if let Err(error) = pushed {
+            refused.push((burst.len() + refused.len(), error));
+        }
     }
     ctx.stopwatch.lap(Stage::Check);
-    let opened = burst.open();
-    let outcomes = if staged.iter().all(Result::is_ok) { opened } else { weave(&staged, &opened) };
+    let mut outcomes = burst.open();
+    if !refused.is_empty() {
+        outcomes = weave(&refused, &outcomes);
+    }
     ctx.stopwatch.lap(Stage::Cipher);
     ctx.counters.add(WorkerCounter::Opened, outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
     outcomes
 }
 
-/// One outcome for each packet, of which some were not staged.
+/// Packets that were not staged: their places in the lane, in order, and why.
+type Refused = ArrayVec<(usize, OpenError), BURST>;
+
+/// One outcome for each packet: those that were refused stand where their packets do, among those that were opened.
 #[cold]
-fn weave(
-    staged: &[Result<(), OpenError>],
-    opened: &[Result<Opened, OpenError>],
-) -> ArrayVec<Result<Opened, OpenError>, BURST> {
-    let mut opened = opened.iter().cloned();
-    let of = |pushed: &Result<(), OpenError>| match *pushed {
-        Ok(()) => opened.next().unwrap_or(Err(OpenError::BurstFull)),
-        Err(error) => Err(error),
+fn weave(refused: &[(usize, OpenError)], opened: &[Result<Opened, OpenError>]) -> Outcomes {
+    let (mut refused, mut opened) = (refused.iter().peekable(), opened.iter().cloned());
+    let of = |place| match refused.next_if(|(at, _)| *at == place) {
+        Some((_, error)) => Some(Err(*error)),
+        None => opened.next(),
     };
-    staged.iter().map(of).collect()
+    (0..BURST).map_while(of).collect()
 }
 
 pub(crate) fn drop_reason(error: OpenError) -> DropReason {

@@ -50,8 +50,39 @@ impl<N> Lane<N> {
         self.packets.iter_mut().zip(&mut self.notes)
     }
 
+    /// Neighbours of which `same` holds, run by run.
+    #[inline(always)]
+    pub(crate) fn runs_mut(
+        &mut self,
+        same: impl Fn(&N, &N) -> bool,
+    ) -> impl Iterator<Item = (&mut [Packet], &[N])> {
+        let mut packets = self.packets.as_mut_slice();
+        self.notes.chunk_by(same).map_while(move |notes| {
+            let (run, rest) = core::mem::take(&mut packets).split_at_mut_checked(notes.len())?;
+            packets = rest;
+            Some((run, notes))
+        })
+    }
+
     /// Takes everything out, in order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Packet, N)> {
         self.packets.drain(..).zip(self.notes.drain(..))
+    }
+
+    /// Takes everything out, in order: neighbours of which `same` holds together, with the note of the first.
+    #[inline(always)]
+    pub(crate) fn drain_runs<'a>(
+        &'a mut self,
+        same: impl Fn(&N, &N) -> bool,
+        mut take: impl FnMut(&N, core::iter::Take<&mut arrayvec::Drain<'a, Packet, BURST>>),
+    ) {
+        let mut packets = self.packets.drain(..);
+        for run in self.notes.chunk_by(same) {
+            if let Some(first) = run.first() {
+                take(first, packets.by_ref().take(run.len()));
+            }
+        }
+        drop(packets);
+        self.notes.clear();
     }
 }

@@ -72,6 +72,15 @@ pub(crate) fn queue(ctx: &mut Context<'_>, port: PortIndex, frame: Outgoing) {
     }
 }
 
+/// Queues complete frames for one port, in order.
+#[inline(always)]
+pub(crate) fn queue_run(ctx: &mut Context<'_>, port: PortIndex, frames: impl Iterator<Item = Outgoing>) {
+    let refused = ctx.transmission.extend(port, frames);
+    if refused > 0 {
+        ctx.counters.drop_packets(DropReason::TransmitFull, refused);
+    }
+}
+
 /// Sends a complete frame of ours that never leaves the link: ARP or neighbour discovery.
 pub(crate) fn send_own(ctx: &mut Context<'_>, port: PortIndex, frame: Packet) {
     ctx.counters.add(WorkerCounter::Originated, 1);

@@ -72,7 +72,7 @@ pub(crate) fn enter(
     tunnel: &Tunnel,
     to_seal: &mut Lane<SealNote>,
 ) {
-    tunnel.state.counts().count_out(ctx.worker, packet.len() as u64);
+    tunnel.state.counts().count_out(ctx.worker, 1, packet.len() as u64);
     deliver(ctx, packet, note, &tunnel.encapsulation, Some(tunnel), to_seal);
 }
 

@@ -101,6 +101,21 @@ impl Transmission {
         self.queues.get(port.index()).map_or(usize::MAX, VecDeque::len)
     }
 
+    /// Appends complete frames; drops those that do not fit, or all if there is no such port, and returns how many.
+    #[inline(always)]
+    pub(crate) fn extend(&mut self, port: PortIndex, frames: impl Iterator<Item = Outgoing>) -> u64 {
+        let Some(queue) = self.queues.get_mut(port.index()) else { return frames.count() as u64 };
+        let mut refused = 0;
+        for frame in frames {
+            if queue.len() < QUEUE_FRAMES {
+                queue.push_back(frame.packet);
+            } else {
+                refused += 1;
+            }
+        }
+        refused
+    }
+
     /// Frames that wait, over all ports.
     pub(crate) fn held(&self) -> usize {
         self.queues.iter().map(VecDeque::len).sum()
@@ -181,5 +196,8 @@ mod tests {
         }
         assert!(transmission.push(PORT, frame(&pool, 0)).is_err());
         assert!(transmission.push(PortIndex(7), frame(&pool, 0)).is_err());
+        assert_eq!(transmission.extend(PORT, (0..3).map(|_| frame(&pool, 0))), 3);
+        assert_eq!(transmission.extend(PortIndex(7), (0..3).map(|_| frame(&pool, 0))), 3);
+        assert_eq!(transmission.held(), QUEUE_FRAMES);
     }
 }

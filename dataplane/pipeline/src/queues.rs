@@ -14,6 +14,8 @@ use tables::{Generation, Plan};
 
 /// Ports whose schedulers one state can bring.
 const PORTS_MAX: usize = 64;
+/// The bit of a plain packet beside its generation.
+const PLAIN: u32 = 1 << 31;
 /// Stands for no tunnel.
 const NO_TUNNEL: u32 = u32::MAX;
 
@@ -21,7 +23,7 @@ const NO_TUNNEL: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Item {
     packet: Packet,
-    /// The low half of the generation that routed it.
+    /// The low bits of the generation that routed it, and whether it is a plain packet whose hop is not spent.
     generation: u32,
     tunnel: u32,
 }
@@ -33,6 +35,22 @@ impl Item {
         Self { packet, generation: low(generation), tunnel: tunnel.map_or(NO_TUNNEL, |tunnel| tunnel.0) }
     }
 
+    /// A plain packet (`fast::plain`) that `generation` routed into a tunnel. Its hop is not spent yet.
+    #[inline(always)]
+    pub(crate) fn plain(packet: Packet, generation: u64, tunnel: TunnelIndex) -> Self {
+        Self { packet, generation: low(generation) | PLAIN, tunnel: tunnel.0 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.generation & PLAIN != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn packet(&self) -> &Packet {
+        &self.packet
+    }
+
     /// The tunnel that it goes into.
     #[inline]
     pub(crate) fn tunnel(&self) -> Option<TunnelIndex> {
@@ -42,7 +60,7 @@ impl Item {
     /// Whether other tables than these routed it.
     #[inline]
     pub(crate) fn is_older_than(&self, generation: u64) -> bool {
-        self.generation != low(generation)
+        self.generation & !PLAIN != low(generation)
     }
 
     #[inline]
@@ -52,7 +70,7 @@ impl Item {
 }
 
 fn low(generation: u64) -> u32 {
-    (generation & u64::from(u32::MAX)) as u32
+    (generation & u64::from(!PLAIN)) as u32
 }
 
 /// Schedulers on their way to the worker, and back to be freed elsewhere. A state that changes a port's plan brings the

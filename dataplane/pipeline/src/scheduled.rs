@@ -5,6 +5,7 @@
 //! packet leaves with (tunnel, SA, template, MTU, SPD entry) is what holds at that moment: sequence numbers are given
 //! behind the scheduler, and nothing reorders behind them.
 
+use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
@@ -17,6 +18,7 @@ use crate::lane::Lane;
 use crate::link::Hop;
 use crate::outbound::{self, SealNote};
 use crate::queues::{Item, Turn};
+use crate::{fast, forward};
 
 /// Frames that may wait for a port's device before its scheduler holds back.
 const FRAMES_AHEAD: usize = 2 * BURST;
@@ -145,22 +147,32 @@ pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex) -> usize {
 
 /// A burst of what is due; returns how many packets there were.
 fn due(ctx: &mut Context<'_>, port: PortIndex) -> usize {
-    let mut to_seal = Lane::default();
+    let mut due: ArrayVec<(Item, bool), BURST> = ArrayVec::new();
     let mut count = 0;
     while count < BURST {
         match ctx.queues.next(port, ctx.now_ns) {
-            Turn::Leaving { item, mark } => leave_one(ctx, port, item, mark, &mut to_seal),
+            Turn::Leaving { item, mark } => {
+                item.packet().prefetch_data();
+                due.push((item, mark));
+            }
             Turn::Drop(packet, reason) => ctx.drop(packet, reason),
             Turn::Nothing => break,
         }
         count += 1;
     }
-    outbound::seal(ctx, &mut to_seal);
+    fast::leave(ctx, port, &mut due);
     count
 }
 
-fn leave_one(ctx: &mut Context<'_>, port: PortIndex, item: Item, mark: bool, to_seal: &mut Lane<SealNote>) {
-    let (tunnel, is_old) = (item.tunnel(), item.is_older_than(ctx.tables.number));
+/// Sends a packet whose turn it is; a CE mark goes into it first, if it has become one.
+pub(crate) fn leave_one(
+    ctx: &mut Context<'_>,
+    port: PortIndex,
+    item: Item,
+    mark: bool,
+    to_seal: &mut Lane<SealNote>,
+) {
+    let (tunnel, is_old, is_plain) = (item.tunnel(), item.is_older_than(ctx.tables.number), item.is_plain());
     let mut packet = item.into_packet();
     if mark && ecn::rewrite(packet.data_mut(), Ecn::Ce).is_err() {
         return ctx.drop(packet, DropReason::IpMalformed);
@@ -169,7 +181,11 @@ fn leave_one(ctx: &mut Context<'_>, port: PortIndex, item: Item, mark: bool, to_
     let Ok(parsed) = flow::parse_with(packet.data(), HeaderChecksum::Verified) else {
         return ctx.drop(packet, DropReason::IpMalformed);
     };
-    let note = Note { parsed, port, origin: Origin::Own };
+    let mut note = Note { parsed, port, origin: Origin::Own };
+    // It had more than one.
+    if is_plain && !forward::spend_hop(&mut packet, &mut note) {
+        return ctx.drop(packet, DropReason::TtlExceeded);
+    }
     match tunnel {
         Some(tunnel) if !is_old || leads_into(ctx, &parsed, tunnel) => {
             enter(ctx, port, packet, &note, tunnel, to_seal);

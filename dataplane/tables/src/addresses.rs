@@ -6,9 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use messages::{Address, IpPrefix, PortIndex};
+use wire::address::is_ipv4_host;
 
 use crate::filter::Filter;
 use crate::paged::PagedMap;
+
+/// Bits of first octets that special addresses have: 0/8, 127/8, 169.254/16, and all from 224.0.0.0 on.
+const DESERVE_A_LOOK: [u64; 4] = [1 << 0, 1 << (127 - 64), 1 << (169 - 128), 0xffff_ffff << (224 - 192)];
 
 /// An address of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +78,22 @@ impl Addresses {
         }
     }
 
-    /// Whether an IPv4 address is neither ours nor a broadcast address: for most that are not, told by one load.
+    /// Whether an IPv4 address is another host's: not ours, no broadcast address, not link-local, and one that a host may
+    /// have (RFC 6890). For most that are, told by two bits.
     #[inline(always)]
     #[must_use]
-    pub fn is_foreign(&self, address: u32) -> bool {
-        !self.special.may_contain(address) || self.is_foreign_after_all(address)
+    pub fn is_foreign_host(&self, address: u32) -> bool {
+        let [first, ..] = address.to_be_bytes();
+        let deserves_a_look = DESERVE_A_LOOK[usize::from(first / 64)] >> (first % 64) & 1 != 0;
+        !(deserves_a_look || self.special.may_contain(address)) || self.is_foreign_after_all(address)
     }
 
     #[cold]
     fn is_foreign_after_all(&self, address: u32) -> bool {
-        let address = IpAddr::V4(Ipv4Addr::from_bits(address));
-        !self.is_local(&address) && !self.is_broadcast(&address)
+        let address = Ipv4Addr::from_bits(address);
+        let is_common = is_ipv4_host(address) && !address.is_link_local();
+        let address = IpAddr::V4(address);
+        is_common && !self.is_local(&address) && !self.is_broadcast(&address)
     }
 
     /// Whether a connected prefix of the port contains `address`.
@@ -197,6 +206,8 @@ fn low_32(bits: u128) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn own(port: Option<u16>, address: &str, length: u8) -> (IpAddr, Address) {
@@ -272,6 +283,33 @@ mod tests {
             let prefix = IpPrefix { address: ip(address), length };
             assert!(contains(&prefix, &ip(inside)), "{prefix} {inside}");
             assert!(!contains(&prefix, &ip(outside)), "{prefix} {outside}");
+        }
+    }
+
+    #[test]
+    fn a_special_address_is_no_foreign_host() {
+        let addresses = example();
+        let is_foreign_host =
+            |text: &str| addresses.is_foreign_host(text.parse::<Ipv4Addr>().unwrap().to_bits());
+        for special in ["0.1.2.3", "127.0.0.1", "169.254.1.2", "224.0.0.5", "240.0.0.1", "255.255.255.255"] {
+            assert!(!is_foreign_host(special), "{special}");
+        }
+        for ours in ["192.0.2.1", "192.0.2.0", "192.0.2.255", "203.0.113.7", "198.51.100.0"] {
+            assert!(!is_foreign_host(ours), "{ours}");
+        }
+        for foreign in
+            ["192.0.2.2", "169.253.1.2", "169.255.0.1", "10.0.0.0", "223.255.255.255", "198.51.100.1"]
+        {
+            assert!(is_foreign_host(foreign), "{foreign}");
+        }
+    }
+
+    proptest! {
+        /// The two bits say the same as a close look at every address.
+        #[test]
+        fn what_deserves_no_look_would_pass_it(address: u32) {
+            let addresses = example();
+            prop_assert_eq!(addresses.is_foreign_host(address), addresses.is_foreign_after_all(address));
         }
     }
 }

@@ -16,8 +16,9 @@ use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use messages::{PolicyMapIndex, PortIndex, Refusal, TosPolicy, TunnelIndex};
-use qos::classify::{Arrival, Headers, NO_TUNNEL};
+use qos::classify::{Arrival, Headers, KeyV4, NO_TUNNEL, WholeV4};
 use qos::schedule::{ClassSlot, TunnelSlot};
 use wire::flow::{Fragment, Parsed};
 use wire::{Dscp, Ecn, Family, IpProtocol, ipv4, ipv6};
@@ -100,13 +101,6 @@ impl Quality {
         ports.filter_map(|(port, queues)| Some((port, &queues.as_ref()?.plan)))
     }
 
-    /// Whether packets into a tunnel that leaves by `egress` are queued.
-    #[inline]
-    #[must_use]
-    pub fn takes_tunnel(&self, tunnel: TunnelIndex, egress: PortIndex) -> bool {
-        !self.is_empty() && self.tunnel(tunnel, egress).is_some()
-    }
-
     /// Whether packets that leave by a port without a tunnel are queued.
     #[inline]
     #[must_use]
@@ -145,6 +139,28 @@ impl PortQueues {
 }
 
 impl Queue<'_> {
+    /// Whether classes look at the original packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn pre_classifies(&self) -> bool {
+        self.pre_classify
+    }
+
+    /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers.
+    #[inline]
+    pub fn classify_v4<const BURST: usize>(
+        &self,
+        packets: impl Iterator<Item = WholeV4>,
+        ingress: PortIndex,
+        tunnel: TunnelIndex,
+        classes: &mut ArrayVec<Class, BURST>,
+    ) {
+        let arrival = Arrival { port: ingress.0, vlan_priority: None, tunnel: tunnel.0 };
+        let keys: ArrayVec<KeyV4, BURST> =
+            packets.take(classes.remaining_capacity()).map(|whole| KeyV4::new(&whole, &arrival)).collect();
+        self.policy.classify_v4(&keys, classes);
+    }
+
     /// The class of a packet: by its original headers, or without pre-classify by the headers that it will have.
     #[inline]
     #[must_use]

@@ -80,9 +80,9 @@ impl Routes {
     }
 
     /// The ends of lookups of a burst of IPv4 destinations, for [`step`](Self::step): level by level, so that the CPU
-    /// waits for the memory of all of them at once.
+    /// waits for the memory of all of them at once. At most [`BURST`].
     #[inline]
-    pub fn lookup_v4_burst(&self, destinations: &ArrayVec<u32, BURST>) -> ArrayVec<Leaf, BURST> {
+    pub fn lookup_v4_burst(&self, destinations: impl Iterator<Item = u32> + Clone) -> ArrayVec<Leaf, BURST> {
         self.v4.lookup_burst(destinations)
     }
 
@@ -268,7 +268,7 @@ mod tests {
         for address in edges.chain(asked) {
             prop_assert_eq!(built.lookup(&address), linear(&routes, &address), "{}", address);
             if let IpAddr::V4(v4) = address {
-                let leaves = built.lookup_v4_burst(&[v4.to_bits(), 0].into_iter().collect());
+                let leaves = built.lookup_v4_burst([v4.to_bits(), 0].into_iter());
                 prop_assert_eq!(built.step(leaves[0]), linear(&routes, &address), "{}", address);
             }
         }

@@ -55,11 +55,11 @@ impl TunnelCounts {
         Self(std::iter::repeat_with(Block::default).take(usize::from(workers)).collect())
     }
 
-    /// Counts a payload packet that `worker` sends into the tunnel. One thread only calls this for a worker.
+    /// Counts payload packets that `worker` sends into the tunnel, and their bytes. One thread only calls this for a worker.
     #[inline]
-    pub fn count_out(&self, worker: WorkerId, bytes: u64) {
+    pub fn count_out(&self, worker: WorkerId, packets: u64, bytes: u64) {
         if let Some(block) = self.0.get(worker.index()) {
-            add(&block.packets_out, 1);
+            add(&block.packets_out, packets);
             add(&block.bytes_out, bytes);
         }
     }
@@ -164,8 +164,8 @@ mod tests {
     #[test]
     fn workers_count_apart_and_are_summed() {
         let counts = TunnelCounts::new(2);
-        counts.count_out(WorkerId(0), 100);
-        counts.count_out(WorkerId(1), 50);
+        counts.count_out(WorkerId(0), 1, 100);
+        counts.count_out(WorkerId(1), 1, 50);
         counts.count_in(WorkerId(1), 7);
         counts.count_in(WorkerId(2), 1_000);
         let expected = TunnelCounters { packets_out: 2, bytes_out: 150, packets_in: 1, bytes_in: 7 };

@@ -140,19 +140,25 @@ pub const fn update_u16(checksum: u16, old: u16, new: u16) -> u16 {
     !fold_u32(sum)
 }
 
-/// The checksum after words of the data that were 0 became `new`.
+/// The checksum after words of the data that were 0 became `new`; all as they lie in memory (RFC 1071 §2 B).
 #[inline]
 #[must_use]
-pub fn update_zeros<const N: usize>(checksum: u16, new: [u16; N]) -> u16 {
+pub(crate) fn update_zeros<const N: usize>(checksum: [u8; 2], new: [[u8; 2]; N]) -> [u8; 2] {
     const { assert!(N <= 1024, "few enough not to overflow") };
-    !fold_u32(new.into_iter().map(widen).sum::<u32>() + widen(!checksum))
+    let added: u32 = new.into_iter().map(|word| widen(u16::from_ne_bytes(word))).sum();
+    let sum = added + widen(!u16::from_ne_bytes(checksum));
+    (!high_16(sum.wrapping_add(sum.rotate_left(16)))).to_ne_bytes()
 }
 
-/// The checksum after the sum of the data grew by `amount`, which is `~old + new` of what changed (RFC 1624 §3).
+/// The checksum after the high byte of a word of the data became less by one; as they lie in memory.
+///
+/// RFC 1624 §3: what comes to the sum, ~m + m', is the same for every word, and the checksum its complement.
 #[inline]
 #[must_use]
-pub(crate) const fn add(checksum: u16, amount: u16) -> u16 {
-    !fold_u32(widen(!checksum) + widen(amount))
+pub(crate) fn update_decrement(checksum: [u8; 2]) -> [u8; 2] {
+    let sum = widen(u16::from_ne_bytes(checksum)) + widen(0x0100_u16.to_be());
+    let [a, b, _, _] = (sum + u32::from(sum >= 0xffff)).to_le_bytes();
+    u16::from_le_bytes([a, b]).to_ne_bytes()
 }
 
 /// The checksum after a 32-bit word of the data changed from `old` to `new`.
@@ -312,6 +318,24 @@ mod tests {
             let new = u32::from(new) << 16 | u32::from(other);
             prop_assert_eq!(update_u32(before, old, new), full);
             prop_assert_eq!(update_bytes(before, &old.to_be_bytes(), &new.to_be_bytes()), full);
+        }
+
+        #[test]
+        fn incremental_in_the_order_of_memory_is_full(mut words in prop::collection::vec(any::<u16>(), 4..40),
+                                                      new: [u16; 2], old in 0x0100u16..) {
+            words[0] |= 0x4000;
+            let full = |words: &[u16]| {
+                reference(&words.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<_>>()).to_be_bytes()
+            };
+            words[1..3].copy_from_slice(&[0, 0]);
+            let before = full(&words);
+            words[1..3].copy_from_slice(&new);
+            prop_assert_eq!(update_zeros(before, new.map(u16::to_be_bytes)), full(&words));
+
+            words[3] = old;
+            let before = full(&words);
+            words[3] -= 0x0100;
+            prop_assert_eq!(update_decrement(before), full(&words));
         }
     }
 }

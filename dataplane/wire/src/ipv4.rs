@@ -204,12 +204,14 @@ impl Header {
     #[inline]
     pub fn fill_template(&mut self, tos: u8, total_length: u16, identification: u16, dont_fragment: bool) {
         let flags = if dont_fragment { DONT_FRAGMENT } else { 0 };
-        let added = [u16::from(tos), total_length, identification, flags];
-        self.checksum.set(checksum::update_zeros(self.checksum.get(), added));
         self.tos = tos;
         self.total_length.set(total_length);
         self.identification.set(identification);
         self.flags_offset.set(flags);
+        let [length, identification, flags] =
+            [self.total_length, self.identification, self.flags_offset].map(U16::to_bytes);
+        let added = [[0, tos], length, identification, flags];
+        self.checksum = U16::from_bytes(checksum::update_zeros(self.checksum.to_bytes(), added));
     }
 
     /// Replaces the ToS byte, and updates the checksum.
@@ -261,8 +263,7 @@ impl Header {
             return Err(TimeExceeded);
         }
         self.ttl -= 1;
-        // The word lost 0x100: what RFC 1624's equation 3 adds, ~m + m', is the same for all.
-        self.checksum.set(checksum::add(self.checksum.get(), !0x0100));
+        self.checksum = U16::from_bytes(checksum::update_decrement(self.checksum.to_bytes()));
         Ok(())
     }
 

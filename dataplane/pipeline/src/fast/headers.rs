@@ -13,26 +13,27 @@ use crate::identification::Identification;
 /// Outer IPv4 header, ESP header and IV.
 pub(super) const IN_CLEAR_BYTES: usize = ipv4::HEADER_BYTES + esp::HEADER_BYTES;
 
-/// Fills in the headers at the front of `l3`: outermost IP header first, sealed size, payload packet behind them. `None` if
-/// `l3` is too short.
+/// Writes `HEADERS` bytes of headers to the front of `l3`, outermost IP header first, and takes a hop off the packet behind
+/// them: sealed, it will be as long as `l3`. `None` if that is shorter than `FRONT`, the headers and the packet's own.
 #[inline(always)]
-pub(super) fn put_on(
+pub(super) fn put_on<const HEADERS: usize, const FRONT: usize>(
     l3: &mut [u8],
     shortcut: &ShortcutOut,
     plain: &Plain,
     identification: &mut Identification,
 ) -> Option<()> {
-    copy(l3, shortcut)?;
-    spend_hop(l3.get_mut(usize::from(shortcut.header_bytes)..)?)?;
+    const { assert!(FRONT == HEADERS + ipv4::HEADER_BYTES) };
     let sealed_bytes = u16::try_from(l3.len()).ok()?;
+    let front: &mut [u8; FRONT] = l3.first_chunk_mut()?;
+    *front.first_chunk_mut::<HEADERS>()? = *shortcut.headers.first_chunk()?;
+    spend_hop(front.get_mut(HEADERS..)?)?;
     let mut behind = (plain.tos, plain.flags);
     if shortcut.mode == EspMode::Tunnel {
-        let delivery = l3.get_mut(IN_CLEAR_BYTES..)?;
-        let own_bytes = u16::from(shortcut.header_bytes).checked_sub(IN_CLEAR_BYTES as u16)?;
-        let bytes = own_bytes.checked_add(plain.total_bytes)?;
+        let bytes = u16::try_from(HEADERS - IN_CLEAR_BYTES).ok()?.checked_add(plain.total_bytes)?;
+        let delivery = front.get_mut(IN_CLEAR_BYTES..)?;
         behind = fill_in(delivery, &shortcut.inner, behind, bytes, identification.next())?;
     }
-    fill_in(l3, &shortcut.outer, behind, sealed_bytes, identification.next())?;
+    fill_in(front, &shortcut.outer, behind, sealed_bytes, identification.next())?;
     Some(())
 }
 
@@ -43,24 +44,6 @@ pub(super) fn skip(shortcut: &ShortcutOut, identification: &mut Identification) 
     if shortcut.mode == EspMode::Tunnel {
         identification.next();
     }
-}
-
-/// Copies the headers. Lengths that the compiler knows become a few wide stores: those of [`ShortcutOut::LENGTHS`].
-#[inline(always)]
-fn copy(l3: &mut [u8], shortcut: &ShortcutOut) -> Option<()> {
-    match shortcut.header_bytes {
-        40 => copy_bytes::<40>(l3, shortcut),
-        44 => copy_bytes::<44>(l3, shortcut),
-        60 => copy_bytes::<60>(l3, shortcut),
-        64 => copy_bytes::<64>(l3, shortcut),
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn copy_bytes<const BYTES: usize>(l3: &mut [u8], shortcut: &ShortcutOut) -> Option<()> {
-    *l3.first_chunk_mut::<BYTES>()? = *shortcut.headers.first_chunk()?;
-    Some(())
 }
 
 /// Fills in one IPv4 header; returns what one in front of it may copy.

@@ -12,15 +12,16 @@ use tables::{Leaf, NextStep, ShortcutIn};
 use wire::{Ecn, IpProtocol, ecn, ethernet, ipv4};
 
 use super::Sorter;
+use super::exit::Exit;
 use super::framing::Framing;
 use super::headers::spend_hop;
 use super::outbound::{self, Departure};
-use super::plain::{self, Plain, is_foreign_host};
+use super::plain::{self, Plain};
 use crate::context::Context;
 use crate::dispatch::Lanes;
 use crate::inbound::{self, EspNote};
 use crate::lane::Lane;
-use crate::outgoing::{ClearancePass, Outgoing};
+use crate::outgoing::Outgoing;
 use crate::sad::InboundEntry;
 use crate::stopwatch::Stage;
 use crate::{ingress, link};
@@ -33,11 +34,23 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     let tables = ctx.tables;
     let plains = plain::parse_burst(batch, ctx.mac(port), |plain| tables.sas.prefetch_inbound(plain.ports));
     ctx.stopwatch.lap(Stage::Parse);
-    let found: ArrayVec<_, BURST> = plains.iter().map(|plain| find_sa(ctx, plain)).collect();
+    // Mostly the next packet has the SA of the one before. No SA has the SPI 0 (RFC 4303 §2.1).
+    let mut last = (0, None);
+    let found: ArrayVec<_, BURST> = plains
+        .iter()
+        .map(|plain| {
+            let spi = if plain.protocol == IpProtocol::ESP { plain.ports } else { 0 };
+            if spi != last.0 {
+                last = (spi, find_sa(ctx, spi));
+            }
+            last.1
+        })
+        .collect();
     ctx.stopwatch.lap(Stage::Lookup);
     let mut arrivals = Lane::default();
-    for ((packet, plain), found) in batch.drain(..).zip(&plains).zip(found) {
-        match found.and_then(|(sa, protection)| Arrival::find(ctx, plain, sa, protection)) {
+    let mut last = None;
+    for ((packet, plain), found) in batch.drain(..).zip(&plains).zip(&found) {
+        match found.and_then(|found| Arrival::find(ctx, &mut last, plain, found)) {
             // The lane has room for a whole burst.
             Some(arrival) => drop(arrivals.push(packet, arrival)),
             None => ingress::receive(ctx, port, packet, lanes),
@@ -49,12 +62,20 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
 
 /// What an SPI means; and asks for what it leads to.
 #[inline(always)]
-fn find_sa(ctx: &Context<'_>, plain: &Plain) -> Option<(SaIndex, ProtectionIndex)> {
-    let is_esp = plain.protocol == IpProtocol::ESP;
-    let (sa, protection) = is_esp.then(|| ctx.tables.sas.inbound(plain.ports)).flatten()?;
+fn find_sa(ctx: &Context<'_>, spi: u32) -> Option<(SaIndex, ProtectionIndex)> {
+    let (sa, protection) = ctx.tables.sas.inbound(spi)?;
     ctx.tables.tunnels.prefetch_in(protection);
     ctx.sad.prefetch_inbound(sa);
     Some((sa, protection))
+}
+
+/// What all packets under one SA share.
+#[derive(Clone, Copy)]
+struct Ends<'a> {
+    sa: SaIndex,
+    protection: ProtectionIndex,
+    entry: &'a InboundEntry,
+    shortcut: &'a ShortcutIn,
 }
 
 /// An ESP packet of an SA of ours.
@@ -62,23 +83,32 @@ fn find_sa(ctx: &Context<'_>, plain: &Plain) -> Option<(SaIndex, ProtectionIndex
 struct Arrival<'a> {
     tos: u8,
     total_bytes: u16,
+    protection: ProtectionIndex,
     entry: &'a InboundEntry,
     shortcut: &'a ShortcutIn,
-    protection: ProtectionIndex,
 }
 
 impl<'a> Arrival<'a> {
     /// The SA of a plain ESP packet, if this worker owns it and the packet goes between its ends. No end is ours that
     /// is not an address of ours, and none is the other's that cannot be another host's: the tables see to that.
     #[inline(always)]
-    fn find(ctx: &Context<'a>, plain: &Plain, sa: SaIndex, protection: ProtectionIndex) -> Option<Self> {
-        let shortcut = ctx.tables.tunnels.shortcut_in(protection)?;
-        let entry = ctx.sad.inbound(sa)?;
+    fn find(
+        ctx: &Context<'a>,
+        last: &mut Option<Ends<'a>>,
+        plain: &Plain,
+        (sa, protection): (SaIndex, ProtectionIndex),
+    ) -> Option<Self> {
+        if last.is_none_or(|last| last.sa != sa) {
+            let shortcut = ctx.tables.tunnels.shortcut_in(protection)?;
+            let entry = ctx.sad.inbound(sa)?;
+            *last = Some(Ends { sa, protection, entry, shortcut });
+        }
+        let Ends { entry, shortcut, protection, .. } = (*last)?;
         let is_ours = entry.owner == ctx.worker
             && shortcut.remote == plain.source
             && shortcut.local == plain.destination;
         let Plain { tos, total_bytes, .. } = *plain;
-        is_ours.then_some(Self { tos, total_bytes, entry, shortcut, protection })
+        is_ours.then_some(Self { tos, total_bytes, protection, entry, shortcut })
     }
 
     /// Where its frame ends; what follows is padding of the link.
@@ -96,10 +126,10 @@ fn open<'a>(ctx: &mut Context<'a>, port: PortIndex, lane: &mut Lane<Arrival<'a>>
         inbound::open(ctx, lane, |_, arrival| Some((ESP_OFFSET..arrival.frame_bytes(), &arrival.entry.sa)));
     let inners = look_inside(ctx, lane, &outcomes);
     ctx.stopwatch.lap(Stage::Decapsulate);
-    let destinations = inners.iter().map(|inner| inner.plain.destination).collect();
-    let leaves = ctx.tables.routes.lookup_v4_burst(&destinations);
+    let leaves = ctx.tables.routes.lookup_v4_burst(inners.iter().map(|inner| inner.plain.destination));
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
+    sorter.departures.ingress = port;
     sorter.exception();
     for ((((packet, arrival), outcome), inner), leaf) in lane.drain().zip(&outcomes).zip(&inners).zip(leaves)
     {
@@ -173,7 +203,7 @@ struct Inner {
 /// Where it goes.
 enum Onward<'a> {
     /// Out of a protected port, in clear.
-    Port(Framing, ClearancePass),
+    Port(Exit),
     /// From branch to branch: into another tunnel.
     Tunnel(Departure<'a>),
 }
@@ -202,27 +232,19 @@ impl Inner {
     fn onward<'a, 'c: 'a>(
         &'a self,
         ctx: &Context<'c>,
-        sorter: &mut Sorter<'_>,
+        sorter: &mut Sorter<'a>,
         arrival: &Arrival<'_>,
         leaf: Leaf,
     ) -> Option<Onward<'a>> {
         let Self { offset, plain } = self;
-        let may_pass = is_foreign_host(ctx, plain.source)
-            && is_foreign_host(ctx, plain.destination)
+        let addresses = &ctx.tables.addresses;
+        let may_pass = addresses.is_foreign_host(plain.source)
+            && addresses.is_foreign_host(plain.destination)
             && (!arrival.shortcut.strict_source || is_routed_to(ctx, arrival.shortcut, plain.source));
         may_pass.then_some(())?;
-        match ctx.tables.routes.step(leaf)? {
-            NextStep::Port { port, neighbor } => {
-                let entry = ctx.tables.ports.get(port)?;
-                let pass = ClearancePass::for_side(entry.side)?;
-                (plain.total_bytes <= entry.mtu && !ctx.tables.quality.takes_port(port)).then_some(())?;
-                let framing = sorter.last_hop.towards(ctx, port, neighbor, plain.destination)?;
-                Some(Onward::Port(framing, pass))
-            }
-            NextStep::Tunnel(tunnel) => {
-                Departure::find(ctx, &mut sorter.last_hop, plain, *offset, tunnel).map(Onward::Tunnel)
-            }
-            NextStep::Discard => None,
+        match leaf.tunnel() {
+            Some(tunnel) => sorter.departure(ctx, plain, *offset, tunnel).map(Onward::Tunnel),
+            None => sorter.exit(ctx, plain, leaf).map(Onward::Port),
         }
     }
 }
@@ -231,14 +253,14 @@ impl<'a> Onward<'a> {
     #[inline(always)]
     fn carry_out(self, ctx: &mut Context<'_>, sorter: &mut Sorter<'a>, mut packet: Packet, inner: &Inner) {
         match self {
-            Self::Port(framing, pass) => {
+            Self::Port(Exit { framing, pass, .. }) => {
                 // More was in front of it than an Ethernet header; if not, what is in the buffer must not leave.
                 match reframe(&mut packet, inner, &framing) {
                     Some(()) => link::queue(ctx, framing.port, Outgoing::clear(packet, pass)),
                     None => ctx.drop(packet, DropReason::NoHeadroom),
                 }
             }
-            Self::Tunnel(departure) => sorter.depart(ctx, packet, departure),
+            Self::Tunnel(departure) => sorter.departures.push(ctx, packet, departure),
         }
     }
 }

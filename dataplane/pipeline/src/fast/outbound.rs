@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The way out of plain packets into tunnels: route → tunnel, SA, next hop → headers, sequence number → cipher → queue.
 //!
-//! [`Departure::find`] looks everything up and changes nothing; what it finds no way for goes the whole way of
+//! [`Departures::find`] looks everything up and changes nothing; what it finds no way for goes the whole way of
 //! [`crate::outbound`]. [`send`] then cannot fail but for want of room or of a sequence number.
 
 use arrayvec::ArrayVec;
 use esp::{OutboundSa, Reservation, SealBurst, SealError};
-use messages::{PortIndex, TunnelIndex, WorkerCounter};
+use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
-use tables::ShortcutOut;
+use tables::{Queue, ShortcutOut};
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::Sorter;
 use super::framing::{Framing, LastHop};
 use super::headers::{self, IN_CLEAR_BYTES};
-use super::plain::{self, Plain, is_foreign_host};
+use super::plain::{self, Plain};
+use super::waiting;
 use crate::context::Context;
 use crate::dispatch::Lanes;
 use crate::lane::Lane;
@@ -29,20 +30,24 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     let plains =
         plain::parse_burst(batch, ctx.mac(port), |plain| tables.routes.prefetch_v4(plain.destination));
     ctx.stopwatch.lap(Stage::Parse);
-    let leaves = tables.routes.lookup_v4_burst(&plains.iter().map(|plain| plain.destination).collect());
+    let leaves = tables.routes.lookup_v4_burst(plains.iter().map(|plain| plain.destination));
     leaves.iter().filter_map(|leaf| leaf.tunnel()).for_each(|tunnel| tables.tunnels.prefetch_out(tunnel));
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
-    for ((packet, plain), leaf) in batch.drain(..).zip(&plains).zip(leaves) {
-        let between_hosts =
-            |_: &TunnelIndex| is_foreign_host(ctx, plain.source) && is_foreign_host(ctx, plain.destination);
-        let departure = leaf.tunnel().filter(between_hosts).and_then(|tunnel| {
-            Departure::find(ctx, &mut sorter.last_hop, plain, ethernet::HEADER_BYTES, tunnel)
-        });
+    sorter.departures.ingress = port;
+    for ((packet, plain), leaf) in batch.drain(..).zip(&plains).zip(&leaves) {
+        let between_hosts = |_: &TunnelIndex| {
+            tables.addresses.is_foreign_host(plain.source)
+                && tables.addresses.is_foreign_host(plain.destination)
+        };
+        let departure = leaf
+            .tunnel()
+            .filter(between_hosts)
+            .and_then(|tunnel| sorter.departure(ctx, plain, ethernet::HEADER_BYTES, tunnel));
         match departure {
             Some(departure) => {
                 sorter.common(ctx, lanes);
-                sorter.depart(ctx, packet, departure);
+                sorter.departures.push(ctx, packet, departure);
             }
             None => {
                 sorter.exception();
@@ -54,102 +59,220 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     send(ctx, &mut sorter.departures);
 }
 
-/// Everything that a plain packet needs to leave by a tunnel.
+/// What all packets into one tunnel share.
 #[derive(Clone, Copy)]
-pub(crate) struct Departure<'a> {
-    plain: &'a Plain,
-    /// Where the packet begins in its buffer.
-    offset: usize,
+pub(super) struct Way<'a> {
+    pub(super) tunnel: TunnelIndex,
     shortcut: &'a ShortcutOut,
     sa: &'a OutboundSa,
     framing: Framing,
+    /// Where packets wait for their turn, if they do.
+    pub(super) queue: Option<Queue<'a>>,
 }
 
-impl<'a> Departure<'a> {
-    /// The way of the packet at `offset` into a tunnel, if it is the common one.
+impl<'a> Way<'a> {
+    /// The way into a tunnel, if it has a common one.
     #[inline(always)]
-    pub(super) fn find<'c: 'a>(
-        ctx: &Context<'c>,
-        last_hop: &mut LastHop,
-        plain: &'a Plain,
-        offset: usize,
-        tunnel: TunnelIndex,
-    ) -> Option<Self> {
-        let shortcut = ctx.tables.tunnels.shortcut_out(tunnel)?;
-        let fits =
-            plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
-        (fits && !ctx.tables.quality.takes_tunnel(tunnel, shortcut.port)).then_some(())?;
+    fn find<'c: 'a>(ctx: &Context<'c>, last_hop: &mut LastHop, tunnel: TunnelIndex) -> Option<Self> {
+        let tables = ctx.tables;
+        let shortcut = tables.tunnels.shortcut_out(tunnel)?;
+        let queue = tables.quality.tunnel(tunnel, shortcut.port);
+        queue.is_none_or(|queue| queue.pre_classifies()).then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
         sa.prefetch();
         shortcut.counts.prefetch(ctx.worker);
-        Some(Self { plain, offset, shortcut, sa, framing })
+        Some(Self { tunnel, shortcut, sa, framing, queue })
+    }
+
+    /// The length of the IP packet that a payload packet becomes.
+    #[inline(always)]
+    pub(super) fn sealed_bytes(&self, payload: &Plain) -> usize {
+        let headers = usize::from(self.shortcut.header_bytes).saturating_sub(IN_CLEAR_BYTES);
+        ipv4::HEADER_BYTES + self.sa.sealed_bytes(headers + usize::from(payload.total_bytes))
     }
 }
 
+/// A plain packet that can leave by a tunnel.
+#[derive(Clone, Copy)]
+pub(super) struct Departure<'a> {
+    pub(super) plain: &'a Plain,
+    /// Where the packet begins in its buffer.
+    pub(super) offset: usize,
+    /// Its place among the ways.
+    pub(super) way: usize,
+    /// Whether it waits for its turn.
+    waits: bool,
+}
+
+impl Departure<'_> {
+    pub(super) fn goes_with(&self, other: &Self) -> bool {
+        self.way == other.way
+    }
+}
+
+/// Packets of a burst that leave by tunnels, and the ways that they go.
+#[derive(Default)]
+pub(super) struct Departures<'a> {
+    lane: Lane<Departure<'a>>,
+    /// Those that go no further than to their queue.
+    to_wait: Lane<Departure<'a>>,
+    /// One for neighbours that share it, so that there is room for those of a burst.
+    ways: ArrayVec<Way<'a>, BURST>,
+    /// The last way can be relied on.
+    may_follow: bool,
+    /// The port that the burst came in by.
+    pub(super) ingress: PortIndex,
+}
+
+impl<'a> Departures<'a> {
+    /// How the packet at `offset` goes into a tunnel, if it goes the common way.
+    #[inline(always)]
+    pub(super) fn find<'c: 'a>(
+        &mut self,
+        ctx: &Context<'c>,
+        last_hop: &mut LastHop,
+        (plain, offset): (&'a Plain, usize),
+        tunnel: TunnelIndex,
+    ) -> Option<Departure<'a>> {
+        let follows = self.may_follow && self.ways.last().is_some_and(|last| last.tunnel == tunnel);
+        if !follows {
+            self.ways.try_push(Way::find(ctx, last_hop, tunnel)?).ok()?;
+            self.may_follow = true;
+        }
+        let Way { shortcut, queue, .. } = self.ways.last()?;
+        let fits =
+            plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
+        fits.then_some(Departure { plain, offset, way: self.ways.len() - 1, waits: queue.is_some() })
+    }
+
+    /// Something happened that may have changed ways: none of those found so far is that of another packet.
+    pub(super) fn forget(&mut self) {
+        self.may_follow = false;
+    }
+
+    /// Queues a packet whose turn it is.
+    #[inline(always)]
+    pub(super) fn push_due(&mut self, ctx: &mut Context<'_>, packet: Packet, departure: Departure<'a>) {
+        if let Err(packet) = self.lane.push(packet, departure) {
+            ctx.drop(packet, DropReason::NoBuffer);
+        }
+    }
+
+    /// Queues a packet to leave, or to wait for its turn.
+    #[inline(always)]
+    pub(super) fn push(&mut self, ctx: &mut Context<'_>, packet: Packet, departure: Departure<'a>) {
+        let lane = if departure.waits { &mut self.to_wait } else { &mut self.lane };
+        if let Err(packet) = lane.push(packet, departure) {
+            ctx.drop(packet, DropReason::NoBuffer);
+        }
+    }
+}
+
+/// Packets that were not sealed: their places in the lane, in order, and why.
+type Failures = ArrayVec<(usize, SealError), BURST>;
+
 /// Sends packets: headers and sequence numbers for all, then the cipher once for all, then each to its port.
-pub(super) fn send(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>) {
+pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
+    let Departures { lane, to_wait, ways, ingress, .. } = departures;
+    if !to_wait.is_empty() {
+        waiting::wait(ctx, to_wait, ways, *ingress);
+    }
     if lane.is_empty() {
         return;
     }
-    let outcomes = dress_and_seal(ctx, lane);
-    for ((packet, departure), outcome) in lane.drain().zip(outcomes) {
-        match outcome {
-            Ok(()) => {
-                ctx.counters.add(WorkerCounter::Sealed, 1);
-                link::queue(ctx, departure.framing.port, Outgoing::sealed(packet));
-            }
-            Err(error) => ctx.drop(packet, drop_reason(error)),
-        }
+    let failures = dress_and_seal(ctx, lane, ways);
+    if !failures.is_empty() {
+        drop_failed(ctx, lane, &failures);
     }
+    ctx.counters.add(WorkerCounter::Sealed, lane.len() as u64);
+    lane.drain_runs(Departure::goes_with, |departure, packets| {
+        if let Some(way) = ways.get(departure.way) {
+            link::queue_run(ctx, way.framing.port, packets.map(Outgoing::sealed));
+        }
+    });
     ctx.stopwatch.lap(Stage::Transmit);
 }
 
 #[inline(always)]
-fn dress_and_seal(
-    ctx: &mut Context<'_>,
-    lane: &mut Lane<Departure<'_>>,
-) -> ArrayVec<Result<(), SealError>, BURST> {
-    let sas: ArrayVec<&OutboundSa, BURST> = lane.iter().map(|(_, departure)| departure.sa).collect();
-    let reservations = esp::reserve(&sas, ctx.now_ns);
+fn dress_and_seal(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>, ways: &[Way<'_>]) -> Failures {
     let mut burst = SealBurst::new();
-    let mut outcomes = ArrayVec::new();
-    for ((packet, departure), reservation) in lane.iter_mut().zip(reservations) {
-        departure.shortcut.counts.count_out(ctx.worker, u64::from(departure.plain.total_bytes));
-        outcomes.push(match reservation {
-            Ok(reservation) => {
-                dress(ctx, packet, departure, reservation, &mut burst).unwrap_or(Err(SealError::NoRoom))
-            }
-            Err(error) => {
-                headers::skip(departure.shortcut, ctx.identification);
-                Err(error)
-            }
-        });
+    let mut failures = Failures::new();
+    for (packets, run) in lane.runs_mut(Departure::goes_with) {
+        let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
+        let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes)).sum();
+        way.shortcut.counts.count_out(ctx.worker, run.len() as u64, bytes);
+        // A length that the compiler knows makes a copy a few wide stores, and spares each field its check.
+        match way.shortcut.header_bytes {
+            40 => dress_run::<40, 60>(ctx, way, (packets, run), &mut burst, &mut failures),
+            44 => dress_run::<44, 64>(ctx, way, (packets, run), &mut burst, &mut failures),
+            60 => dress_run::<60, 80>(ctx, way, (packets, run), &mut burst, &mut failures),
+            _ => dress_run::<64, 84>(ctx, way, (packets, run), &mut burst, &mut failures),
+        }
     }
     ctx.stopwatch.lap(Stage::Headers);
     burst.seal();
     ctx.stopwatch.lap(Stage::Cipher);
-    outcomes
+    failures
 }
 
-/// Writes everything around a packet but its ICV, and stages it for the cipher. `None` if there is no room.
+/// Prepares packets that go one way, with `HEADERS` bytes of delivery headers, for the cipher; `FRONT` is that and their own
+/// IPv4 header.
 #[inline(always)]
-fn dress<'a>(
+fn dress_run<'a, const HEADERS: usize, const FRONT: usize>(
     ctx: &mut Context<'_>,
-    packet: &'a mut Packet,
-    departure: &Departure<'a>,
+    way: &Way<'a>,
+    (packets, run): (&'a mut [Packet], &[Departure<'_>]),
+    burst: &mut SealBurst<'a>,
+    failures: &mut Failures,
+) {
+    let reservations = way.sa.reserve(run.len(), ctx.now_ns);
+    for ((departure, reservation), packet) in run.iter().zip(reservations).zip(packets) {
+        let dressed = match reservation {
+            Ok(reservation) => dress::<HEADERS, FRONT>(ctx, way, (packet, departure), reservation, burst),
+            Err(error) => {
+                headers::skip(way.shortcut, ctx.identification);
+                Err(error)
+            }
+        };
+        if let Err(error) = dressed {
+            failures.push((burst.len() + failures.len(), error));
+        }
+    }
+}
+
+/// Writes everything around a packet but its ICV, and stages it for the cipher.
+#[inline(always)]
+fn dress<'a, const HEADERS: usize, const FRONT: usize>(
+    ctx: &mut Context<'_>,
+    way: &Way<'a>,
+    (packet, departure): (&'a mut Packet, &Departure<'_>),
     reservation: Reservation<'a>,
     burst: &mut SealBurst<'a>,
-) -> Option<Result<(), SealError>> {
-    let Departure { plain, shortcut, sa, .. } = departure;
-    let header_bytes = usize::from(shortcut.header_bytes);
-    let payload_bytes = (header_bytes + usize::from(plain.total_bytes)).checked_sub(IN_CLEAR_BYTES)?;
-    let l3_bytes = ipv4::HEADER_BYTES + sa.sealed_bytes(payload_bytes);
-    let in_front = ethernet::HEADER_BYTES + header_bytes;
-    let frame = packet.reframe(departure.offset, in_front, ethernet::HEADER_BYTES + l3_bytes).ok()?;
-    let (link, l3) = frame.split_first_chunk_mut()?;
-    departure.framing.write(link);
-    headers::put_on(l3, shortcut, plain, ctx.identification)?;
-    let (_, esp) = l3.split_at_mut_checked(ipv4::HEADER_BYTES)?;
-    Some(burst.stage(esp, payload_bytes, reservation, IpProtocol(shortcut.esp_next_header)))
+) -> Result<(), SealError> {
+    let Way { shortcut, sa, framing, .. } = way;
+    let payload_bytes = HEADERS - IN_CLEAR_BYTES + usize::from(departure.plain.total_bytes);
+    let frame_bytes = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + sa.sealed_bytes(payload_bytes);
+    let frame = packet.reframe(departure.offset, ethernet::HEADER_BYTES + HEADERS, frame_bytes);
+    let (link, l3) = frame.ok().and_then(<[u8]>::split_first_chunk_mut).ok_or(SealError::NoRoom)?;
+    framing.write(link);
+    headers::put_on::<HEADERS, FRONT>(l3, shortcut, departure.plain, ctx.identification)
+        .ok_or(SealError::NoRoom)?;
+    let (_, esp) = l3.split_at_mut_checked(ipv4::HEADER_BYTES).ok_or(SealError::NoRoom)?;
+    burst.stage(esp, payload_bytes, reservation, IpProtocol(shortcut.esp_next_header))
+}
+
+/// Leaves in the lane what was sealed.
+#[cold]
+fn drop_failed<'a>(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'a>>, failures: &Failures) {
+    let mut failures = failures.iter().peekable();
+    let mut sealed = Lane::default();
+    for (place, (packet, departure)) in lane.drain().enumerate() {
+        match failures.next_if(|(at, _)| *at == place) {
+            Some((_, error)) => ctx.drop(packet, drop_reason(*error)),
+            // It has room for all that the other had.
+            None => drop(sealed.push(packet, departure)),
+        }
+    }
+    *lane = sealed;
 }

@@ -6,8 +6,6 @@ use pktbuf::{BURST, Batch};
 use wire::checksum::Sum;
 use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
 
-use crate::context::Context;
-
 /// The shortest plain packet: header and ports.
 const BYTES_MIN: usize = ipv4::HEADER_BYTES + 4;
 const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
@@ -114,28 +112,12 @@ fn ipv4_in(frame: &[u8], mac: MacAddr) -> Option<&[u8]> {
     ([a, b, c, d, e, f] == mac.0 && u16::from_be_bytes([high, low]) == EtherType::IPV4.0).then_some(l3)
 }
 
-/// Whether an address is another host's, and nothing special; `false` says nothing.
-#[inline(always)]
-pub(super) fn is_foreign_host(ctx: &Context<'_>, address: u32) -> bool {
-    is_ordinary(address) && ctx.tables.addresses.is_foreign(address)
-}
-
-/// Whether an address is one that a host may have and that is not special in any way; `false` says nothing.
-///
-/// Not 0/8, 127/8, 169.254/16, nor from 224.0.0.0 on (RFC 6890, RFC 1112).
-#[inline(always)]
-fn is_ordinary(address: u32) -> bool {
-    let [first, ..] = address.to_be_bytes();
-    (1..224).contains(&first) && first != 127 && address >> 16 != 0xa9fe
-}
-
 #[cfg(test)]
 mod tests {
     use core::net::Ipv4Addr;
 
     use proptest::prelude::*;
     use wire::Family;
-    use wire::address::is_host;
     use wire::flow::{self, Fragment};
 
     use super::*;
@@ -187,14 +169,6 @@ mod tests {
                 }
             }
         }
-
-        #[test]
-        fn an_ordinary_address_is_a_host_and_not_link_local(address: u32) {
-            let ip = Ipv4Addr::from(address);
-            if is_ordinary(address) {
-                prop_assert!(is_host(ip.into()) && !ip.is_link_local());
-            }
-        }
     }
 
     #[test]
@@ -206,6 +180,5 @@ mod tests {
         let mut bytes = [0; 28];
         repr.emit(&mut bytes).unwrap();
         assert!(Plain::parse(&bytes).is_some());
-        assert!(is_ordinary(0x0a00_0001) && !is_ordinary(0xa9fe_0001) && !is_ordinary(0xe000_0001));
     }
 }

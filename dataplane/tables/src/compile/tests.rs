@@ -554,7 +554,7 @@ fn counters_live_as_long_as_index_and_addresses() {
         generation.tunnels.get(TunnelIndex(index)).unwrap().state.counts().sum().packets_out
     };
     for index in 0..3 {
-        before.tunnels.get(TunnelIndex(index)).unwrap().state.counts().count_out(WorkerId(0), 100);
+        before.tunnels.get(TunnelIndex(index)).unwrap().state.counts().count_out(WorkerId(0), 1, 100);
     }
     let objects = [
         Object::Tunnel(messages::Tunnel { ttl: 3, ..tunnel(0) }),

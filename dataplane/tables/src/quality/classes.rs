@@ -5,11 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use messages::{
     CLASSES_MAX, ClassMapIndex, Criterion, Field, IpPrefix, ObjectId, PolicyClass, PolicyMap, PolicyMapIndex,
     PortRange, Refusal,
 };
-use qos::classify::{self, Addresses, Classifier, Dscps, Fragments, Headers, Match, Rule, Span, TcpFlags};
+use qos::classify::{
+    self, Addresses, Classifier, Dscps, Fragments, Headers, KeyV4, Match, Rule, Span, TcpFlags,
+};
 use qos::schedule::ClassSlot;
 use wire::Dscp;
 
@@ -25,16 +28,34 @@ const RULES_MAX: usize = 1 << 17;
 pub(super) struct Policy {
     pub(super) map: PolicyMap,
     pub(super) classes: Vec<PolicyClass>,
+    /// The DSCP that each class sets.
+    marks: Box<[Option<Dscp>]>,
     classifier: Classifier,
 }
 
 impl Policy {
     #[inline]
     pub(super) fn classify(&self, headers: &Headers) -> Class {
-        let classify::Class(place) = self.classifier.classify(headers);
-        let set_dscp = self.classes.get(usize::from(place)).and_then(|class| class.set_dscp);
-        let slot = ClassSlot(u8::try_from(place).unwrap_or(u8::MAX));
-        Class { slot, set_dscp: set_dscp.and_then(Dscp::new) }
+        self.class(self.classifier.classify(headers))
+    }
+
+    #[inline]
+    pub(super) fn classify_v4<const BURST: usize>(
+        &self,
+        keys: &[KeyV4],
+        classes: &mut ArrayVec<Class, BURST>,
+    ) {
+        let mut found = [classify::Class(0); BURST];
+        self.classifier.classify_v4(keys, &mut found);
+        for class in found.iter().take(keys.len().min(classes.remaining_capacity())) {
+            classes.push(self.class(*class));
+        }
+    }
+
+    #[inline(always)]
+    fn class(&self, classify::Class(place): classify::Class) -> Class {
+        let set_dscp = self.marks.get(usize::from(place)).copied().flatten();
+        Class { slot: ClassSlot(u8::try_from(place).unwrap_or(u8::MAX)), set_dscp }
     }
 }
 
@@ -97,7 +118,8 @@ fn policy(wanted: &Shadow, map: &PolicyMap) -> Result<Policy, Refusal> {
     }
     let classifier = Classifier::build(&rules, default, Fragments::default())
         .map_err(|_| Refusal::OutOfRange(id, Field::ClassMap))?;
-    Ok(Policy { map: *map, classes, classifier })
+    let marks = classes.iter().map(|class| class.set_dscp.and_then(Dscp::new)).collect();
+    Ok(Policy { map: *map, classes, marks, classifier })
 }
 
 fn rules_of(wanted: &Shadow, map: ClassMapIndex, class: classify::Class) -> Result<Vec<Rule>, Refusal> {

@@ -98,25 +98,38 @@ impl Trie {
         }
     }
 
-    /// As [`lookup`](Self::lookup) for each address. Each level asks for what the next one reads.
+    /// As [`lookup`](Self::lookup) for each address, level by level, of at most [`BURST`].
     #[inline]
-    pub(super) fn lookup_burst(&self, addresses: &ArrayVec<u32, BURST>) -> ArrayVec<Leaf, BURST> {
+    pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32>) -> ArrayVec<Leaf, BURST> {
         let mut leaves = ArrayVec::new();
-        for address in addresses {
-            let leaf = self.top(*address);
-            self.prefetch_under(leaf);
+        let mut unended = Unended::default();
+        for (place, address) in addresses.take(BURST).enumerate() {
+            let leaf = self.top(address);
+            unended.note(leaf, place, address);
             leaves.push(leaf);
         }
-        for (leaf, address) in leaves.iter_mut().zip(addresses) {
-            let [_, _, c, _] = address.to_be_bytes();
-            *leaf = self.descend(*leaf, c);
-            self.prefetch_under(*leaf);
-        }
-        for (leaf, address) in leaves.iter_mut().zip(addresses) {
-            let [.., d] = address.to_be_bytes();
-            *leaf = self.descend(*leaf, d);
-        }
+        let unended = self.descend_burst(&mut leaves, &unended, |[_, _, c, _]| c);
+        self.descend_burst(&mut leaves, &unended, |[.., d]| d);
         leaves
+    }
+
+    /// One level down for the lookups that have not ended; returns those that still have not.
+    #[inline(always)]
+    fn descend_burst(
+        &self,
+        leaves: &mut ArrayVec<Leaf, BURST>,
+        unended: &Unended,
+        byte: impl Fn([u8; 4]) -> u8,
+    ) -> Unended {
+        unended.iter().filter_map(|(place, _)| leaves.get(place)).for_each(|leaf| self.prefetch_under(*leaf));
+        let mut still = Unended::default();
+        for (place, address) in unended.iter() {
+            if let Some(leaf) = leaves.get_mut(place) {
+                *leaf = self.descend(*leaf, byte(address.to_be_bytes()));
+                still.note(*leaf, place, address);
+            }
+        }
+        still
     }
 
     #[inline(always)]
@@ -161,6 +174,34 @@ impl Trie {
         let mut spilled = Vec::new();
         let nodes = builder.nodes.iter().map(|entries| Node::new(entries, &mut spilled)).collect();
         Trie { root: builder.root.into(), nodes, spilled: spilled.into() }
+    }
+}
+
+/// Lookups of a burst that have led to a node so far: their places in the burst, and their addresses.
+struct Unended {
+    list: [(u32, u32); BURST],
+    count: usize,
+}
+
+impl Default for Unended {
+    fn default() -> Self {
+        Self { list: [(0, 0); BURST], count: 0 }
+    }
+}
+
+impl Unended {
+    /// Notes a lookup if it has not ended: written always, counted only then, since where lookups end is nothing that the
+    /// CPU could guess.
+    #[inline(always)]
+    fn note(&mut self, leaf: Leaf, place: usize, address: u32) {
+        if let Some(entry) = self.list.get_mut(self.count) {
+            *entry = (place as u32, address);
+        }
+        self.count += usize::from(leaf.as_node().is_some());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, u32)> {
+        self.list.iter().take(self.count).map(|&(place, address)| (place as usize, address))
     }
 }
 

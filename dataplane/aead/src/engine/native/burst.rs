@@ -16,8 +16,9 @@ const AHEAD: usize = 4;
 pub(crate) fn seal_burst(form: Form, jobs: &mut [SealJob<'_>]) {
     let seal = form.entries().seal;
     for at in 0..jobs.len() {
-        prefetch(jobs.get(at + AHEAD).map(|job| (job.key, job.text.len())));
+        let ahead = jobs.get(at + AHEAD).map(|job| (job.key, job.text.len()));
         let Some(job) = jobs.get_mut(at) else { break };
+        prefetch(ahead, job.key);
         match job.key.native() {
             // SAFETY: a schedule of this form, and the form exists (invariant 7).
             Some(schedule) if schedule.form == form => unsafe {
@@ -33,8 +34,9 @@ pub(crate) fn seal_burst(form: Form, jobs: &mut [SealJob<'_>]) {
 pub(crate) fn open_burst(form: Form, jobs: &mut [OpenJob<'_>]) {
     let open = form.entries().open;
     for at in 0..jobs.len() {
-        prefetch(jobs.get(at + AHEAD).map(|job| (job.key, job.buffer.len())));
+        let ahead = jobs.get(at + AHEAD).map(|job| (job.key, job.buffer.len()));
         let Some(job) = jobs.get_mut(at) else { break };
+        prefetch(ahead, job.key);
         match (job.key.native(), job.key.split(job.buffer)) {
             (Some(schedule), Some((text, icv))) if schedule.form == form => {
                 // SAFETY: a schedule of this form, and the form exists (invariant 7).
@@ -49,9 +51,11 @@ pub(crate) fn open_burst(form: Form, jobs: &mut [OpenJob<'_>]) {
     form.wipe();
 }
 
+/// Asks for the schedule of a job ahead, unless it is the one that is used now.
 #[inline(always)]
-fn prefetch(ahead: Option<(&Key, usize)>) {
+fn prefetch(ahead: Option<(&Key, usize)>, now: &Key) {
     if let Some((key, text_bytes)) = ahead
+        && !core::ptr::eq(key, now)
         && let Some(schedule) = key.native()
     {
         schedule.blocks.prefetch(schedule.size, text_bytes);
