@@ -23,7 +23,7 @@ SHAPE_BPS = 10_000_000
 SECONDS = 8
 
 DATAPLANE = """
-idle = "busy"
+idle = "adaptive"
 [memory]
 huge_pages = false
 [[worker]]

@@ -73,13 +73,14 @@ impl Pipeline {
     #[must_use]
     pub fn new(config: PipelineConfig) -> Self {
         let PipelineConfig { worker, workers, macs, pool, neighbors, state } = config;
+        let queues = Queues::new(macs.len(), &state.handoff);
         Self {
             worker,
             state,
             neighbors,
             pool,
             transmission: Transmission::new(macs.len()),
-            queues: Queues::new(macs.len()),
+            queues,
             macs: macs.into_iter().map(MacAddr).collect(),
             counters: Counters::default(),
             waiting: Waiting::default(),

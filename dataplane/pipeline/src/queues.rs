@@ -106,8 +106,15 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    pub(crate) fn new(ports: usize) -> Self {
-        Self { ports: (0..ports).map(|_| None).collect() }
+    /// Those that the first state brings.
+    pub(crate) fn new(ports: usize, first: &Handoff) -> Self {
+        let mut queues = Self { ports: (0..ports).map(|_| None).collect() };
+        while let Some((port, scheduler)) = first.fresh.pop() {
+            if let Some(place) = queues.ports.get_mut(port.index()) {
+                *place = Some(scheduler);
+            }
+        }
+        queues
     }
 
     /// Packets that wait.
@@ -237,8 +244,7 @@ mod tests {
         let pool = Pool::memory(8, 2_048).unwrap();
         let handoff = Handoff::default();
         assert!(handoff.bring(PortIndex(0), Box::new(Scheduler::new(&spec(3)).unwrap())));
-        let mut queues = Queues::new(1);
-        queues.ports[0] = handoff.fresh.pop().map(|(_, scheduler)| scheduler);
+        let mut queues = Queues::new(1, &handoff);
         let (tunnel, class) = (TunnelSlot(0), ClassSlot(0));
         let offer = Offer { tunnel, class, wire_bytes: 84, dscp: Dscp::DEFAULT, ecn: Ecn::NotEct };
         let refused = (0..5).filter_map(|_| {

@@ -49,7 +49,7 @@ impl Fixture {
             macs: vec![MacAddr([2, 0, 0, 0, 0, 1])],
             transmission: Transmission::new(1),
             waiting: Waiting::default(),
-            queues: Queues::new(1),
+            queues: Queues::new(1, &crate::queues::Handoff::default()),
             limiter: Limiter::default(),
             identification: Identification::new(WorkerId(0), 1),
             handovers: Lane::default(),
