@@ -15,6 +15,8 @@ mod config;
 mod esp_inbound;
 mod input;
 mod pipeline_inbound;
+mod pktgen_profile;
+mod pktgen_received;
 mod ring;
 mod sealing;
 mod transaction;
@@ -25,6 +27,8 @@ pub use codec::codec;
 pub use config::config;
 pub use esp_inbound::esp_inbound;
 pub use pipeline_inbound::pipeline_inbound;
+pub use pktgen_profile::pktgen_profile;
+pub use pktgen_received::pktgen_received;
 pub use ring::ring;
 pub use transaction::transaction;
 pub use wire::wire;
@@ -33,7 +37,7 @@ pub use wire::wire;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 10] = [
     ("wire", wire),
     ("codec", codec),
     ("ring", ring),
@@ -42,4 +46,6 @@ pub const TARGETS: [Target; 8] = [
     ("aead", aead),
     ("esp_inbound", esp_inbound),
     ("pipeline_inbound", pipeline_inbound),
+    ("pktgen_profile", pktgen_profile),
+    ("pktgen_received", pktgen_received),
 ];

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The scheduler of `qos` under a fake clock: sources in front, a modelled transmit ring and link behind.
+//! The scheduler of `qos` under a fake clock: sources in front, a modelled transmit ring and link behind. And its
+//! classifier over random headers.
 //!
-//! All figures but the cost are taken from what leaves the modelled port; nothing of the scheduler's own counters is in
-//! them. Deterministic: the same command gives the same rows on every machine.
+//! All figures of the scheduler but the cost are taken from what leaves the modelled port; nothing of the scheduler's own counters is in
+//! them. Deterministic: the same command gives the same rows of it on every machine.
 
 mod classify;
 mod cost;
@@ -11,6 +12,8 @@ mod run;
 mod scenarios;
 mod source;
 mod wire;
+
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sysmem::Calibration;
@@ -82,12 +85,16 @@ pub fn cost(shapers: u32, quick: bool, clock: &Calibration) -> anyhow::Result<Co
     cost::measure(shapers, quick, clock)
 }
 
-/// The cost of the classifier with each set of rules, and their rows.
+/// The cost of the classifier with each set of rules, and their rows; the sets can be written to a directory.
 ///
 /// # Errors
-/// The classifier refuses the rules.
-pub fn classify(quick: bool, clock: &Calibration) -> anyhow::Result<(Vec<ClassifyCost>, Vec<Row>)> {
-    let costs = classify::measure(quick, clock)?;
+/// The classifier refuses the rules; they cannot be written.
+pub fn classify(
+    quick: bool,
+    write_to: Option<&Path>,
+    clock: &Calibration,
+) -> anyhow::Result<(Vec<ClassifyCost>, Vec<Row>)> {
+    let costs = classify::measure(quick, write_to, clock)?;
     let rows = classify::rows(&costs);
     Ok((costs, rows))
 }

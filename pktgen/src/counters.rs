@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -13,6 +12,8 @@ use hyper::header::HOST;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
+
+use crate::shell;
 
 /// How long control may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,18 +44,11 @@ impl Source {
                     .with_context(|| format!("{}: is greyhound-control running?", path.display()))?;
                 parse(&body).with_context(|| format!("{}: GET /v1/drops", path.display()))
             }
-            Self::Command(command) => run(command)
+            Self::Command(command) => shell::run(command, shell::LIMIT)
                 .and_then(|printed| parse(&printed))
                 .with_context(|| format!("command {command:?}")),
         }
     }
-}
-
-fn run(command: &str) -> anyhow::Result<Vec<u8>> {
-    let output = Command::new("sh").args(["-c", command]).output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "ended with {}: {}", output.status, said.trim());
-    Ok(output.stdout)
 }
 
 fn ask(path: &Path) -> anyhow::Result<Bytes> {

@@ -6,6 +6,7 @@
 //! pseudo-header it takes away from the UDP segment, and GRE's checksum sees the difference.
 
 use arrayvec::ArrayVec;
+use pktbuf::BURST;
 
 use crate::random::Random;
 use crate::values::{Sequence, Value, Values};
@@ -13,8 +14,11 @@ use crate::values::{Sequence, Value, Values};
 /// Most checksums of a packet that change.
 pub const SLOTS: usize = 5;
 
-/// Sums of 16-bit words, one for each checksum.
-pub type Sums = [u32; SLOTS];
+/// Sums of 16-bit words: for each checksum, those of the packets of a burst.
+pub type Sums = [[u32; BURST]; SLOTS];
+
+/// The frames of a burst.
+pub type Frames<'a> = ArrayVec<&'a mut [u8], BURST>;
 
 /// How the field's words count in checksums.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -125,67 +129,92 @@ impl Field {
         self.place.effect.on = renumbered.collect();
     }
 
-    /// Writes the next value into a frame and adds its words to the checksums' sums; none if the frame is too short.
-    #[inline(always)]
-    pub fn write(&mut self, frame: &mut [u8], sums: &mut Sums) -> Option<()> {
-        let value = self.next_value() << self.place.shift;
-        let bits = value | self.place.around;
-        let rest = frame.get_mut(self.place.offset..)?;
-        let words = |word: u32| (word >> 16) + (word & 0xffff);
-        let sum = match self.place.width {
-            Width::Two => {
-                *rest.first_chunk_mut()? = (bits as u16).to_be_bytes();
-                value as u32
-            }
-            Width::Four => {
-                *rest.first_chunk_mut()? = (bits as u32).to_be_bytes();
-                words(value as u32)
-            }
-            Width::Eight => {
-                *rest.first_chunk_mut()? = bits.to_be_bytes();
-                words((value >> 32) as u32) + words(value as u32)
-            }
-        };
+    /// Writes the next values into frames, at most a burst, and adds their words to the checksums' sums; none if a frame is
+    /// too short. All packets are taken at once, so that what the field is like is asked once and not for each.
+    #[inline]
+    pub fn write(&mut self, frames: &mut [&mut [u8]], sums: &mut Sums) -> Option<()> {
+        let (mut values, mut words) = ([0; BURST], [0; BURST]);
+        let (values, words) = (values.get_mut(..frames.len())?, words.get_mut(..frames.len())?);
+        self.next_values(values);
+        let (offset, around) = (self.place.offset, self.place.around);
+        match self.place.width {
+            Width::Two => put(frames, offset, values, |value| ((value | around) as u16).to_be_bytes()),
+            Width::Four => put(frames, offset, values, |value| ((value | around) as u32).to_be_bytes()),
+            Width::Eight => put(frames, offset, values, |value| (value | around).to_be_bytes()),
+        }?;
+        for (words, value) in words.iter_mut().zip(&*values) {
+            *words = sum_of_words(*value);
+        }
         for (slot, subtracts) in &self.place.effect.on {
-            // A multiple of 0xffff above any sum of four words, less this one.
-            let change = if *subtracts { 4 * 0xffff - sum } else { sum };
-            if let Some(total) = sums.get_mut(usize::from(*slot)) {
-                *total += change;
+            let column = sums.get_mut(usize::from(*slot))?.iter_mut().zip(&*words);
+            if *subtracts {
+                // A multiple of 0xffff above any sum of four words, less this one.
+                column.for_each(|(sum, words)| *sum += 4 * 0xffff - words);
+            } else {
+                column.for_each(|(sum, words)| *sum += words);
             }
         }
         Some(())
     }
 
-    #[inline(always)]
-    fn next_value(&mut self) -> u64 {
-        let place = match &mut self.course {
+    /// The next values, where they stand in their bytes.
+    #[inline]
+    fn next_values(&mut self, values: &mut [u64]) {
+        match &mut self.course {
             Course::Increment(next) => {
-                let place = *next;
-                *next = if place + 1 == self.count { 0 } else { place + 1 };
-                place
+                for value in &mut *values {
+                    *value = *next;
+                    *next = if *next + 1 == self.count { 0 } else { *next + 1 };
+                }
             }
-            Course::Random(random) => random.below(self.count),
+            Course::Random(random) => values.iter_mut().for_each(|value| *value = random.below(self.count)),
             Course::Number(next) => {
-                let place = *next;
-                *next = place.wrapping_add(1);
-                u64::from(place)
+                for value in &mut *values {
+                    *value = u64::from(*next);
+                    *next = next.wrapping_add(1);
+                }
             }
-        };
-        self.first.wrapping_add(place.wrapping_mul(self.step))
+        }
+        let shift = self.place.shift;
+        for value in values {
+            *value = self.first.wrapping_add(value.wrapping_mul(self.step)) << shift;
+        }
     }
 }
 
-/// The checksum that a sum of words makes.
+#[inline(always)]
+fn put<const N: usize>(
+    frames: &mut [&mut [u8]],
+    offset: usize,
+    values: &[u64],
+    bytes: impl Fn(u64) -> [u8; N],
+) -> Option<()> {
+    for (frame, value) in frames.iter_mut().zip(values) {
+        *frame.get_mut(offset..)?.first_chunk_mut()? = bytes(*value);
+    }
+    Some(())
+}
+
+/// The sum of a value's 16-bit words.
+#[inline(always)]
+fn sum_of_words(value: u64) -> u32 {
+    const EVEN: u64 = 0xffff_0000_ffff;
+    let pairs = (value & EVEN) + (value >> 16 & EVEN);
+    (pairs >> 32) as u32 + pairs as u32
+}
+
+/// The checksum that a sum of words makes: that of both halves, with the carry that comes back in.
 #[inline]
 #[must_use]
 pub fn checksum(sum: u32) -> u16 {
-    let sum = (sum >> 16) + (sum & 0xffff);
-    !(((sum >> 16) + sum) as u16)
+    !((sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NOTHING: Sums = [[0; BURST]; SLOTS];
 
     fn place(width: Width, effect: Effect) -> Place {
         Place { offset: 2, width, shift: 0, around: 0, effect }
@@ -193,12 +222,12 @@ mod tests {
 
     fn taken(values: &Values<u16>, count: usize) -> Vec<u16> {
         let mut field = Field::new(place(Width::Two, Effect::default()), values, 5);
-        let mut frame = [0; 8];
-        let mut take = || {
-            field.write(&mut frame, &mut [0; SLOTS]).unwrap();
-            u16::from_be_bytes([frame[2], frame[3]])
-        };
-        (0..count).map(|_| take()).collect()
+        let mut frames = vec![[0; 8]; count];
+        for burst in frames.chunks_mut(BURST) {
+            let mut burst: Frames<'_> = burst.iter_mut().map(|frame| &mut frame[..]).collect();
+            field.write(&mut burst, &mut NOTHING.clone()).unwrap();
+        }
+        frames.iter().map(|frame| u16::from_be_bytes([frame[2], frame[3]])).collect()
     }
 
     #[test]
@@ -219,7 +248,7 @@ mod tests {
         for expected in [(0, 1), (1, 1), (2, 1)] {
             let mut value = |field: &mut Field| {
                 field.restart();
-                field.write(&mut frame, &mut [0; SLOTS]).unwrap();
+                field.write(&mut [&mut frame], &mut NOTHING.clone()).unwrap();
                 u32::from_be_bytes([frame[2], frame[3], frame[4], frame[5]])
             };
             assert_eq!((value(&mut number), value(&mut range)), expected);
@@ -232,11 +261,12 @@ mod tests {
         for width in [Width::Two, Width::Four, Width::Eight] {
             let values = Values { first: 0xfff0_u32, count: 16, step: 1, order: Sequence::Increment };
             let mut field = Field::new(place(width, effect.clone()), &values, 0);
-            for _ in 0..16 {
-                let mut sums = [0; SLOTS];
-                field.write(&mut [0; 16], &mut sums).unwrap();
-                assert_eq!(checksum(sums[0] + sums[1]), 0, "{sums:x?}");
-                assert_ne!(sums[0], 0);
+            let (mut frames, mut sums) = ([[0; 16]; 16], NOTHING);
+            let mut frames: Frames<'_> = frames.iter_mut().map(|frame| &mut frame[..]).collect();
+            field.write(&mut frames, &mut sums).unwrap();
+            for packet in 0..16 {
+                assert_eq!(checksum(sums[0][packet] + sums[1][packet]), 0, "{sums:x?}");
+                assert_ne!(sums[0][packet], 0);
             }
         }
     }
@@ -244,6 +274,6 @@ mod tests {
     #[test]
     fn a_frame_that_is_too_short_is_refused() {
         let mut field = Field::number(place(Width::Four, Effect::default()));
-        assert_eq!(field.write(&mut [0; 5], &mut [0; SLOTS]), None);
+        assert_eq!(field.write(&mut [&mut [0; 6], &mut [0; 5]], &mut NOTHING.clone()), None);
     }
 }

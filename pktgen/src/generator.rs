@@ -5,8 +5,9 @@ use std::path::Path;
 
 use aead::Engine;
 use anyhow::Context as _;
+use arrayvec::ArrayVec;
 use esp::SealError;
-use pktbuf::{Batch, NoRoom};
+use pktbuf::{BURST, Batch, NoRoom, Packet};
 
 use crate::profile::Profile;
 use crate::schedule::{Pick, Plan, Schedule};
@@ -98,18 +99,36 @@ impl Generator {
         &mut self,
         picks: &[Pick],
         batch: &mut Batch,
-        sent_ns: impl Fn(u64) -> u64,
+        mut sent_ns: impl FnMut(u64) -> u64,
     ) -> Result<(), WriteError> {
+        let Some(Pick { stream: first, .. }) = picks.first().copied() else { return Ok(()) };
         let mut turns = Turns::new();
-        let mut packets = batch.as_mut_slice();
-        for run in picks.chunk_by(|a, b| a.stream == b.stream) {
-            let (these, others) = packets.split_at_mut_checked(run.len()).ok_or(NoRoom)?;
-            packets = others;
-            let stream = run.first().and_then(|pick| self.streams.get_mut(usize::from(pick.stream)));
-            stream.ok_or(NoRoom)?.write(run, these, &sent_ns, &mut turns)?;
+        if picks.iter().all(|pick| pick.stream == first) {
+            let stream = self.streams.get_mut(usize::from(first)).ok_or(NoRoom)?;
+            let count = picks.len().min(batch.len());
+            stream.write(count, picks.iter().copied().zip(batch.iter_mut()), sent_ns, &mut turns)?;
+            return self.seal(batch.iter_mut().map(|packet| (first, packet)), &turns);
         }
+        // Of a stream all packets together and in their order; where each lies in the batch does not change.
+        let jobs = picks.iter().copied().zip(batch);
+        let mut jobs: ArrayVec<(Pick, &mut Packet), BURST> = jobs.collect();
+        jobs.sort_by_key(|(pick, _)| pick.stream);
+        for run in jobs.chunk_by_mut(|(a, _), (b, _)| a.stream == b.stream) {
+            let stream = run.first().and_then(|(pick, _)| self.streams.get_mut(usize::from(pick.stream)));
+            let (count, jobs) = (run.len(), run.iter_mut().map(|(pick, packet)| (*pick, &mut **packet)));
+            stream.ok_or(NoRoom)?.write(count, jobs, &mut sent_ns, &mut turns)?;
+        }
+        self.seal(jobs.into_iter().map(|(pick, packet)| (pick.stream, packet)), &turns)
+    }
+
+    #[inline]
+    fn seal<'a>(
+        &self,
+        packets: impl Iterator<Item = (u16, &'a mut Packet)>,
+        turns: &Turns,
+    ) -> Result<(), WriteError> {
         if self.any_sealed {
-            seal(&self.streams, picks, &turns, batch)?;
+            seal(&self.streams, packets, turns)?;
         }
         Ok(())
     }

@@ -270,7 +270,7 @@ impl Maker {
     fn text(&mut self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
         let mut packet = self.pool.alloc().context("a packet")?;
         let pick = Pick { stream: 0, class: 0, due: 0 };
-        self.stream.write(&[pick], std::slice::from_mut(&mut packet), |_| 0, &mut Turns::new())?;
+        self.stream.write(1, std::iter::once((pick, &mut packet)), |_| 0, &mut Turns::new())?;
         self.next_stamp = self.next_stamp.wrapping_add(1);
         let (before, rest) = packet.data().split_at(self.at);
         Ok((before.to_vec(), rest.get(esp::HEADER_BYTES..).unwrap_or_default().to_vec()))

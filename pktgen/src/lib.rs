@@ -8,7 +8,7 @@
 //!   schedule                                when which is due
 //!      └─► generator ─ seal                 bursts of packets
 //!             ├─► render                    a capture file
-//!             └─► send ─► device ─► receive ─ open, locate, track
+//!             └─► send ─► device ─► receive ─ open, locate, track, answer
 //!                   └────── trial ──────┘   a profile for a while: an outcome
 //!                             └─► rfc2544, report ─ plot
 //!   hostile, playback                       frames one by one
@@ -17,6 +17,8 @@
 //! Frame sizes are those of RFC 2544: the whole Ethernet frame, FCS included. Apart from all that is [`socket`].
 #![forbid(unsafe_code)]
 
+pub mod answer;
+pub mod capture_file;
 pub mod counters;
 pub mod device;
 pub mod fields;
@@ -39,6 +41,7 @@ pub mod schedule;
 pub mod seal;
 pub mod send;
 pub mod sequences;
+pub mod shell;
 pub mod sizes;
 pub mod socket;
 pub mod stamp;

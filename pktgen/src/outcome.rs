@@ -21,6 +21,9 @@ pub struct Outcome {
     pub streams: Vec<StreamOutcome>,
     /// Frames that came and carry none of our packets, or cannot be opened.
     pub foreign: u64,
+    /// Questions for an address of ours, by ARP or neighbour discovery, that were answered.
+    #[serde(default)]
+    pub answered: u64,
     /// How the sender did.
     pub sender: SenderOutcome,
     /// What the devices counted.

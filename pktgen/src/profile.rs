@@ -19,6 +19,9 @@ use crate::values::{Values, Vlan};
 /// Most streams that one profile has.
 pub const STREAMS_MAX: usize = 256;
 
+/// Most SAs that one stream, or one entry of what is opened, has.
+pub const SAS_MAX: u32 = 1 << 17;
+
 /// What is sent.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,9 +34,22 @@ pub struct Profile {
     /// SAs of what comes back sealed.
     #[serde(default)]
     pub open: Vec<Open>,
+    /// Whom the device under test may ask for.
+    pub answer: Option<Answer>,
     /// The streams.
     #[serde(rename = "stream")]
     streams: Vec<Spanned<Stream>>,
+}
+
+/// Addresses that ARP and neighbour solicitations are answered for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The MAC address that they are said to have.
+    #[serde(default = "our_mac_alone", deserialize_with = "one_mac")]
+    pub mac: MacAddr,
 }
 
 /// One stream: packets of one shape at one rate.
@@ -243,8 +259,8 @@ impl Open {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.sas == 0 {
-            return Err("open: 0 SAs; at least one".to_owned());
+        if self.sas == 0 || self.sas > SAS_MAX {
+            return Err(format!("open: {} SAs: 1 to {SAS_MAX}", self.sas));
         }
         self.keys(Path::new("")).map(drop)?;
         let icv = aead::IcvLength::try_from(usize::from(self.icv_bytes));
@@ -347,9 +363,10 @@ impl Esp {
                 return Err("esp: source and destination belong to tunnel mode, and it needs both".to_owned());
             }
         }
-        if self.sas == 0 || self.spi < 256 || self.spi.checked_add(self.sas - 1).is_none() {
+        let sas_fit = (1..=SAS_MAX).contains(&self.sas);
+        if !sas_fit || self.spi < 256 || self.spi.checked_add(self.sas - 1).is_none() {
             return Err(format!(
-                "esp: {} SAs from SPI {}: at least one SA, SPIs from 256 to 4294967295",
+                "esp: {} SAs from SPI {}: 1 to {SAS_MAX} SAs, SPIs from 256 to 4294967295",
                 self.sas, self.spi
             ));
         }
@@ -393,8 +410,20 @@ const fn sixteen() -> u8 {
     16
 }
 
+fn one_mac<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<MacAddr, D::Error> {
+    let mac = Values::<MacAddr>::deserialize(deserializer)?;
+    if mac.changes() {
+        return Err(serde::de::Error::custom("one MAC address, not a range"));
+    }
+    Ok(mac.first)
+}
+
+const fn our_mac_alone() -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, 1])
+}
+
 fn our_mac() -> Values<MacAddr> {
-    Values::one(MacAddr([2, 0, 0, 0, 0, 1]))
+    Values::one(our_mac_alone())
 }
 
 fn their_mac() -> Values<MacAddr> {
@@ -458,6 +487,16 @@ udp = {}
             let error = wrong(&PLAIN.replace(from, to));
             assert!(error.contains(&format!("line {line}")) && error.contains(words), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn addresses_are_answered_for_at_one_mac() {
+        let answer = |text: &str| Profile::parse(&format!("{text}\n{PLAIN}"));
+        let profile = answer("answer = { addresses = [\"10.0.0.9\", \"2001:db8::9\"] }").unwrap();
+        let answer_to = profile.answer.unwrap();
+        assert_eq!((answer_to.addresses.len(), answer_to.mac), (2, our_mac_alone()));
+        let range = "answer = { addresses = [], mac = { first = \"02:00:00:00:00:05\", count = 2 } }";
+        assert!(answer(range).err().unwrap().contains("one MAC address"));
     }
 
     #[test]

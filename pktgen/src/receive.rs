@@ -12,6 +12,7 @@ use pktbuf::Batch;
 use port::Queue;
 use sysmem::{Calibration, CounterWord};
 
+use crate::answer::Answerer;
 use crate::locate::{self, Inside};
 use crate::open::Opener;
 use crate::stamp::{Stamp, StampError};
@@ -63,6 +64,8 @@ pub struct Shared {
     pub streams: Box<[Arrived]>,
     /// Frames that carry none of our packets.
     pub foreign: CounterWord,
+    /// Of them, questions for an address of ours that were answered.
+    pub answered: CounterWord,
     filled: ArrayQueue<Latencies>,
     spare: ArrayQueue<Latencies>,
 }
@@ -79,7 +82,8 @@ impl Shared {
             let _ = spare.push(latencies(streams)?);
         }
         let streams = (0..streams).map(|_| Arrived::default()).collect();
-        Ok(Arc::new(Self { streams, foreign: CounterWord::default(), filled, spare }))
+        let (foreign, answered) = (CounterWord::default(), CounterWord::default());
+        Ok(Arc::new(Self { streams, foreign, answered, filled, spare }))
     }
 
     /// Adds the latencies that have been handed over to `total`.
@@ -99,6 +103,7 @@ impl Shared {
 pub struct Receiver {
     batch: Batch,
     opener: Option<Opener>,
+    answerer: Option<Answerer>,
     tracks: Box<[Track]>,
     latencies: Latencies,
     clock: Calibration,
@@ -107,15 +112,21 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver that opens what `opener` has SAs for.
+    /// A receiver that opens what `opener` has SAs for, and answers who asks for an address of `answerer`.
     ///
     /// # Errors
     /// Should histograms not be made.
-    pub fn new(opener: Option<Opener>, clock: Calibration, shared: Arc<Shared>) -> anyhow::Result<Self> {
+    pub fn new(
+        opener: Option<Opener>,
+        answerer: Option<Answerer>,
+        clock: Calibration,
+        shared: Arc<Shared>,
+    ) -> anyhow::Result<Self> {
         let streams = shared.streams.len();
         Ok(Self {
             batch: Batch::new(),
             opener,
+            answerer,
             tracks: (0..streams).map(|_| Track::new()).collect(),
             latencies: latencies(streams)?,
             clock,
@@ -132,6 +143,7 @@ impl Receiver {
             return 0;
         }
         let now_ns = self.clock.to_monotonic_ns(self.clock.now());
+        let foreign_before = self.shared.foreign.read();
         let mut account = Account {
             tracks: &mut self.tracks,
             latencies: &mut self.latencies,
@@ -155,11 +167,26 @@ impl Receiver {
                 }
             }
         }
+        if self.shared.foreign.read() != foreign_before {
+            self.answer(queue);
+        }
         self.batch.clear();
         if now_ns >= self.next_hand_over_ns {
             self.hand_over(now_ns);
         }
         received
+    }
+
+    /// Answers what of the burst asks for an address of ours. What the port does not take, who asks will ask for again.
+    #[cold]
+    fn answer(&mut self, queue: &mut Queue) {
+        let Some(answerer) = &self.answerer else { return };
+        let mut answers: Batch = self
+            .batch
+            .drain(..)
+            .filter_map(|mut packet| answerer.answer(&mut packet).then_some(packet))
+            .collect();
+        self.shared.answered.add(queue.transmit(&mut answers) as u64);
     }
 
     /// Gives the latencies so far to whoever collects them, if he has given back what he had before.

@@ -5,6 +5,7 @@
 
 mod benchmarks;
 mod trial;
+mod units;
 
 use std::fmt::Write as _;
 

@@ -2,10 +2,12 @@
 //! The benchmarks of RFC 2544 §26: throughput, latency, frame loss, back-to-back frames, reset.
 //!
 //! A rate is a share of the line. The search halves the interval between a rate that passed and one that did not until
-//! it is as narrow as the resolution; a trial that the generator itself did not keep up with did not pass, and says so.
+//! it is as narrow as the resolution, a share of the rate. A rate has several trials, of which some may lose too much, so that
+//! a device that is held up now and then does not end the search where that happened: a goal's loss ratio, exceed ratio and
+//! width as in draft-ietf-bmwg-mlrsearch. With one trial for each rate it is RFC 2544's own search. A trial that the generator
+//! itself did not keep up with did not pass, and says so.
 //! Left out: system recovery (§26.5), and the mix with broadcasts and management frames (§11).
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -14,7 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::{ArrivedOutcome, FRAME_SIZES, Outcome, Quantiles};
 use crate::profile::Profile;
 use crate::rate::Rate;
+use crate::shell;
 use crate::sizes::{FCS_BYTES, Sizes};
+
+/// How much longer than its time a trial may take to send what was due, as a share of it.
+const LATE_SHARE: f64 = 0.01;
 
 /// How the benchmarks are run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,8 +29,14 @@ pub struct Settings {
     pub sizes: Vec<u16>,
     /// Seconds of a trial (RFC 2544 §24 asks for 60).
     pub trial_seconds: f64,
-    /// Width of the interval at which a search ends, in percent of the line.
+    /// Width of the interval at which a search ends, in percent of the rate.
     pub resolution_percent: f64,
+    /// Trials that decide on a rate.
+    #[serde(default = "one")]
+    pub trials: u16,
+    /// Of them, those that may lose more than is allowed, in percent.
+    #[serde(default)]
+    pub exceed_percent: f64,
     /// Highest rate that is tried, in percent of the line.
     pub most_percent: f64,
     /// Loss that the partial drop rate allows, in percent.
@@ -37,6 +49,9 @@ pub struct Settings {
     pub benchmarks: Vec<Benchmark>,
     /// What resets the device under test, for a shell.
     pub reset_command: Option<String>,
+    /// How long that may take.
+    #[serde(skip, default = "shell::limit")]
+    pub reset_limit: Duration,
 }
 
 /// One of the benchmarks.
@@ -109,7 +124,10 @@ pub struct SizeResult {
     pub no_drop: Option<Searched>,
     /// Highest rate with no more loss than is allowed.
     pub partial_drop: Option<Searched>,
-    /// Latency at the throughput, in microseconds.
+    /// The load at which latency was measured, in percent of the line: the throughput, or without a search the highest.
+    #[serde(default)]
+    pub latency_percent: Option<f64>,
+    /// Latency there, in microseconds.
     pub latency_us: Option<Quantiles>,
     /// The same as microseconds, and how many percent of the packets took no longer.
     pub latency_cdf: Vec<[f64; 2]>,
@@ -139,7 +157,7 @@ pub struct Report {
 pub fn run(profile: &mut Profile, settings: &Settings, tester: &mut dyn Tester) -> anyhow::Result<Report> {
     settings.check()?;
     profile.line_bps = Some(settings.line_bps);
-    let mut bench = Bench { profile, settings, tester, trials: Vec::new() };
+    let mut bench = Bench { profile, settings, tester, trials: Vec::new(), aim: String::new() };
     let sizes = settings.sizes.iter().map(|size| bench.size(*size)).collect::<anyhow::Result<_>>()?;
     Ok(Report { frame_sizes: FRAME_SIZES.to_owned(), settings: settings.clone(), sizes })
 }
@@ -154,6 +172,12 @@ impl Settings {
             "percentages: above 0, at most 100"
         );
         ensure!(self.repeats > 0 && !self.sizes.is_empty(), "at least one size and one search");
+        ensure!(self.trials > 0, "trials that decide on a rate: at least one");
+        ensure!(
+            self.exceed_percent >= 0.0 && self.exceed_percent < 100.0,
+            "{} % of the trials may lose too much: from 0, below 100",
+            self.exceed_percent
+        );
         let resets = self.benchmarks.contains(&Benchmark::Reset);
         ensure!(!resets || self.reset_command.is_some(), "reset: needs --reset-command");
         Ok(())
@@ -162,6 +186,15 @@ impl Settings {
     fn wants(&self, benchmark: Benchmark) -> bool {
         self.benchmarks.contains(&benchmark)
     }
+
+    /// Trials of a rate that may lose too much.
+    fn may_exceed(&self) -> usize {
+        (f64::from(self.trials) * self.exceed_percent / 100.0) as usize
+    }
+}
+
+fn one() -> u16 {
+    1
 }
 
 struct Bench<'a> {
@@ -170,6 +203,8 @@ struct Bench<'a> {
     tester: &'a mut dyn Tester,
     /// All trials of the present search, so that the second search uses what the first has seen.
     trials: Vec<Point>,
+    /// What the present trials are for.
+    aim: String,
 }
 
 impl Bench<'_> {
@@ -180,6 +215,7 @@ impl Bench<'_> {
             size,
             no_drop: None,
             partial_drop: None,
+            latency_percent: None,
             latency_us: None,
             latency_cdf: Vec::new(),
             loss: Vec::new(),
@@ -189,8 +225,7 @@ impl Bench<'_> {
         if settings.wants(Benchmark::Throughput) {
             let (mut no_drop, mut partial_drop) = (Vec::new(), Vec::new());
             for repeat in 1..=settings.repeats {
-                self.tester
-                    .progress(&format!("{size} bytes: throughput, search {repeat} of {}", settings.repeats));
+                self.aim = format!("{size} bytes: throughput, search {repeat} of {}", settings.repeats);
                 self.trials.clear();
                 no_drop.push(self.search(0.0)?);
                 partial_drop.push(self.search(settings.partial_drop_percent)?);
@@ -198,11 +233,15 @@ impl Bench<'_> {
             result.no_drop = Some(Searched::of(no_drop, settings));
             result.partial_drop = Some(Searched::of(partial_drop, settings));
         }
-        let throughput = result.no_drop.as_ref().and_then(|searched| searched.point);
-        let throughput = throughput.map_or(settings.most_percent, |point| point.percent);
-        if settings.wants(Benchmark::Latency) {
-            self.tester.progress(&format!("{size} bytes: latency at {throughput:.2} %"));
-            let outcome = self.trial(throughput, None, settings.trial_seconds)?;
+        // Without a search, the highest load; where none passed, there is no throughput to measure at.
+        let load = match &result.no_drop {
+            Some(searched) => searched.point.map(|point| point.percent),
+            None => Some(settings.most_percent),
+        };
+        if let (true, Some(load)) = (settings.wants(Benchmark::Latency), load) {
+            self.tester.progress(&format!("{size} bytes: latency at {load:.2} %"));
+            let outcome = self.trial(load, None, settings.trial_seconds)?;
+            result.latency_percent = Some(load);
             if let Some(worst) = worst_latency(&outcome) {
                 (result.latency_us, result.latency_cdf) = (worst.latency_us, worst.latency_cdf.clone());
             }
@@ -211,13 +250,12 @@ impl Bench<'_> {
             result.loss = self.loss_by_load(size)?;
         }
         if settings.wants(Benchmark::BackToBack) {
-            self.tester.progress(&format!("{size} bytes: back-to-back frames"));
             let bursts = (0..settings.repeats).map(|_| self.longest_burst(size));
             result.back_to_back = bursts.collect::<anyhow::Result<_>>()?;
         }
-        if settings.wants(Benchmark::Reset) {
+        if let (true, Some(load)) = (settings.wants(Benchmark::Reset), load) {
             self.tester.progress(&format!("{size} bytes: reset"));
-            result.reset_seconds = Some(self.reset(throughput)?);
+            result.reset_seconds = Some(self.reset(load)?);
         }
         Ok(result)
     }
@@ -240,42 +278,76 @@ impl Bench<'_> {
     }
 
     fn point(&mut self, percent: f64) -> anyhow::Result<Point> {
+        let before = self.trials.iter().filter(|point| point.percent == percent).count();
+        self.tester.progress(&format!("{}: {percent:.3} %, trial {}", self.aim, before + 1));
         let outcome = self.trial(percent, None, self.settings.trial_seconds)?;
-        let point = Point::of(percent, &outcome)?;
+        let mut point = Point::of(percent, &outcome)?;
+        // Who comes late catches up, and who ends late has sent at another rate.
+        point.kept_up &= outcome.seconds <= self.settings.trial_seconds * (1.0 + LATE_SHARE);
         self.trials.push(point);
         Ok(point)
     }
 
     /// The highest rate, to the resolution, at which no more than `allowed_percent` is lost, and what was seen there.
     fn search(&mut self, allowed_percent: f64) -> anyhow::Result<Found> {
-        let settings = self.settings;
-        let passes = |point: &Point| point.kept_up && point.loss_percent <= allowed_percent;
-        if self.trials.is_empty() {
-            self.point(settings.most_percent)?;
-        }
-        let mut best: Option<Point> = None;
-        let mut worst = settings.most_percent;
-        let mut limited = false;
-        for point in &self.trials {
-            if passes(point) {
-                best = Some(best.filter(|best| best.percent >= point.percent).unwrap_or(*point));
+        let most = self.settings.most_percent;
+        let (mut best, mut worst) = self.bounds(allowed_percent);
+        if worst.is_none() && best.is_none_or(|best| best.percent < most) {
+            match self.decide(most, allowed_percent)? {
+                Verdict::Passes(point) => best = Some(point),
+                Verdict::Fails { limited } => worst = Some((most, limited)),
             }
         }
-        for point in self.trials.iter().filter(|point| !passes(point)) {
-            if point.percent <= worst && best.is_none_or(|best| point.percent > best.percent) {
-                (worst, limited) = (point.percent, !point.kept_up);
-            }
-        }
-        while worst - best.map_or(0.0, |best| best.percent) > settings.resolution_percent {
+        let Some((mut worst, mut limited)) = worst else { return Ok(Found { point: best, limited: false }) };
+        let width = self.settings.resolution_percent / 100.0;
+        // Where nothing passes, there is an end too: a tenth of the resolution of the highest rate.
+        while best.map_or(worst > width * most / 10.0, |best| worst - best.percent > width * best.percent) {
             let middle = f64::midpoint(worst, best.map_or(0.0, |best| best.percent));
-            let point = self.point(middle)?;
-            if passes(&point) {
-                best = Some(point);
-            } else {
-                (worst, limited) = (middle, !point.kept_up);
+            match self.decide(middle, allowed_percent)? {
+                Verdict::Passes(point) => best = Some(point),
+                Verdict::Fails { limited: by_generator } => (worst, limited) = (middle, by_generator),
             }
         }
         Ok(Found { point: best, limited })
+    }
+
+    /// What the trials so far say: the highest rate that passed, and the lowest above it that did not.
+    fn bounds(&self, allowed_percent: f64) -> (Option<Point>, Option<(f64, bool)>) {
+        let (mut best, mut failed): (Option<Point>, Vec<(f64, bool)>) = (None, Vec::new());
+        for point in &self.trials {
+            match self.verdict(point.percent, allowed_percent) {
+                Some(Verdict::Passes(point)) if best.is_none_or(|best| point.percent > best.percent) => {
+                    best = Some(point);
+                }
+                Some(Verdict::Fails { limited }) => failed.push((point.percent, limited)),
+                _ => {}
+            }
+        }
+        let above = failed.into_iter().filter(|(percent, _)| best.is_none_or(|best| *percent > best.percent));
+        (best, above.min_by(|(a, _), (b, _)| a.total_cmp(b)))
+    }
+
+    /// Tries a rate until it is decided whether it passes.
+    fn decide(&mut self, percent: f64, allowed_percent: f64) -> anyhow::Result<Verdict> {
+        loop {
+            if let Some(verdict) = self.verdict(percent, allowed_percent) {
+                return Ok(verdict);
+            }
+            self.point(percent)?;
+        }
+    }
+
+    /// What the trials of a rate say, once further ones could not change it.
+    fn verdict(&self, percent: f64, allowed_percent: f64) -> Option<Verdict> {
+        let passes = |point: &&Point| point.kept_up && point.loss_percent <= allowed_percent;
+        let (good, bad): (Vec<&Point>, Vec<&Point>) =
+            self.trials.iter().filter(|point| point.percent == percent).partition(passes);
+        let (trials, may_exceed) = (usize::from(self.settings.trials), self.settings.may_exceed());
+        if bad.len() > may_exceed {
+            return Some(Verdict::Fails { limited: bad.iter().all(|point| !point.kept_up) });
+        }
+        let most_lost = good.iter().max_by(|a, b| a.loss_percent.total_cmp(&b.loss_percent))?;
+        (good.len() >= trials - may_exceed).then_some(Verdict::Passes(**most_lost))
     }
 
     /// From the highest rate down in steps of a tenth, until two trials in a row lose nothing (§26.3).
@@ -283,7 +355,7 @@ impl Bench<'_> {
         let mut points: Vec<Point> = Vec::new();
         for tenth in (1..=10).rev() {
             let percent = self.settings.most_percent * f64::from(tenth) / 10.0;
-            self.tester.progress(&format!("{size} bytes: loss at {percent:.1} %"));
+            self.aim = format!("{size} bytes: loss");
             points.push(self.point(percent)?);
             if let [.., a, b] = points[..]
                 && a.lost == 0
@@ -306,6 +378,7 @@ impl Bench<'_> {
         let (mut best, mut worst) = (0, most + 1);
         let mut next = most;
         while worst - best > (most / 1_000).max(1) {
+            self.tester.progress(&format!("{size} bytes: back-to-back frames, {} of them", next * streams));
             let outcome = self.trial(self.settings.most_percent, Some(next.max(1)), SECONDS + 1.0)?;
             if outcome.lost() == 0 {
                 best = next;
@@ -321,16 +394,28 @@ impl Bench<'_> {
     fn reset(&mut self, percent: f64) -> anyhow::Result<f64> {
         let command = self.settings.reset_command.clone().context("a reset command")?;
         let quarter = Duration::from_secs_f64(self.settings.trial_seconds / 4.0);
+        let limit = self.settings.reset_limit;
         let reset = std::thread::spawn(move || {
             std::thread::sleep(quarter);
-            Command::new("sh").args(["-c", &command]).status()
+            shell::run(&command, limit)
         });
         let outcome = self.trial(percent, None, self.settings.trial_seconds)?;
-        let status = reset.join().ok().context("the reset thread panicked")?.context("--reset-command")?;
-        ensure!(status.success(), "--reset-command ended with {status}");
+        reset.join().ok().context("the reset thread panicked")?.context("--reset-command")?;
         let pauses = outcome.streams.iter().filter_map(|stream| stream.arrived.as_ref());
         Ok(pauses.map(|arrived| arrived.longest_pause).fold(0.0, f64::max))
     }
+}
+
+/// What the trials of one rate say.
+#[derive(Clone, Copy)]
+enum Verdict {
+    /// It passed; of the trials that did, the one that lost most.
+    Passes(Point),
+    /// It did not.
+    Fails {
+        /// Whether the port did not take what was due, each time.
+        limited: bool,
+    },
 }
 
 /// What one search came to.

@@ -10,6 +10,9 @@ use pktbuf::BURST;
 use crate::rate::Rate;
 use crate::sizes::Order;
 
+/// Longest time between two packets, in ticks with 64 bits of fraction: added to any moment before an end, it overflows nothing.
+const STEP_MAX: u128 = 1 << 127;
+
 /// One packet to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pick {
@@ -56,8 +59,8 @@ impl Course {
     fn new(plan: Plan<'_>, ticks_per_second: f64) -> Self {
         let step = |bytes: &usize| {
             let ticks = plan.rate.seconds(*bytes, plan.line_bps) * ticks_per_second;
-            // Rounded up, so that a second never has one packet more than the rate says.
-            (ticks * (1.0 + 2.0 * f64::EPSILON) * 2_f64.powi(64)) as u128
+            // Rounded up, so that a second never has one packet more than the rate says; beyond any end, all is as late.
+            ((ticks * (1.0 + 2.0 * f64::EPSILON) * 2_f64.powi(64)) as u128).min(STEP_MAX)
         };
         Self {
             due: 0,
@@ -76,25 +79,64 @@ impl Course {
         (self.due >> 64) as u64
     }
 
-    /// Takes the next packet, and says its class.
+    /// Adds what is due until `until` of what is due by `now`, as far as there is room; whether the stream goes on.
     #[inline]
-    fn take(&mut self, now: u64) -> u16 {
-        if let ([step], 1, true) = (&*self.steps, self.burst, self.is_paced) {
-            self.due += step;
-            self.left -= 1;
-            return 0;
+    fn take(&mut self, stream: u16, now: u64, until: u64, end: u64, picks: &mut Picks) -> bool {
+        let room = u64::try_from(picks.remaining_capacity()).unwrap_or(0).min(self.left);
+        if !self.is_paced {
+            // One at a time where others are to have their turn.
+            let count = if until < u64::MAX { room.min(1) } else { room };
+            return now < end && self.take_unpaced(stream, now, count, picks);
         }
+        let limit = until.min(now).min(end.saturating_sub(1));
+        match (&*self.steps, self.burst) {
+            ([step], 1) => {
+                for _ in 0..room {
+                    let due = self.due();
+                    if due > limit {
+                        break;
+                    }
+                    picks.push(Pick { stream, class: 0, due });
+                    self.due += step;
+                    self.left -= 1;
+                }
+            }
+            _ => {
+                for _ in 0..room {
+                    let due = self.due();
+                    if due > limit {
+                        break;
+                    }
+                    picks.push(Pick { stream, class: self.step(), due });
+                }
+            }
+        }
+        self.left > 0 && self.due() < end
+    }
+
+    #[inline]
+    fn take_unpaced(&mut self, stream: u16, now: u64, count: u64, picks: &mut Picks) -> bool {
+        if self.steps.len() == 1 {
+            picks.extend((0..count).map(|_| Pick { stream, class: 0, due: now }));
+        } else {
+            picks.extend((0..count).map(|_| Pick { stream, class: self.order.next_class(), due: now }));
+        }
+        self.due = u128::from(now) << 64;
+        self.left -= count;
+        self.left > 0
+    }
+
+    /// Goes on to the next packet, and says the class of the one before.
+    #[inline]
+    fn step(&mut self) -> u16 {
         let class = self.order.next_class();
         let step = self.steps.get(usize::from(class)).copied().unwrap_or(0);
-        self.held_back += step;
+        self.held_back = self.held_back.saturating_add(step);
         self.left_of_burst -= 1;
         if self.left_of_burst == 0 {
             self.left_of_burst = self.burst;
-            self.due += self.held_back;
+            self.due = self.due.saturating_add(self.held_back);
             self.held_back = 0;
-        }
-        if !self.is_paced {
-            self.due = u128::from(now) << 64;
         }
         self.left -= 1;
         class
@@ -134,27 +176,13 @@ impl Schedule {
     /// Adds what is due by `now`, earliest first, as far as `picks` has room.
     #[inline]
     pub fn take(&mut self, now: u64, picks: &mut Picks) {
-        while let Some((place, until)) = self.first() {
-            let stream = place as usize;
-            let Some(course) = self.courses.get_mut(stream) else { return };
+        while let Some((stream, until)) = self.first() {
+            let Some(course) = self.courses.get_mut(usize::from(stream)) else { return };
             if course.due() > now {
                 return;
             }
-            let mut goes_on = true;
-            while goes_on && course.due() <= until.min(now) && !picks.is_full() {
-                let due = if course.is_paced { course.due() } else { now };
-                if due >= self.end {
-                    goes_on = false;
-                    break;
-                }
-                picks.push(Pick { stream: place, class: course.take(now), due });
-                goes_on = course.left > 0 && (!course.is_paced || course.due() < self.end);
-                if !course.is_paced && until < u64::MAX {
-                    break;
-                }
-            }
-            if !goes_on {
-                self.live.retain(|live| *live != place);
+            if !course.take(stream, now, until, self.end, picks) {
+                self.live.retain(|live| *live != stream);
             }
             if picks.is_full() {
                 return;
@@ -259,6 +287,14 @@ mod tests {
         let taken = all(Schedule::new([mixed], NS, 1_000_000_000));
         let bits: u64 = taken.iter().map(|pick| [84 * 8, 1_538 * 8][usize::from(pick.class)]).sum();
         assert!((bits as f64 / 1e9 - 1.0).abs() < 2e-5, "{bits}");
+    }
+
+    #[test]
+    fn a_packet_in_an_age_is_one_packet() {
+        for burst in [1, 3] {
+            let rare = Plan { burst, ..plan(Rate::Pps(1e-300)) };
+            assert_eq!(all(Schedule::new([rare], NS, 1_000_000_000)).len(), burst as usize);
+        }
     }
 
     #[test]

@@ -146,7 +146,15 @@ impl Sender {
         }
         let picks = self.picks.get(..got).unwrap_or_default();
         let (clock, start_ns) = (&self.clock, self.start_ns);
-        self.generator.write(picks, &mut self.batch, |due| start_ns + clock.cycles_to_ns(due))?;
+        let mut last = (u64::MAX, 0);
+        let sent_ns = |due| {
+            // Often a whole burst is due at the same time.
+            if due != last.0 {
+                last = (due, start_ns + clock.cycles_to_ns(due));
+            }
+            last.1
+        };
+        self.generator.write(picks, &mut self.batch, sent_ns)?;
         Ok(got > 0)
     }
 
@@ -156,7 +164,10 @@ impl Sender {
             let Some(first) = run.first() else { continue };
             let stream = usize::from(first.stream);
             let Some(sizes) = self.frame_bytes.get(stream) else { continue };
-            let bytes = run.iter().filter_map(|pick| sizes.get(usize::from(pick.class))).sum();
+            let bytes = match **sizes {
+                [size] => size * run.len() as u64,
+                _ => run.iter().filter_map(|pick| sizes.get(usize::from(pick.class))).sum(),
+            };
             if let (Some(counter), Some(volume)) =
                 (self.sent.packets.get(stream), self.sent.bytes.get(stream))
             {

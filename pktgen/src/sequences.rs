@@ -91,6 +91,7 @@ mod tests {
                 seconds: 1.0,
                 streams: vec![stream],
                 foreign: 0,
+                answered: 0,
                 sender: SenderOutcome::default(),
                 device: DeviceCounts::default(),
             };

@@ -67,13 +67,14 @@ impl Stamp {
     /// [`StampError`].
     #[inline]
     pub fn parse(payload: &[u8]) -> Result<Self, StampError> {
-        let (head, filler) = payload.split_first_chunk::<STAMP_BYTES>().ok_or(StampError::Foreign)?;
-        let word = |at: usize| head[at..at + 8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-        let (first, sent_ns) = (word(0), word(8));
+        let (first, rest) = payload.split_first_chunk().ok_or(StampError::Foreign)?;
+        let (sent_ns, rest) = rest.split_first_chunk().ok_or(StampError::Foreign)?;
+        let (check, filler) = rest.split_first_chunk().ok_or(StampError::Foreign)?;
+        let (first, sent_ns) = (u64::from_be_bytes(*first), u64::from_be_bytes(*sent_ns));
         if (first >> 48) as u16 != MAGIC {
             return Err(StampError::Foreign);
         }
-        let check = u16::from_be_bytes([head[16], head[17]]);
+        let check = u16::from_be_bytes(*check);
         let intact = check == !fold(first, sent_ns) && FILLER.get(..filler.len()) == Some(filler);
         let stamp = Self { stream: (first >> 32) as u16, sequence: first as u32, sent_ns };
         if intact { Ok(stamp) } else { Err(StampError::Corrupt(stamp.stream)) }
@@ -85,15 +86,14 @@ impl Stamp {
     }
 }
 
-/// The ones' complement sum of both words, as 16 bits.
+/// The ones' complement sum of both words, as 16 bits. Half of a sum of a word and the same word turned is the sum of its
+/// halves, with the carry that comes back in (RFC 1071 §2).
 #[inline]
 fn fold(a: u64, b: u64) -> u16 {
-    let halves = |word: u64| (word >> 32) + (word & 0xffff_ffff);
-    let sum = halves(a) + halves(b);
-    let sum = (sum >> 32) + (sum & 0xffff_ffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    ((sum >> 16) + (sum & 0xffff)) as u16
+    let (sum, carry) = a.overflowing_add(b);
+    let sum = sum + u64::from(carry);
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
 }
 
 const fn filler() -> [u8; FILLER_BYTES] {

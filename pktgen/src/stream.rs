@@ -2,18 +2,18 @@
 //! A stream ready to be sent: templates, the fields that change, the checksums that follow, the stamp.
 //!
 //! Everything that can be is done once; a packet costs a copy, its fields, one fold for each checksum that they
-//! touch, and the stamp.
+//! touch, and the stamp. Each of these goes over all packets of a burst before the next one does.
 
 use aead::Engine;
 use anyhow::Context as _;
 use arrayvec::ArrayVec;
 use esp::{OutboundParameters, OutboundSa, SequenceNumber, Spi};
-use pktbuf::{NoRoom, Packet};
+use pktbuf::{BURST, NoRoom, Packet};
 use std::net::IpAddr;
 use std::path::Path;
 use wire::{IpProtocol, gre};
 
-use crate::fields::{Effect, Field, Place, SLOTS, Sums, Width, checksum};
+use crate::fields::{Effect, Field, Frames, Place, SLOTS, Sums, Width, checksum};
 use crate::profile::{self, Ip};
 use crate::schedule::Pick;
 use crate::seal::Turns;
@@ -35,12 +35,14 @@ pub struct Stream {
     flows: u64,
     flow: u64,
     sealing: Option<Sealing>,
+    /// The checksums' sums of a burst, kept so that none is cleared that is not used.
+    sums: Box<Sums>,
 }
 
 /// The template of one size, and what each changing checksum sums up to without the fields.
 struct Prepared {
     template: Template,
-    sums: Sums,
+    sums: [u32; SLOTS],
 }
 
 /// A checksum that changes from packet to packet.
@@ -106,6 +108,7 @@ impl Stream {
             flows: stream.flows.unwrap_or(0),
             flow: 0,
             sealing: sealing.with_context(|| format!("stream {:?}: esp", stream.name))?,
+            sums: Box::new([[0; BURST]; SLOTS]),
         })
     }
 
@@ -132,46 +135,85 @@ impl Stream {
         self.sealing.as_ref()
     }
 
-    /// Writes the next packets, of the size classes picked, into empty buffers; `turns` gets the place of the SA that
-    /// seals each, if the stream is sealed.
+    /// Writes the next `count` packets, at most a burst, of the size classes picked, into empty buffers; `turns` gets the
+    /// place of the SA that seals each, if the stream is sealed. A packet is stamped with when it was due, which `sent_ns` says
+    /// of its ticks.
     ///
     /// # Errors
-    /// A buffer is too short.
+    /// A buffer is too short, or there are more than a burst.
     #[inline]
-    pub fn write(
+    pub fn write<'a>(
         &mut self,
-        picks: &[Pick],
-        packets: &mut [Packet],
-        sent_ns: impl Fn(u64) -> u64,
+        count: usize,
+        mut jobs: impl Iterator<Item = (Pick, &'a mut Packet)>,
+        mut sent_ns: impl FnMut(u64) -> u64,
         turns: &mut Turns,
     ) -> Result<(), NoRoom> {
-        for (pick, packet) in picks.iter().zip(packets) {
-            let Prepared { template, sums } = self.templates.get(usize::from(pick.class)).ok_or(NoRoom)?;
-            template.copy_into(packet)?;
-            let frame = packet.data_mut();
-            if !self.fields.is_empty() {
-                vary(&mut self.fields, &self.slots, *sums, frame).ok_or(NoRoom)?;
-            }
-            if let Some(at) = self.stamp_at {
-                let stamp =
-                    Stamp { stream: self.number, sequence: self.sequence, sent_ns: sent_ns(pick.due) };
-                *frame.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(NoRoom)? = stamp.to_bytes();
-            }
-            self.sequence = self.sequence.wrapping_add(1);
+        let mut left = count;
+        while left > 0 {
+            let until_restart = if self.flows == 0 { u64::MAX } else { self.flows - self.flow };
+            let now = usize::try_from(until_restart).unwrap_or(usize::MAX).min(left);
             if let Some(sealing) = &mut self.sealing {
-                turns.try_push(sealing.take_turn()).map_err(|_| NoRoom)?;
+                for _ in 0..now {
+                    turns.try_push(sealing.take_turn()).map_err(|_| NoRoom)?;
+                }
             }
-            self.count_flow();
+            self.write_round(now, jobs.by_ref().take(now), &mut sent_ns)?;
+            self.count_flows(now);
+            left -= now;
         }
         Ok(())
     }
 
+    /// Writes packets among which no flow begins again.
     #[inline]
-    fn count_flow(&mut self) {
+    fn write_round<'a>(
+        &mut self,
+        count: usize,
+        jobs: impl Iterator<Item = (Pick, &'a mut Packet)>,
+        sent_ns: impl FnMut(u64) -> u64,
+    ) -> Result<(), NoRoom> {
+        let (mut frames, mut due) = (Frames::new(), ArrayVec::<u64, BURST>::new());
+        if let [Prepared { template, sums }] = &*self.templates {
+            for (pick, packet) in jobs {
+                frames.try_push(template.copy_into(packet)?).map_err(|_| NoRoom)?;
+                due.try_push(pick.due).map_err(|_| NoRoom)?;
+            }
+            for (column, sum) in self.sums.iter_mut().zip(sums).take(self.slots.len()) {
+                column.get_mut(..count).ok_or(NoRoom)?.fill(*sum);
+            }
+        } else {
+            for (place, (pick, packet)) in jobs.enumerate() {
+                let Prepared { template, sums } =
+                    self.templates.get(usize::from(pick.class)).ok_or(NoRoom)?;
+                frames.try_push(template.copy_into(packet)?).map_err(|_| NoRoom)?;
+                due.try_push(pick.due).map_err(|_| NoRoom)?;
+                for (column, sum) in self.sums.iter_mut().zip(sums).take(self.slots.len()) {
+                    *column.get_mut(place).ok_or(NoRoom)? = *sum;
+                }
+            }
+        }
+        for field in &mut self.fields {
+            field.write(&mut frames, &mut self.sums).ok_or(NoRoom)?;
+        }
+        for (slot, sums) in self.slots.iter().zip(&*self.sums) {
+            slot.write(&mut frames, sums).ok_or(NoRoom)?;
+        }
+        if let Some(at) = self.stamp_at {
+            let sent_ns = due.iter().copied().map(sent_ns);
+            stamp(&mut frames, at, self.number, self.sequence, sent_ns).ok_or(NoRoom)?;
+        }
+        // At most a burst.
+        self.sequence = self.sequence.wrapping_add(count as u32);
+        Ok(())
+    }
+
+    #[inline]
+    fn count_flows(&mut self, packets: usize) {
         if self.flows == 0 {
             return;
         }
-        self.flow += 1;
+        self.flow += packets as u64;
         if self.flow == self.flows {
             self.flow = 0;
             self.fields.iter_mut().for_each(Field::restart);
@@ -182,24 +224,38 @@ impl Stream {
     }
 }
 
-/// Writes all fields into a frame, then the checksums.
-#[inline(always)]
-fn vary(fields: &mut [Field], slots: &[Slot], mut sums: Sums, frame: &mut [u8]) -> Option<()> {
-    for field in fields {
-        field.write(frame, &mut sums)?;
+impl Slot {
+    #[inline]
+    fn write(&self, frames: &mut Frames<'_>, sums: &[u32]) -> Option<()> {
+        for (frame, sum) in frames.iter_mut().zip(sums) {
+            let checksum = match checksum(*sum) {
+                0 if self.never_zero => 0xffff,
+                checksum => checksum,
+            };
+            *frame.get_mut(self.offset..)?.first_chunk_mut()? = checksum.to_be_bytes();
+        }
+        Some(())
     }
-    for (slot, sum) in slots.iter().zip(sums) {
-        let checksum = match checksum(sum) {
-            0 if slot.never_zero => 0xffff,
-            checksum => checksum,
-        };
-        *frame.get_mut(slot.offset..)?.first_chunk_mut()? = checksum.to_be_bytes();
+}
+
+/// Stamps packets that are numbered from `sequence`.
+#[inline]
+fn stamp(
+    frames: &mut Frames<'_>,
+    at: usize,
+    stream: u16,
+    mut sequence: u32,
+    sent_ns: impl Iterator<Item = u64>,
+) -> Option<()> {
+    for (frame, sent_ns) in frames.iter_mut().zip(sent_ns) {
+        *frame.get_mut(at..)?.first_chunk_mut()? = Stamp { stream, sequence, sent_ns }.to_bytes();
+        sequence = sequence.wrapping_add(1);
     }
     Some(())
 }
 
 /// What each checksum of a template says that its words sum up to.
-fn sums(frame: &[u8], slots: &[Slot]) -> Sums {
+fn sums(frame: &[u8], slots: &[Slot]) -> [u32; SLOTS] {
     let mut sums = [0; SLOTS];
     for (sum, slot) in sums.iter_mut().zip(slots) {
         let found = frame.get(slot.offset..).and_then(<[u8]>::first_chunk).copied().unwrap_or([0; 2]);
@@ -229,7 +285,8 @@ fn sealing(
         });
         sa.sequence().raise_limit(SequenceNumber(u64::MAX));
         sa.sequence().resume_at(SequenceNumber(settings.first_sequence));
-        sas.push(sa);
+        // A stream has one sender.
+        sas.push(sa.with_one_sender());
     }
     let next_header = layout.next_header(stream);
     Ok(Some(Sealing { sas: sas.into(), esp_offset, next_header, next: 0 }))

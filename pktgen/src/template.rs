@@ -150,19 +150,13 @@ impl Template {
         &self.chunks.as_flattened()[..self.bytes]
     }
 
-    /// Puts the frame into an empty packet.
+    /// Puts the frame into an empty packet, and returns its bytes.
     ///
     /// # Errors
     /// The packet's buffer is too short.
     #[inline]
-    pub fn copy_into(&self, packet: &mut Packet) -> Result<(), NoRoom> {
-        let room = packet.append(self.chunks.len() * CHUNK)?;
-        let (room, _) = room.as_chunks_mut::<CHUNK>();
-        for (to, from) in room.iter_mut().zip(&self.chunks) {
-            *to = *from;
-        }
-        packet.truncate(self.bytes);
-        Ok(())
+    pub fn copy_into<'a>(&self, packet: &'a mut Packet) -> Result<&'a mut [u8], NoRoom> {
+        packet.set_lines(&self.chunks, self.bytes)
     }
 
     /// Bytes of a packet buffer that the frame, sealed if it is to be, needs.

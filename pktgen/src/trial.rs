@@ -18,6 +18,7 @@ use port::Queue;
 use port::dpdk::register_worker_thread;
 use sysmem::{Calibration, Cycles};
 
+use crate::answer::Answerer;
 use crate::device::Ports;
 use crate::generator::Generator;
 use crate::open::Opener;
@@ -105,7 +106,8 @@ impl Trial<'_> {
             return Ok(None);
         }
         let opener = Opener::new(&self.profile.open, self.engine, self.folder)?;
-        Receiver::new(opener, clock, Arc::clone(shared)).map(Some)
+        let answerer = Answerer::new(self.profile.answer.as_ref());
+        Receiver::new(opener, answerer, clock, Arc::clone(shared)).map(Some)
     }
 }
 
@@ -183,10 +185,7 @@ impl Part<'_> {
         mut queue: Queue,
         mut other: Option<Queue>,
     ) -> anyhow::Result<Ended> {
-        if let Some(cpu) = cpu {
-            let pinned = core_affinity::set_for_current(core_affinity::CoreId { id: cpu });
-            ensure!(pinned, "--cpus: CPU {cpu} is none that this process may use");
-        }
+        pin(cpu)?;
         let _registration = register_worker_thread()?;
         let (mut ended, mut last) = (Ended::default(), self.clock.now());
         while sender.is_some() && self.clock.now() < self.start {
@@ -254,6 +253,16 @@ impl Part<'_> {
     }
 }
 
+/// Binds this thread to a CPU, if one is named.
+///
+/// # Errors
+/// The process may not use it.
+pub fn pin(cpu: Option<usize>) -> anyhow::Result<()> {
+    let pinned = cpu.is_none_or(|id| core_affinity::set_for_current(core_affinity::CoreId { id }));
+    ensure!(pinned, "--cpus: CPU {} is none that this process may use", cpu.unwrap_or(0));
+    Ok(())
+}
+
 /// Seconds that this thread has had a CPU.
 fn cpu_seconds() -> f64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -278,7 +287,8 @@ impl View<'_> {
             frame_sizes: FRAME_SIZES.to_owned(),
             seconds,
             streams: streams.filter_map(|(number, stream)| self.stream(number, stream, seconds)).collect(),
-            foreign: self.shared.foreign.read(),
+            foreign: self.shared.foreign.read().saturating_sub(self.shared.answered.read()),
+            answered: self.shared.answered.read(),
             sender,
             device: DeviceCounts::of(self.ports).since(self.before),
         }

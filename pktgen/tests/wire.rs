@@ -24,7 +24,8 @@ fn run(device: &str, profile: &str) -> Outcome {
         folder: Path::new(""),
         engine: Engine::best(),
         seconds: 60.0,
-        settle: Duration::from_millis(200),
+        // Longer than a busy machine keeps the wire's thread waiting.
+        settle: Duration::from_secs(1),
         cpus: &[],
         receive: true,
         stop: &AtomicBool::new(false),

@@ -4,7 +4,7 @@
 import pytest
 
 from harness import judge, scene
-from harness.crossing import Crossing, Esp, Gre, Header, assortment, udp
+from harness.crossing import Crossing, Esp, Gre, Header, udp
 
 pytestmark = [pytest.mark.requires_root, pytest.mark.requires_binaries]
 
@@ -14,22 +14,13 @@ def gateway(module_lab):
     return scene.Scene(module_lab, seed=4301)
 
 
-def both_ways(gateway, crossing, family):
-    plan = gateway.plan
-    outbound = list(assortment(plan.site(family), plan.remote(family), gateway.rng))
-    inbound = list(assortment(plan.remote(family), plan.site(family), gateway.rng))
-    crossing.outbound(outbound)
-    crossing.inbound(inbound)
-    crossing.check_counters(len(outbound), len(inbound))
-
-
 @pytest.mark.parametrize("family", (4, 6), ids=("ipv4", "ipv6"))
 @pytest.mark.parametrize("key", (None, 0xC0FFEE42), ids=("no-key", "key"))
 @pytest.mark.parametrize("esn", (False, True), ids=("no-esn", "esn"))
 @pytest.mark.parametrize("key_octets", (16, 32), ids=("aes-128", "aes-256"))
 def test_packets_cross_both_ways(gateway, key_octets, esn, key, family):
     options = Gre(key=key, own_addresses=True)
-    both_ways(gateway, Crossing(gateway, options, Esp("tunnel", key_octets, esn=esn)), family)
+    Crossing(gateway, options, Esp("tunnel", key_octets, esn=esn)).both_ways(family)
 
 
 HEADERS = {
@@ -45,7 +36,7 @@ HEADERS = {
 def test_each_header_is_as_configured(gateway, delivery, outer, family):
     """RFC 4301 §5.1.2: what the header of tunnel mode copies, it copies from the header behind it."""
     options = Gre(header=delivery, own_addresses=True)
-    both_ways(gateway, Crossing(gateway, options, Esp("tunnel", header=outer)), family)
+    Crossing(gateway, options, Esp("tunnel", header=outer)).both_ways(family)
 
 
 def test_congestion_marks_pass_through_both_headers(gateway):

@@ -16,25 +16,16 @@ def gateway(module_lab):
     return scene.Scene(module_lab, seed=2784)
 
 
-def both_ways(gateway, crossing, family):
-    plan, packets = gateway.plan, {}
-    for direction, ends in (("outbound", (plan.site, plan.remote)), ("inbound", (plan.remote, plan.site))):
-        packets[direction] = list(assortment(ends[0](family), ends[1](family), gateway.rng))
-    crossing.outbound(packets["outbound"])
-    crossing.inbound(packets["inbound"])
-    crossing.check_counters(len(packets["outbound"]), len(packets["inbound"]))
-
-
 @pytest.mark.parametrize("family", (4, 6), ids=("ipv4", "ipv6"))
 @pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
 def test_packets_cross_both_ways(gateway, key, family):
-    both_ways(gateway, Crossing(gateway, Gre(key=key)), family)
+    Crossing(gateway, Gre(key=key)).both_ways(family)
 
 
 @pytest.mark.parametrize("family", (4, 6), ids=("ipv4", "ipv6"))
 @pytest.mark.parametrize("key", (None, 7), ids=("no-key", "key"))
 def test_checksum_and_sequence_numbers_are_as_configured(gateway, key, family):
-    both_ways(gateway, Crossing(gateway, Gre(key=key, checksum=True, sequence=True)), family)
+    Crossing(gateway, Gre(key=key, checksum=True, sequence=True)).both_ways(family)
 
 
 def test_sequence_numbers_go_on_through_a_change_and_begin_again_with_another_key(gateway):
@@ -64,7 +55,7 @@ def test_sequence_numbers_go_on_through_a_change_and_begin_again_with_another_ke
 
 @pytest.mark.parametrize("header", (Header(tos=46, df="set", ttl=255), Header(tos=0, df="clear", ttl=1)), ids=str)
 def test_the_delivery_header_is_as_configured(gateway, header):
-    both_ways(gateway, Crossing(gateway, Gre(header=header)), 4)
+    Crossing(gateway, Gre(header=header)).both_ways(4)
 
 
 def test_a_packet_with_another_key_or_none_belongs_to_no_tunnel(gateway):

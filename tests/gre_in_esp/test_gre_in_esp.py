@@ -6,7 +6,7 @@ import warnings
 import pytest
 
 from harness import esp, judge, scene
-from harness.crossing import ALGORITHMS, Crossing, Esp, Gre, Header, assortment, udp
+from harness.crossing import ALGORITHMS, Crossing, Esp, Gre, Header, udp
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -21,35 +21,26 @@ def gateway(module_lab):
     return scene.Scene(module_lab, seed=4106)
 
 
-def both_ways(gateway, crossing, family):
-    plan = gateway.plan
-    outbound = list(assortment(plan.site(family), plan.remote(family), gateway.rng))
-    inbound = list(assortment(plan.remote(family), plan.site(family), gateway.rng))
-    crossing.outbound(outbound)
-    crossing.inbound(inbound)
-    crossing.check_counters(len(outbound), len(inbound))
-
-
 @pytest.mark.parametrize("family", (4, 6), ids=("ipv4", "ipv6"))
 @pytest.mark.parametrize("key", (None, 0xC0FFEE42), ids=("no-key", "key"))
 @pytest.mark.parametrize("esn", (False, True), ids=("no-esn", "esn"))
 @pytest.mark.parametrize("key_octets", (16, 32), ids=("aes-128", "aes-256"))
 @pytest.mark.parametrize("mode", ("transport", "tunnel"))
 def test_packets_cross_both_ways(gateway, mode, key_octets, esn, key, family):
-    both_ways(gateway, Crossing(gateway, Gre(key=key), Esp(mode, key_octets, esn=esn)), family)
+    Crossing(gateway, Gre(key=key), Esp(mode, key_octets, esn=esn)).both_ways(family)
 
 
 @pytest.mark.parametrize("icv", ALGORITHMS)
 @pytest.mark.parametrize("family", (4, 6), ids=("ipv4", "ipv6"))
 def test_every_gre_option_with_every_icv(gateway, icv, family):
     options = Gre(key=1 << 31, checksum=True, sequence=True)
-    both_ways(gateway, Crossing(gateway, options, Esp(key_octets=24, icv=icv, esn=True)), family)
+    Crossing(gateway, options, Esp(key_octets=24, icv=icv, esn=True)).both_ways(family)
 
 
 @pytest.mark.parametrize("header", (Header(tos=46, df="set", ttl=255), Header(tos=0, df="clear", ttl=1)), ids=str)
 @pytest.mark.parametrize("family", (4, 6), ids=("ipv4", "ipv6"))
 def test_the_delivery_header_is_as_configured(gateway, header, family):
-    both_ways(gateway, Crossing(gateway, Gre(header=header), Esp()), family)
+    Crossing(gateway, Gre(header=header), Esp()).both_ways(family)
 
 
 def test_esn_goes_on_across_two_to_the_32(gateway):

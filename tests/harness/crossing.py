@@ -89,6 +89,14 @@ class Crossing:
         scene.apply(self.config)
         self.drops_before = scene.drops()
 
+    def both_ways(self, family):
+        """Sends an assortment of this family's packets each way and judges them, and the counters after."""
+        site, remote, rng = self.plan.site(family), self.plan.remote(family), self.scene.rng
+        outbound, inbound = list(assortment(site, remote, rng)), list(assortment(remote, site, rng))
+        self.outbound(outbound)
+        self.inbound(inbound)
+        self.check_counters(len(outbound), len(inbound))
+
     # Outbound
 
     def outbound(self, packets):

@@ -4,7 +4,7 @@
 //! A burst goes three steps, each over all its packets:
 //!
 //! ```text
-//!   reserve(&[SA, SA, …])   one reservation for each run of equal SAs → one Reservation a packet
+//!   OutboundSa::reserve(n)  a Reservation for each packet in a row; reserve(&[SA, SA, …]) run by run
 //!   SealBurst::push(…)      ESP header, IV, padding, trailer, nonce and AAD of each packet
 //!   SealBurst::seal()       one call of the cipher for all
 //! ```
@@ -217,7 +217,7 @@ impl OutboundSa {
 
 /// The right to seal one packet with an SA under one sequence number.
 ///
-/// It cannot be copied, and only [`reserve`] makes it: so no number, and no IV, is used twice. One that is
+/// It cannot be copied, and only [`OutboundSa::reserve`] makes it: so no number, and no IV, is used twice. One that is
 /// dropped unused leaves a gap, which does no harm.
 #[must_use = "a reservation that is not used leaves a gap in the sequence"]
 pub struct Reservation<'a> {

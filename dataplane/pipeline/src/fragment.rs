@@ -36,12 +36,12 @@ pub(crate) fn fits(packet: &Packet, parsed: &Parsed, mtu: u16) -> Fits {
 }
 
 /// Cuts an IPv4 packet into fragments of at most `mtu` bytes and gives each to `each`, in order.
-pub(crate) fn fragment(
-    ctx: &mut Context<'_>,
+pub(crate) fn fragment<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
     note: &Note,
     mtu: u16,
-    mut each: impl FnMut(&mut Context<'_>, Packet, Note),
+    mut each: impl FnMut(&mut Context<'a>, Packet, Note),
 ) {
     let plan = ipv4::Packet::parse(packet.data()).and_then(|whole| Plan::new(whole, mtu));
     let Ok(plan) = plan else {

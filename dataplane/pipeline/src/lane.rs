@@ -50,7 +50,7 @@ impl<N> Lane<N> {
         self.packets.iter_mut().zip(&mut self.notes)
     }
 
-    /// Neighbours of which `same` holds, run by run.
+    /// Packets in a row of which `same` holds, run by run.
     #[inline(always)]
     pub(crate) fn runs_mut(
         &mut self,
@@ -69,20 +69,65 @@ impl<N> Lane<N> {
         self.packets.drain(..).zip(self.notes.drain(..))
     }
 
-    /// Takes everything out, in order: neighbours of which `same` holds together, with the note of the first.
+    /// Takes everything out, in order: packets in a row of which `same` holds together, with the note of the first. What `take`
+    /// leaves of a run is dropped.
     #[inline(always)]
     pub(crate) fn drain_runs<'a>(
         &'a mut self,
         same: impl Fn(&N, &N) -> bool,
-        mut take: impl FnMut(&N, core::iter::Take<&mut arrayvec::Drain<'a, Packet, BURST>>),
+        mut take: impl FnMut(&N, &mut core::iter::Take<&mut arrayvec::Drain<'a, Packet, BURST>>),
     ) {
         let mut packets = self.packets.drain(..);
         for run in self.notes.chunk_by(same) {
             if let Some(first) = run.first() {
-                take(first, packets.by_ref().take(run.len()));
+                let mut run = packets.by_ref().take(run.len());
+                take(first, &mut run);
+                // What was left of it must not pass for the next one.
+                run.for_each(drop);
             }
         }
         drop(packets);
         self.notes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pktbuf::Pool;
+
+    use super::*;
+
+    /// Packets whose first byte says which they are, with the note of their run.
+    fn lane(pool: &Pool, notes: &[u8]) -> Lane<u8> {
+        let mut lane = Lane::default();
+        for (mark, note) in (0..).zip(notes) {
+            assert!(lane.push(pool.copy_of(&[mark]).unwrap(), *note).is_ok());
+        }
+        lane
+    }
+
+    #[test]
+    fn runs_are_packets_in_a_row_with_their_notes() {
+        let pool = Pool::memory(64, 2048).unwrap();
+        let mut lane = lane(&pool, &[7, 7, 8, 7]);
+        let marks = |packets: &[Packet]| packets.iter().map(|packet| packet.data()[0]).collect::<Vec<_>>();
+        let runs: Vec<_> =
+            lane.runs_mut(|a, b| a == b).map(|(packets, notes)| (marks(packets), notes.to_vec())).collect();
+        assert_eq!(runs, [(vec![0, 1], vec![7, 7]), (vec![2], vec![8]), (vec![3], vec![7])]);
+    }
+
+    #[test]
+    fn what_is_left_of_a_run_is_dropped_and_is_not_the_next_ones() {
+        let pool = Pool::memory(64, 2048).unwrap();
+        let before = pool.available();
+        let mut lane = lane(&pool, &[7, 7, 8, 7]);
+        let mut taken = Vec::new();
+        lane.drain_runs(
+            |a, b| a == b,
+            |note, packets| taken.extend(packets.next().map(|packet| (*note, packet.data()[0]))),
+        );
+        assert_eq!(taken, [(7, 0), (8, 2), (7, 3)]);
+        assert!(lane.is_empty());
+        assert_eq!(pool.available(), before);
     }
 }

@@ -22,8 +22,8 @@ use crate::{icmp, link, mss, policy, scheduled};
 
 /// A packet with its delivery headers on, ready for ESP.
 #[derive(Clone, Copy)]
-pub(crate) struct SealNote {
-    sa: SaIndex,
+pub(crate) struct SealNote<'a> {
+    sa: &'a OutboundSa,
     esp_offset: usize,
     next_header: IpProtocol,
     hop: Hop,
@@ -47,12 +47,12 @@ pub(crate) fn run(ctx: &mut Context<'_>, lane: &mut Lane<Note>) {
 }
 
 /// Payload packet → GRE, cut to the tunnel's MTU first if need be.
-fn into_tunnel(
-    ctx: &mut Context<'_>,
+fn into_tunnel<'a>(
+    ctx: &mut Context<'a>,
     mut packet: Packet,
     note: Note,
-    tunnel: &Tunnel,
-    to_seal: &mut Lane<SealNote>,
+    tunnel: &'a Tunnel,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     if mss::clamp(&mut packet, &note.parsed, tunnel.mss) {
         ctx.counters.add(WorkerCounter::MssClamped, 1);
@@ -65,19 +65,25 @@ fn into_tunnel(
 }
 
 /// A packet that fits → GRE.
-pub(crate) fn enter(
-    ctx: &mut Context<'_>,
+pub(crate) fn enter<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
     note: &Note,
-    tunnel: &Tunnel,
-    to_seal: &mut Lane<SealNote>,
+    tunnel: &'a Tunnel,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     tunnel.state.counts().count_out(ctx.worker, 1, packet.len() as u64);
     deliver(ctx, packet, note, &tunnel.encapsulation, Some(tunnel), to_seal);
 }
 
 /// Packet → the SPD of the port it leaves by; and its turn, if the port has a service policy.
-fn out_of_port(ctx: &mut Context<'_>, packet: Packet, note: Note, hop: Hop, to_seal: &mut Lane<SealNote>) {
+fn out_of_port<'a>(
+    ctx: &mut Context<'a>,
+    packet: Packet,
+    note: Note,
+    hop: Hop,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
     let verdict = policy::outbound(ctx, hop.port, &note.parsed);
     if let Some(packet) = scheduled::out_of_port(ctx, packet, &note, hop.port, verdict) {
         go_out(ctx, packet, note, hop, verdict, to_seal);
@@ -85,24 +91,24 @@ fn out_of_port(ctx: &mut Context<'_>, packet: Packet, note: Note, hop: Hop, to_s
 }
 
 /// A packet whose turn it is → the SPD of the port it leaves by.
-pub(crate) fn due_out_of_port(
-    ctx: &mut Context<'_>,
+pub(crate) fn due_out_of_port<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
     note: Note,
     hop: Hop,
-    to_seal: &mut Lane<SealNote>,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     let verdict = policy::outbound(ctx, hop.port, &note.parsed);
     go_out(ctx, packet, note, hop, verdict, to_seal);
 }
 
-fn go_out(
-    ctx: &mut Context<'_>,
+fn go_out<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
     note: Note,
     hop: Hop,
     verdict: SpdVerdict,
-    to_seal: &mut Lane<SealNote>,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     match verdict {
         SpdVerdict::Bypass => in_clear(ctx, packet, note, hop),
@@ -123,13 +129,13 @@ fn in_clear(ctx: &mut Context<'_>, packet: Packet, note: Note, hop: Hop) {
 }
 
 /// A packet that the SPD protects without GRE.
-fn protected(
-    ctx: &mut Context<'_>,
+fn protected<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
     note: Note,
     protection: ProtectionIndex,
     hop: Hop,
-    to_seal: &mut Lane<SealNote>,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     let Some(entry) = ctx.tables.protections.get(protection) else {
         return ctx.drop(packet, DropReason::NoSa);
@@ -151,12 +157,12 @@ fn protected(
 }
 
 /// Gives the packet, or its fragments, to `go_on`; or tells its sender that it is too big.
-pub(crate) fn fitted(
-    ctx: &mut Context<'_>,
+pub(crate) fn fitted<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
     note: Note,
     mtu: u16,
-    mut go_on: impl FnMut(&mut Context<'_>, Packet, Note),
+    mut go_on: impl FnMut(&mut Context<'a>, Packet, Note),
 ) {
     match fragment::fits(&packet, &note.parsed, mtu) {
         Fits::Whole => go_on(ctx, packet, note),
@@ -166,13 +172,13 @@ pub(crate) fn fitted(
 }
 
 /// Puts the template on, and sends the packet to be sealed or, where the SPD says BYPASS, to its port.
-fn deliver(
-    ctx: &mut Context<'_>,
+fn deliver<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
     note: &Note,
     encapsulation: &Encapsulation,
     tunnel: Option<&Tunnel>,
-    to_seal: &mut Lane<SealNote>,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     let Some(hop) = encapsulation.egress.map(Hop::from) else {
         return ctx.drop(packet, DropReason::NoEgress);
@@ -181,13 +187,13 @@ fn deliver(
         Verdict::Drop(reason) => ctx.drop(packet, reason),
         Verdict::Protect { sa: None, .. } => ctx.drop(packet, DropReason::NoSa),
         Verdict::Protect { sa: Some(sa), .. } => {
-            let Some(outbound) = ctx.sad.outbound(sa) else {
+            let Some(sa) = ctx.sad.outbound(sa) else {
                 return ctx.drop(packet, DropReason::NoSa);
             };
             let template = &encapsulation.template;
             let esp_offset = usize::from(template.esp_offset.unwrap_or(0));
             let next_header = encapsulate::esp_next_header(template, note.parsed.family);
-            let sealed_bytes = |payload| outbound.sealed_bytes(payload);
+            let sealed_bytes = |payload| sa.sealed_bytes(payload);
             if let Some(packet) = dressed(ctx, packet, note, encapsulation, tunnel, sealed_bytes) {
                 push_to_seal(ctx, packet, SealNote { sa, esp_offset, next_header, hop }, to_seal);
             }
@@ -242,18 +248,18 @@ fn number_gre(
 }
 
 /// ESP in transport mode on the packet's own header.
-fn transport(
-    ctx: &mut Context<'_>,
+fn transport<'a>(
+    ctx: &mut Context<'a>,
     mut packet: Packet,
     note: &Note,
     sa: Option<SaIndex>,
     hop: Hop,
-    to_seal: &mut Lane<SealNote>,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
-    let Some((sa, outbound)) = sa.and_then(|sa| Some((sa, ctx.sad.outbound(sa)?))) else {
+    let Some(sa) = sa.and_then(|sa| ctx.sad.outbound(sa)) else {
         return ctx.drop(packet, DropReason::NoSa);
     };
-    let sealed_bytes = |payload| outbound.sealed_bytes(payload);
+    let sealed_bytes = |payload| sa.sealed_bytes(payload);
     match encapsulate::insert_esp(&mut packet, &note.parsed, sealed_bytes) {
         Ok(esp_offset) => {
             let note = SealNote { sa, esp_offset, next_header: note.parsed.protocol, hop };
@@ -265,7 +271,12 @@ fn transport(
 }
 
 /// Fragments may make more than a burst: a full lane is sealed at once.
-fn push_to_seal(ctx: &mut Context<'_>, packet: Packet, note: SealNote, lane: &mut Lane<SealNote>) {
+fn push_to_seal<'a>(
+    ctx: &mut Context<'a>,
+    packet: Packet,
+    note: SealNote<'a>,
+    lane: &mut Lane<SealNote<'a>>,
+) {
     if lane.is_full() {
         seal(ctx, lane);
     }
@@ -275,7 +286,7 @@ fn push_to_seal(ctx: &mut Context<'_>, packet: Packet, note: SealNote, lane: &mu
 }
 
 /// Reserves sequence numbers for the burst, writes headers and nonces, then runs the cipher once.
-pub(crate) fn seal(ctx: &mut Context<'_>, lane: &mut Lane<SealNote>) {
+pub(crate) fn seal<'a>(ctx: &mut Context<'a>, lane: &mut Lane<SealNote<'a>>) {
     if lane.is_empty() {
         return;
     }
@@ -291,22 +302,20 @@ pub(crate) fn seal(ctx: &mut Context<'_>, lane: &mut Lane<SealNote>) {
     }
 }
 
-fn stage_and_seal(ctx: &Context<'_>, lane: &mut Lane<SealNote>) -> ArrayVec<Result<(), SealError>, BURST> {
-    let sas: ArrayVec<Option<&OutboundSa>, BURST> =
-        lane.iter().map(|(_, note)| ctx.sad.outbound(note.sa)).collect();
-    let present: ArrayVec<&OutboundSa, BURST> = sas.iter().copied().flatten().collect();
-    let mut reservations = esp::reserve(&present, ctx.now_ns).into_iter();
+fn stage_and_seal(
+    ctx: &Context<'_>,
+    lane: &mut Lane<SealNote<'_>>,
+) -> ArrayVec<Result<(), SealError>, BURST> {
     let mut burst = SealBurst::new();
     let mut outcomes = ArrayVec::new();
-    for ((packet, note), sa) in lane.iter_mut().zip(sas) {
-        let reservation = match sa {
-            Some(_) => reservations.next().unwrap_or(Err(SealError::BurstFull)),
-            None => Err(SealError::Expired),
-        };
-        outcomes.push(
-            reservation
-                .and_then(|reservation| burst.push(packet, note.esp_offset, reservation, note.next_header)),
-        );
+    for (packets, run) in lane.runs_mut(|a, b| core::ptr::eq(a.sa, b.sa)) {
+        let Some(SealNote { sa, .. }) = run.first() else { continue };
+        let reservations = sa.reserve(run.len(), ctx.now_ns);
+        for ((note, reservation), packet) in run.iter().zip(reservations).zip(packets) {
+            outcomes.push(
+                reservation.and_then(|number| burst.push(packet, note.esp_offset, number, note.next_header)),
+            );
+        }
     }
     burst.seal();
     outcomes

@@ -165,12 +165,12 @@ fn due(ctx: &mut Context<'_>, port: PortIndex) -> usize {
 }
 
 /// Sends a packet whose turn it is; a CE mark goes into it first, if it has become one.
-pub(crate) fn leave_one(
-    ctx: &mut Context<'_>,
+pub(crate) fn leave_one<'a>(
+    ctx: &mut Context<'a>,
     port: PortIndex,
     item: Item,
     mark: bool,
-    to_seal: &mut Lane<SealNote>,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     let (tunnel, is_old, is_plain) = (item.tunnel(), item.is_older_than(ctx.tables.number), item.is_plain());
     let mut packet = item.into_packet();
@@ -200,13 +200,13 @@ fn leads_into(ctx: &Context<'_>, parsed: &Parsed, tunnel: TunnelIndex) -> bool {
     matches!(ctx.tables.routes.lookup(&parsed.destination), Some(NextStep::Tunnel(found)) if found == tunnel)
 }
 
-fn enter(
-    ctx: &mut Context<'_>,
+fn enter<'a>(
+    ctx: &mut Context<'a>,
     port: PortIndex,
     packet: Packet,
     note: &Note,
     tunnel: TunnelIndex,
-    to_seal: &mut Lane<SealNote>,
+    to_seal: &mut Lane<SealNote<'a>>,
 ) {
     let tables = ctx.tables;
     let Some(tunnel) = tables.tunnels.get(tunnel) else {
@@ -222,7 +222,13 @@ fn enter(
     outbound::enter(ctx, packet, note, tunnel, to_seal);
 }
 
-fn go_out(ctx: &mut Context<'_>, port: PortIndex, packet: Packet, note: Note, to_seal: &mut Lane<SealNote>) {
+fn go_out<'a>(
+    ctx: &mut Context<'a>,
+    port: PortIndex,
+    packet: Packet,
+    note: Note,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
     match ctx.tables.routes.lookup(&note.parsed.destination) {
         Some(NextStep::Port { port: by, neighbor }) if by == port => {
             outbound::due_out_of_port(ctx, packet, note, Hop { port, neighbor }, to_seal);

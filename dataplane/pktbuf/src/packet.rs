@@ -160,6 +160,33 @@ impl Packet {
         Ok(self.data_mut())
     }
 
+    /// Makes the packet `len` bytes long and copies `lines` to where it begins, whole: what they have more than `len` bytes comes to
+    /// lie behind it. Returns the packet's bytes.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if the lines are fewer than `len` bytes, or more than the buffer has; the packet is unchanged then.
+    #[inline(always)]
+    pub fn set_lines(&mut self, lines: &[[u8; CACHE_LINE]], len: usize) -> Result<&mut [u8], NoRoom> {
+        let header = self.header_mut();
+        let room = usize::from(header.buf_len) - usize::from(header.data_off);
+        let bytes = size_of_val(lines);
+        if bytes > room || len > bytes {
+            return Err(NoRoom);
+        }
+        // Both are at most buf_len, so that nothing is cut off.
+        header.data_len = len as u16;
+        header.pkt_len = len as u32;
+        // SAFETY: invariants 1 and 2: the range lies in the buffer, as checked, and is initialised and nobody else's.
+        let data = unsafe {
+            let start = header.buf_addr.add(usize::from(header.data_off));
+            std::slice::from_raw_parts_mut(start, bytes)
+        };
+        for (to, from) in data.as_chunks_mut::<CACHE_LINE>().0.iter_mut().zip(lines) {
+            *to = *from;
+        }
+        data.get_mut(..len).ok_or(NoRoom)
+    }
+
     /// Shortens the packet to `len` bytes at the end; does nothing if it is not longer.
     #[inline(always)]
     pub fn truncate(&mut self, len: usize) {
@@ -284,17 +311,19 @@ mod tests {
         TrimFront(usize),
         Truncate(usize),
         Reframe(usize, usize, usize),
+        SetLines(usize, usize),
         Clear,
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let n = prop_oneof![0..60usize, 0..400usize, Just(65_535), Just(65_536), Just(usize::MAX)];
-        (0..11u8, n, 0..60usize, 0..400usize).prop_map(|(kind, n, grow, len)| match kind {
+        (0..12u8, n, 0..60usize, 0..400usize).prop_map(|(kind, n, grow, len)| match kind {
             0..3 => Step::Prepend(n),
             3..5 => Step::Append(n),
             5..7 => Step::TrimFront(n),
             7 => Step::Truncate(n),
             8..10 => Step::Reframe(n, grow, len),
+            10 => Step::SetLines(grow % 5, len),
             _ => Step::Clear,
         })
     }
@@ -328,6 +357,10 @@ mod tests {
                 data.truncate(len);
                 *headroom = start;
             }
+            Step::SetLines(lines, len) if lines * 64 > tailroom + data.len() || len > lines * 64 => {
+                return Err(NoRoom);
+            }
+            Step::SetLines(_, len) => *data = vec![fill; len],
             Step::Clear => {
                 *headroom = HEADROOM;
                 data.clear();
@@ -347,6 +380,9 @@ mod tests {
                 let bytes = packet.reframe(trim, grow, len)?;
                 bytes.iter_mut().take(grow).for_each(|byte| *byte = fill);
                 bytes.iter_mut().skip(grow + kept).for_each(|byte| *byte = fill);
+            }
+            Step::SetLines(lines, len) => {
+                packet.set_lines(&vec![[fill; 64]; lines], len)?;
             }
             Step::Clear => packet.clear(),
         }

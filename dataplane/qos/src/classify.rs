@@ -14,6 +14,7 @@
 mod build;
 mod cube;
 mod expression;
+mod flow_cache;
 mod key;
 mod lanes;
 mod rule;
@@ -22,12 +23,14 @@ mod tests;
 mod tree;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cube::{Extra, Extras, Part, rank};
 use key::{AnyKey, Key};
 use tree::{TOGETHER, Tree};
 
 pub use expression::{Match, TooManyRules};
+pub use flow_cache::FlowCache;
 pub use key::{KeyV4, KeyV6, WholeV4};
 pub use rule::{
     Addresses, Arrival, Class, Dscps, Fragments, Headers, NO_TUNNEL, Rule, Span, TcpFlags, VlanPriorities,
@@ -69,6 +72,8 @@ struct Compiled {
     later: Later,
     extras: Box<[Extra]>,
     default: Class,
+    /// Told apart from every other one of the process; never 0.
+    generation: u32,
 }
 
 /// The trees of both families.
@@ -97,7 +102,8 @@ impl Classifier {
             Fragments::Class(class) => Later::Class(class),
             _ => Later::Trees(Families::build(rules, Part::Later(fragments), &mut extras)?),
         };
-        Ok(Self(Arc::new(Compiled { whole, later, extras: extras.into_boxed(), default })))
+        let generation = next_generation();
+        Ok(Self(Arc::new(Compiled { whole, later, extras: extras.into_boxed(), default, generation })))
     }
 
     /// The class of any packet.
@@ -130,6 +136,11 @@ impl Classifier {
         self.lookup(&self.0.whole.v6, keys, classes);
     }
 
+    /// The same for clones, another for every other classifier of the process.
+    fn generation(&self) -> u32 {
+        self.0.generation
+    }
+
     /// Memory of the trees.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -156,6 +167,15 @@ impl Classifier {
                 *class = tree::class(best);
             }
         }
+    }
+}
+
+/// A number that no classifier had before, until 2^32 of them have been built.
+fn next_generation() -> u32 {
+    static LAST: AtomicU32 = AtomicU32::new(0);
+    match LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1) {
+        0 => LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1),
+        generation => generation,
     }
 }
 

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Quality of service: meters, shapers and the scheduler of one egress port. Not in the packet path yet.
+//! Quality of service: classifier, marks, meters, shapers and the scheduler of one egress port. Not in the packet path yet.
 //!
 //! - [`bucket`]: the token bucket under all of them, in exact arithmetic.
+//! - [`classify`]: classes by the original headers, compiled from ordered rules.
+//! - [`mark`]: code points and VLAN priorities that packets leave with.
 //! - [`police`]: three-colour meters and what is done with each colour.
 //! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED and CoDel.
 //!
-//! Everything here is generic over what is queued, and pure: no I/O, no thread, no clock. Time comes in as nanoseconds,
+//! The scheduler is generic over what is queued, and everything is pure: no I/O, no thread, no clock. Time comes in as nanoseconds,
 //! sizes as the bytes that a packet will be on the wire. Nothing allocates once it is made.
 //!
-//! What does not live here: classification, marking of headers, the transmit ring.
+//! What does not live here: writing headers, the transmit ring.
 //!
 //! | RFC | part | where |
 //! |---|---|---|
+//! | 2474 | §4.2.2 IP precedence as code points | [`classify::Dscps::precedence`] |
 //! | 2475 | §2.3.2 traffic profiles | [`bucket`] |
 //! | 2697, 2698, 4115 | three-colour markers | [`police`] |
 //! | 2309 | §3 RED | [`schedule::Wred`] |
@@ -21,6 +24,7 @@
 
 pub mod bucket;
 pub mod classify;
+pub mod mark;
 pub mod police;
 pub mod schedule;
 

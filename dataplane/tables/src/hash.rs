@@ -8,7 +8,7 @@ const MULTIPLIER: u64 = 0x243f_6a88_85a3_08d3;
 
 /// A key of a [`crate::paged::PagedMap`].
 pub(crate) trait Key: Copy + Eq {
-    /// Its hash; every bit depends on every bit of the key.
+    /// Its hash; the lowest and the highest bits depend on every bit of the key.
     fn hash(&self) -> u64;
 }
 
@@ -51,17 +51,22 @@ fn half(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
+    fn spread(shift: u32, hash: impl Fn(u32) -> u64) {
+        let mut filled = [0u32; 1024];
+        for key in 0..64 * 1024 {
+            filled[(hash(key) >> shift) as usize & 1023] += 1;
+        }
+        let (least, most) = (filled.iter().min().unwrap(), filled.iter().max().unwrap());
+        assert!(*least > 24 && *most < 128, "bits from {shift}: {least} to {most} of 64 expected");
+    }
+
     #[test]
     fn neighbouring_keys_spread_over_both_ends_of_the_hash() {
         for shift in [0, 54] {
-            let mut filled = [0u32; 1024];
-            for key in 0..64 * 1024u64 {
-                for hash in [[0, 0x0a00_0000 + key, 0].hash(), (0x1000 + key as u32).hash()] {
-                    filled[(hash >> shift) as usize & 1023] += 1;
-                }
+            spread(shift, |key| [0, u64::from(0x0a00_0000 + key), 0].hash());
+            for step in [1, 2, 256, 4096] {
+                spread(shift, |key| (0x1000 + key * step).hash());
             }
-            let (least, most) = (filled.iter().min().unwrap(), filled.iter().max().unwrap());
-            assert!(*least > 48 && *most < 256, "bits from {shift}: {least} to {most} of 128 expected");
         }
     }
 

@@ -242,6 +242,13 @@ mod tests {
     }
 
     #[test]
+    fn a_decrement_carries_as_equation_3_of_rfc_1624_does() {
+        for (old, new) in [(0xfeffu16, 0x0000u16), (0xffff, 0x0100), (0xfefe, 0xfffe), (0xff00, 0x0001)] {
+            assert_eq!(update_decrement(old.to_be_bytes()), new.to_be_bytes(), "{old:#06x}");
+        }
+    }
+
+    #[test]
     fn nothing_and_zeros_sum_to_zero_and_ones_do_not_overflow() {
         assert_eq!(checksum(&[]), 0xffff);
         assert_eq!(checksum(&[0; 64]), 0xffff);

@@ -9,6 +9,7 @@ mod aead;
 mod esp;
 mod frames;
 mod messages;
+mod pktgen;
 mod texts;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +33,8 @@ fn main() -> io::Result<()> {
         ("aead", aead::seeds()),
         ("esp_inbound", esp::seeds()),
         ("pipeline_inbound", frames::pipeline(&golden)),
+        ("pktgen_profile", pktgen::profiles(&repository.join("pktgen/profiles"))?),
+        ("pktgen_received", pktgen::received(&golden)),
     ];
     for (target, seeds) in targets {
         let folder = folder.join(target);

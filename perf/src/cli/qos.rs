@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `greyhound-perf qos`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,11 +13,11 @@ use sysmem::Calibration;
 
 use super::progress::Progress;
 
-/// The scheduler: voice on overloaded links, shares, shapers, and what 60,000 of them cost.
+/// The scheduler and the classifier: voice on overloaded links, shares, shapers, rules, and what many of them cost.
 ///
-/// Under a fake clock, with a modelled transmit ring and link behind the scheduler. Delays, losses, shares and rates are
-/// those of what leaves the modelled port. The scheduler is not in the packet path yet: no figure here has a packet's
-/// other work in it. Only the cycles at the end depend on the machine.
+/// The scheduler runs under a fake clock, with a modelled transmit ring and link behind it. Delays, losses, shares and
+/// rates are those of what leaves the modelled port. Neither is in the packet path yet: no figure here has a packet's
+/// other work in it. Only cycles and times to build depend on the machine.
 #[derive(Args)]
 #[command(after_help = "\
 Exit code 0 if every goal is met, 1 if not.
@@ -24,7 +25,8 @@ Exit code 0 if every goal is met, 1 if not.
 Examples:
   greyhound-perf qos                     every row, goal and figure
   greyhound-perf qos --json              one object: machine, rows, cost
-  greyhound-perf qos --shapers 1000      the cost with fewer tunnels")]
+  greyhound-perf qos --shapers 1000      the cost with fewer tunnels
+  greyhound-perf qos --classify          10, 1,000 and 50,000 rules only")]
 pub(crate) struct Arguments {
     /// Tunnels with a shaper each, for the cost.
     #[arg(long, default_value_t = 60_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -35,6 +37,9 @@ pub(crate) struct Arguments {
     /// Only the classifier.
     #[arg(long)]
     classify: bool,
+    /// Also write the classifier's rules, headers and answers there, for scripts/acl-beside.
+    #[arg(long, value_name = "DIRECTORY")]
+    write_rules: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -60,7 +65,7 @@ impl Arguments {
             rows.extend(scenario()?);
         }
         progress.next("classifier with up to 50,000 rules");
-        let (classify, classify_rows) = qos::classify(self.quick, &clock)?;
+        let (classify, classify_rows) = qos::classify(self.quick, self.write_rules.as_deref(), &clock)?;
         rows.extend(classify_rows);
         let cost = if self.classify {
             None
@@ -86,13 +91,14 @@ fn to_table(report: &Report) -> String {
 }
 
 fn classify_text(costs: &[ClassifyCost]) -> String {
-    let mut table = table(&["rules", "kind", "cycles", "spread", "build", "memory"]);
+    let mut table = table(&["rules", "kind", "cycles", "spread", "flow cache", "build", "memory"]);
     for cost in costs {
         table.add_row([
             cost.rules.to_string(),
             cost.kind.clone(),
             format!("{:.0}", cost.cycles.median),
             format!("{:.0}-{:.0}", cost.cycles.min, cost.cycles.max),
+            format!("{:.0}", cost.cached_cycles.median),
             format!("{:.0} ms", cost.build_seconds * 1e3),
             format!("{} KiB", cost.memory_bytes / 1024),
         ]);

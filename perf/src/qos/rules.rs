@@ -5,6 +5,8 @@
 //! The distributions are our own and rounded; they are not ClassBench's seed files.
 
 use std::collections::{HashSet, VecDeque};
+use std::fmt::Write as _;
+use std::path::Path;
 
 use qos::classify::{Addresses, Class, Rule, Span, WholeV4};
 use wire::IpProtocol;
@@ -187,7 +189,10 @@ fn port_range(weights: [u32; 5], random: &mut Random) -> Option<Span<u16>> {
         2 => Some(Span::new(0, 1023)),
         3 => {
             let first = random.below(60_000) as u16;
-            Some(Span::new(first, first + 1 + random.below(if first % 2 == 0 { 16 } else { 5_000 }) as u16))
+            Some(Span::new(
+                first,
+                first + 1 + random.below(if first.is_multiple_of(2) { 16 } else { 5_000 }) as u16,
+            ))
         }
         _ if random.below(3) > 0 => Some(Span::only(KNOWN[random.below(20) as usize])),
         _ => Some(Span::only(random.below(1 << 16) as u16)),
@@ -239,4 +244,116 @@ fn header(rule: Option<&Rule>, random: &mut Random) -> WholeV4 {
     };
     let tos = (random.below(64) << 2) as u8;
     WholeV4 { source, destination, ports, protocol: IpProtocol(protocol), tos, tcp_flags: 0x10 }
+}
+
+/// Writes rules, headers and their classes for `scripts/acl-beside`.
+pub(super) fn write(
+    directory: &Path,
+    name: &str,
+    rules: &[Rule],
+    headers: &[WholeV4],
+    classes: &[Class],
+) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for rule in rules {
+        let [source, destination] = [rule.source, rule.destination].map(|addresses| match addresses {
+            Some(Addresses::V4(span)) => {
+                format!("{}/{}", span.first, (span.first ^ span.last).leading_zeros())
+            }
+            _ => "0/0".to_owned(),
+        });
+        let [from, to] = [rule.source_ports, rule.destination_ports].map(|ports| {
+            let ports = ports.unwrap_or(Span::new(0, u16::MAX));
+            format!("{}-{}", ports.first, ports.last)
+        });
+        let protocol = rule.protocols;
+        let mask = if protocol.first == protocol.last { u8::MAX } else { 0 };
+        writeln!(
+            text,
+            "{source} {destination} {from} {to} {}/{mask} {}",
+            protocol.first & mask,
+            rule.class.0
+        )?;
+    }
+    let mut bytes = Vec::with_capacity(headers.len() * 20);
+    for (header, class) in headers.iter().zip(classes) {
+        bytes.extend([header.protocol.0, 0, 0, 0]);
+        bytes.extend([header.source, header.destination, header.ports].map(u32::to_be_bytes).as_flattened());
+        bytes.extend(u32::from(class.0).to_le_bytes());
+    }
+    std::fs::write(directory.join(format!("{name}.rules")), text)?;
+    std::fs::write(directory.join(format!("{name}.headers")), bytes)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use qos::classify::{Arrival, Classifier, Fragments, Headers, KeyV4, NO_TUNNEL, first_match};
+
+    use super::*;
+
+    const ARRIVAL: Arrival = Arrival { port: 1, vlan_priority: None, tunnel: NO_TUNNEL };
+
+    fn whole(header: &WholeV4) -> Headers {
+        Headers {
+            source: std::net::IpAddr::V4(header.source.into()),
+            destination: std::net::IpAddr::V4(header.destination.into()),
+            protocol: header.protocol,
+            source_port: (header.ports >> 16) as u16,
+            destination_port: header.ports as u16,
+            tcp_flags: header.tcp_flags,
+            tos: header.tos,
+            later_fragment: false,
+            arrival: ARRIVAL,
+        }
+    }
+
+    #[test]
+    fn the_classifier_says_what_the_linear_scan_says_of_rules_of_each_kind() {
+        for kind in Kind::ALL {
+            for count in [10, 300, 3_000] {
+                let rules = rules(kind, count, 5);
+                let classifier = Classifier::build(&rules, Class(99), Fragments::WithoutPorts).unwrap();
+                let headers = headers(&rules, 2_000, 6);
+                let keys: Vec<KeyV4> = headers.iter().map(|header| KeyV4::new(header, &ARRIVAL)).collect();
+                let mut classes = vec![Class(0); keys.len()];
+                classifier.classify_v4(&keys, &mut classes);
+                for (header, class) in headers.iter().zip(classes) {
+                    let first = first_match(&rules, &whole(header), Fragments::WithoutPorts);
+                    assert_eq!(class, first.map_or(Class(99), |place| rules[place].class), "{header:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn most_headers_match_many_different_rules_and_none_comes_back_soon() {
+        for kind in Kind::ALL {
+            let rules = rules(kind, 500, 1);
+            let headers = headers(&rules, 2 * NO_REPEAT, 2);
+            let mut last: HashMap<_, usize> = HashMap::new();
+            for (at, header) in headers.iter().enumerate() {
+                let tuple = (header.source, header.destination, header.ports, header.protocol);
+                let before = last.insert(tuple, at);
+                assert!(before.is_none_or(|before| at - before >= NO_REPEAT));
+            }
+            let some = headers.iter().step_by(40);
+            let first: Vec<_> =
+                some.map(|header| first_match(&rules, &whole(header), Fragments::WithoutPorts)).collect();
+            let matched: HashSet<usize> = first.iter().flatten().copied().collect();
+            let misses = first.iter().filter(|first| first.is_none()).count();
+            assert!(misses * 10 < first.len(), "{}: {misses} of {} match nothing", kind.name(), first.len());
+            assert!(matched.len() > 250, "{}: only {} rules are matched", kind.name(), matched.len());
+        }
+    }
+
+    #[test]
+    fn rules_differ_from_each_other_and_come_again_with_their_seed() {
+        for kind in Kind::ALL {
+            assert_eq!(rules(kind, 200, 7), rules(kind, 200, 7));
+            assert_ne!(rules(kind, 200, 7), rules(kind, 200, 8));
+        }
+    }
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Arguments that name ports, and what all commands that use them share.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use aead::Engine;
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::Args;
 use greyhound_pktgen::device::{Ports, Settings, wait_for_link};
 use machine::Machine;
@@ -46,6 +48,11 @@ impl PortArguments {
         self.port.is_some() || self.receive.is_some()
     }
 
+    /// Whether anything is sent.
+    pub(super) fn sends(&self) -> bool {
+        self.port.is_some() || self.transmit.is_some()
+    }
+
     /// Opens them, for frames so long and buffers so large, and waits for the link.
     pub(super) fn open(&self, longest_frame: usize, buffer_bytes: usize) -> anyhow::Result<Ports> {
         ensure!(self.cpus.len() <= 2, "--cpus: one or two");
@@ -67,6 +74,13 @@ impl PortArguments {
 /// What it was measured on.
 pub(super) fn machine(engine: Engine) -> Machine {
     Machine::here(&engine.describe(), "packet pool of the generator", &Calibration::measure())
+}
+
+/// Whether a page can be written there, found out before there is anything to write: a long run is not to be lost.
+pub(super) fn check_page(path: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map(drop).with_context(|| format!("--html {}", path.display()))
 }
 
 /// A flag that SIGTERM and SIGINT set.

@@ -19,7 +19,7 @@ use greyhound_pktgen::rfc2544::{self, Benchmark, Report, Settings, Tester};
 use greyhound_pktgen::sizes::{RFC_2544, Sizes};
 use greyhound_pktgen::trial::Trial;
 
-use super::ports::{PortArguments, machine, stop_on_signals};
+use super::ports::{PortArguments, check_page, machine, stop_on_signals};
 use super::table::table;
 
 /// Measure a device by RFC 2544: throughput, latency, frame loss, back-to-back frames, reset.
@@ -44,9 +44,15 @@ pub(crate) struct Arguments {
     /// Seconds of a trial; RFC 2544 asks for 60.
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
-    /// Width of the interval at which a search ends, in percent of the line.
+    /// Width of the interval at which a search ends, in percent of the rate.
     #[arg(long, default_value_t = 0.5)]
     resolution: f64,
+    /// Trials that decide on a rate, as far as they are needed; RFC 2544 has one.
+    #[arg(long, default_value_t = 3)]
+    trials: u16,
+    /// Of them, how many may lose too much, in percent; rounded down to trials.
+    #[arg(long, default_value_t = 50.0)]
+    exceed: f64,
     /// Loss that the partial drop rate allows, in percent.
     #[arg(long, default_value_t = 0.1)]
     partial_drop: f64,
@@ -65,6 +71,9 @@ pub(crate) struct Arguments {
     /// What resets the device under test, for a shell.
     #[arg(long, value_name = "COMMAND")]
     reset_command: Option<String>,
+    /// Seconds that it may take.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    reset_limit: u64,
     /// Write a page with plots.
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -83,18 +92,22 @@ impl Arguments {
             self.ports.receives(),
             "RFC 2544 needs a port to receive from: --port, or --transmit and --receive"
         );
+        check_page(self.html.as_deref())?;
         let mut profile = Profile::read(&self.profile)?;
         let line_bps = self.line_bps.map(|bps| bps as u64).or(profile.line_bps);
         let settings = Settings {
             sizes: self.sizes.clone(),
             trial_seconds: self.seconds,
             resolution_percent: self.resolution,
+            trials: self.trials,
+            exceed_percent: self.exceed,
             most_percent: self.most,
             partial_drop_percent: self.partial_drop,
             repeats: self.repeats,
             line_bps: line_bps.context("--line-bps: of what line? Or give line_bps in the profile")?,
             benchmarks: self.benchmarks.clone(),
             reset_command: self.reset_command.clone(),
+            reset_limit: Duration::from_secs(self.reset_limit),
         };
         let folder = self.profile.parent().unwrap_or(Path::new(""));
         let longest = self.sizes.iter().max().copied().unwrap_or(0);

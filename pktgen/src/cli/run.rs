@@ -16,7 +16,7 @@ use greyhound_pktgen::report;
 use greyhound_pktgen::sequences;
 use greyhound_pktgen::trial::Trial;
 
-use super::ports::{PortArguments, machine, stop_on_signals};
+use super::ports::{PortArguments, check_page, machine, stop_on_signals};
 use super::table;
 
 /// Send a profile through a port, and tell what arrived of it; with --receive alone, of what another one sends.
@@ -53,7 +53,11 @@ impl Arguments {
     pub(crate) fn run(self, json: bool) -> anyhow::Result<ExitCode> {
         ensure!(self.seconds > 0.0 && self.seconds < 1e7, "--seconds {}: above 0, below 1e7", self.seconds);
         let mut profile = Profile::read(&self.profile)?;
+        check_page(self.html.as_deref())?;
         if let Some(rate) = self.rate {
+            let of_a_line =
+                !matches!(rate, Rate::LinePercent(_)) || profile.line_bps.is_some_and(|bps| bps > 0);
+            ensure!(of_a_line, "--rate in percent: of what line? Give line_bps at the top of the profile");
             profile.streams_mut().for_each(|stream| stream.rate = rate);
         }
         if let Some(path) = &self.sequence_file {

@@ -38,6 +38,9 @@ pub(super) fn of(outcome: &Outcome) -> String {
     if outcome.foreign > 0 {
         text.push_str(&format!("; foreign {}", outcome.foreign));
     }
+    if outcome.answered > 0 {
+        text.push_str(&format!("; answered {}", outcome.answered));
+    }
     if outcome.device.missed > 0 {
         text.push_str(&format!("; the receiving device lost {}", outcome.device.missed));
     }

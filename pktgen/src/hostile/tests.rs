@@ -33,7 +33,7 @@ pub(super) fn packets_in_clear(count: usize) -> Vec<Vec<u8>> {
     let write = |_| {
         let mut packet = pool.alloc().unwrap();
         let pick = Pick { stream: 0, class: 0, due: 0 };
-        stream.write(&[pick], std::slice::from_mut(&mut packet), |_| 0, &mut Turns::new()).unwrap();
+        stream.write(1, std::iter::once((pick, &mut packet)), |_| 0, &mut Turns::new()).unwrap();
         packet.data().to_vec()
     };
     (0..count).map(write).collect()

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! RFC 2544's benchmarks, size by size.
 
+use super::units::Unit;
 use super::{LATENCY_HEADS, latency_cells, plot, table};
 use crate::plot::{Axis, Series, bars, lines};
 use crate::rfc2544::{Point, Report, Searched, SizeResult};
@@ -13,7 +14,7 @@ pub(super) fn write(page: &mut String, report: &Report) {
     }
     let cdf = by_size(report, |size| size.latency_cdf.clone());
     let cdf = lines(&Axis::logarithmic("latency, µs"), &Axis::linear("% of packets"), &cdf);
-    plot(page, "Latency at the throughput, cumulative", &cdf);
+    plot(page, &format!("{}, cumulative", latency_head(report)), &cdf);
     let loss =
         by_size(report, |size| size.loss.iter().map(|point| [point.percent, point.loss_percent]).collect());
     let loss = lines(&Axis::linear("load, % of the line"), &Axis::linear("lost, %"), &loss);
@@ -24,6 +25,13 @@ pub(super) fn write(page: &mut String, report: &Report) {
     write_bursts_and_resets(page, report);
 }
 
+/// What latency is measured at is the throughput, unless nobody searched for it.
+fn latency_head(report: &Report) -> &'static str {
+    let mut measured = report.sizes.iter().filter(|size| size.latency_us.is_some());
+    let at_throughput = |size: &SizeResult| size.no_drop.as_ref().is_some_and(|found| found.point.is_some());
+    if measured.all(at_throughput) { "Latency at the throughput" } else { "Latency at the highest load" }
+}
+
 fn write_settings(page: &mut String, report: &Report) {
     let settings = &report.settings;
     let benchmarks: Vec<String> = settings
@@ -32,11 +40,13 @@ fn write_settings(page: &mut String, report: &Report) {
         .filter_map(|benchmark| serde_json::to_value(benchmark).ok()?.as_str().map(str::to_owned))
         .collect();
     let mut rows = vec![
-        ("line, L1 Gbit/s", format!("{:.3}", settings.line_bps as f64 / 1e9)),
+        ("line, L1", Unit::bits(settings.line_bps as f64)),
         ("benchmarks", benchmarks.join(", ")),
         ("seconds of a trial", settings.trial_seconds.to_string()),
         ("highest load tried, % of the line", settings.most_percent.to_string()),
-        ("resolution, % of the line", settings.resolution_percent.to_string()),
+        ("resolution, % of the rate", settings.resolution_percent.to_string()),
+        ("trials that decide on a rate", settings.trials.to_string()),
+        ("of them, may lose too much, %", settings.exceed_percent.to_string()),
         ("loss that the partial drop rate allows, %", settings.partial_drop_percent.to_string()),
         ("searches a size, of which the median counts", settings.repeats.to_string()),
     ];
@@ -47,13 +57,17 @@ fn write_settings(page: &mut String, report: &Report) {
 
 fn throughput_plot(report: &Report) -> String {
     let labels: Vec<String> = report.sizes.iter().map(|size| size.size.to_string()).collect();
-    let gbps = |searched: Option<&Searched>| {
-        searched.and_then(|searched| searched.point).map_or(0.0, |point| point.l1_bps / 1e9)
+    let bps = |searched: Option<&Searched>| {
+        searched.and_then(|searched| searched.point).map_or(0.0, |point| point.l1_bps)
     };
-    let no_drop = report.sizes.iter().map(|size| gbps(size.no_drop.as_ref())).collect();
-    let partial_drop = report.sizes.iter().map(|size| gbps(size.partial_drop.as_ref())).collect();
+    let no_drop = || report.sizes.iter().map(|size| bps(size.no_drop.as_ref()));
+    let partial_drop = || report.sizes.iter().map(|size| bps(size.partial_drop.as_ref()));
+    let unit = Unit::of_bits(no_drop().chain(partial_drop()));
+    let (no_drop, partial_drop) = (no_drop().map(|bps| unit.of(bps)), partial_drop().map(|bps| unit.of(bps)));
+    let (no_drop, partial_drop) = (no_drop.collect(), partial_drop.collect());
+    let label = format!("{} with preamble and gap", unit.name);
     let series = [("no drop".to_owned(), no_drop), ("partial drop".to_owned(), partial_drop)];
-    bars(&labels, "frame size, bytes with FCS", &Axis::linear("Gbit/s with preamble and gap"), &series)
+    bars(&labels, "frame size, bytes with FCS", &Axis::linear(&label), &series)
 }
 
 fn by_size(report: &Report, points: impl Fn(&SizeResult) -> Vec<[f64; 2]>) -> Vec<Series> {
@@ -68,7 +82,7 @@ fn write_throughput(page: &mut String, report: &Report) {
         "rate",
         "% of line",
         "packets/s",
-        "L1 Gbit/s",
+        "L1",
         "lost %",
         "searches found, % of line",
         "spread, % of the median",
@@ -95,7 +109,7 @@ fn searched_row(size: u16, name: &str, searched: &Searched, most_percent: f64) -
         Some(point) => row.extend([
             format!("{:.2}", point.percent),
             format!("{:.0}", point.pps),
-            format!("{:.4}", point.l1_bps / 1e9),
+            Unit::bits(point.l1_bps),
             format!("{:.4}", point.loss_percent),
         ]),
         None => row.extend(["none", "-", "-", "-"].map(str::to_owned)),
@@ -113,29 +127,23 @@ fn searched_row(size: u16, name: &str, searched: &Searched, most_percent: f64) -
 fn write_latency(page: &mut String, report: &Report) {
     let row = |size: &SizeResult| {
         let cells = latency_cells(Some(size.latency_us.as_ref()?));
-        Some([vec![size.size.to_string()], cells.to_vec()].concat())
+        let load = size.latency_percent.map_or_else(|| "-".to_owned(), |load| format!("{load:.2}"));
+        Some([vec![size.size.to_string(), load], cells.to_vec()].concat())
     };
     let rows: Vec<_> = report.sizes.iter().filter_map(row).collect();
-    table(page, "Latency at the throughput", &[&["frame bytes"][..], &LATENCY_HEADS].concat(), &rows);
+    let heads = [&["frame bytes", "load, % of line"][..], &LATENCY_HEADS].concat();
+    table(page, latency_head(report), &heads, &rows);
 }
 
 fn write_loss(page: &mut String, report: &Report) {
-    let heads = [
-        "frame bytes",
-        "load, % of line",
-        "packets/s",
-        "L1 Gbit/s",
-        "sent",
-        "lost",
-        "lost %",
-        "generator kept up",
-    ];
+    let heads =
+        ["frame bytes", "load, % of line", "packets/s", "L1", "sent", "lost", "lost %", "generator kept up"];
     let row = |size: u16, point: &Point| {
         vec![
             size.to_string(),
             format!("{:.2}", point.percent),
             format!("{:.0}", point.pps),
-            format!("{:.4}", point.l1_bps / 1e9),
+            Unit::bits(point.l1_bps),
             point.sent.to_string(),
             point.lost.to_string(),
             format!("{:.4}", point.loss_percent),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! One trial: what was sent and what arrived, stream by stream.
 
+use super::units::Unit;
 use super::{LATENCY_HEADS, latency_cells, plot, table};
 use crate::outcome::{Outcome, StreamOutcome};
 use crate::plot::{Axis, Series, bars, lines};
@@ -9,13 +10,16 @@ use crate::plot::{Axis, Series, bars, lines};
 pub(super) fn write(page: &mut String, outcome: &Outcome) {
     let streams = &outcome.streams;
     let names: Vec<String> = streams.iter().map(|stream| stream.name.clone()).collect();
-    let sent = streams.iter().map(|stream| stream.sent.pps / 1e6).collect();
+    let received = |stream: &StreamOutcome| stream.arrived.as_ref().map_or(0.0, |arrived| arrived.pps);
+    let rates = streams.iter().flat_map(|stream| [stream.sent.pps, received(stream)]);
+    let unit = Unit::of_packets(rates);
+    let sent = streams.iter().map(|stream| unit.of(stream.sent.pps)).collect();
     let mut series = vec![("sent".to_owned(), sent)];
     if streams.iter().any(|stream| stream.arrived.is_some()) {
-        let pps = |stream: &StreamOutcome| stream.arrived.as_ref().map_or(0.0, |arrived| arrived.pps);
-        series.push(("received".to_owned(), streams.iter().map(|stream| pps(stream) / 1e6).collect()));
+        let received = streams.iter().map(|stream| unit.of(received(stream))).collect();
+        series.push(("received".to_owned(), received));
     }
-    let throughput = bars(&names, "stream", &Axis::linear("million packets/s"), &series);
+    let throughput = bars(&names, "stream", &Axis::linear(unit.name), &series);
     plot(page, "Throughput by stream", &throughput);
     let cdf = streams.iter().filter_map(|stream| {
         let points = stream.arrived.as_ref()?.latency_cdf.clone();
@@ -28,7 +32,7 @@ pub(super) fn write(page: &mut String, outcome: &Outcome) {
 }
 
 fn write_tables(page: &mut String, outcome: &Outcome) {
-    let heads = ["stream", "frame bytes", "rate asked", "packets", "packets/s", "L2 Gbit/s", "L1 Gbit/s"];
+    let heads = ["stream", "frame bytes", "rate asked", "packets", "packets/s", "L2", "L1"];
     let rows: Vec<_> = outcome.streams.iter().map(sent).collect();
     table(page, "Sent", &heads, &rows);
     let heads = [
@@ -62,6 +66,7 @@ fn write_tables(page: &mut String, outcome: &Outcome) {
         ("times that no packet buffer was free", sender.starved.to_string()),
         ("CPU seconds of the sending thread", format!("{:.3}", sender.cpu_seconds)),
         ("frames of others, or that cannot be opened", outcome.foreign.to_string()),
+        ("questions for an address, answered", outcome.answered.to_string()),
         ("transmitted, by the device", device.transmitted.to_string()),
         ("received, by the device", device.received.to_string()),
         ("lost by the receiving device", device.missed.to_string()),
@@ -79,8 +84,8 @@ fn sent(stream: &StreamOutcome) -> Vec<String> {
         stream.rate.clone(),
         sent.packets.to_string(),
         format!("{:.0}", sent.pps),
-        format!("{:.4}", sent.l2_bps / 1e9),
-        format!("{:.4}", sent.l1_bps / 1e9),
+        Unit::bits(sent.l2_bps),
+        Unit::bits(sent.l1_bps),
     ]
 }
 

@@ -32,25 +32,31 @@ const ESP_OFFSET: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
 /// Carries a burst that came in by an unprotected port.
 pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
     let tables = ctx.tables;
-    let plains = plain::parse_burst(batch, ctx.mac(port), |plain| tables.sas.prefetch_inbound(plain.ports));
+    let mut last_spi = 0;
+    let plains = plain::parse_burst(batch, ctx.mac(port), |plain| {
+        if plain.ports != last_spi {
+            last_spi = plain.ports;
+            tables.sas.prefetch_inbound(last_spi);
+        }
+    });
     ctx.stopwatch.lap(Stage::Parse);
     // Mostly the next packet has the SA of the one before. No SA has the SPI 0 (RFC 4303 §2.1).
-    let mut last = (0, None);
+    let mut last_found = (0, None);
     let found: ArrayVec<_, BURST> = plains
         .iter()
         .map(|plain| {
             let spi = if plain.protocol == IpProtocol::ESP { plain.ports } else { 0 };
-            if spi != last.0 {
-                last = (spi, find_sa(ctx, spi));
+            if spi != last_found.0 {
+                last_found = (spi, find_sa(ctx, spi));
             }
-            last.1
+            last_found.1
         })
         .collect();
     ctx.stopwatch.lap(Stage::Lookup);
     let mut arrivals = Lane::default();
-    let mut last = None;
+    let mut last_ends = None;
     for ((packet, plain), found) in batch.drain(..).zip(&plains).zip(&found) {
-        match found.and_then(|found| Arrival::find(ctx, &mut last, plain, found)) {
+        match found.and_then(|found| Arrival::find(ctx, &mut last_ends, plain, found)) {
             // The lane has room for a whole burst.
             Some(arrival) => drop(arrivals.push(packet, arrival)),
             None => ingress::receive(ctx, port, packet, lanes),

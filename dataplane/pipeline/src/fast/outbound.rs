@@ -117,7 +117,7 @@ pub(super) struct Departures<'a> {
     lane: Lane<Departure<'a>>,
     /// Those that go no further than to their queue.
     to_wait: Lane<Departure<'a>>,
-    /// One for neighbours that share it, so that there is room for those of a burst.
+    /// One for packets in a row that share it, so that there is room for those of a burst.
     ways: ArrayVec<Way<'a>, BURST>,
     /// The last way can be relied on.
     may_follow: bool,
@@ -181,9 +181,13 @@ pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
     if lane.is_empty() {
         return;
     }
-    let failures = dress_and_seal(ctx, lane, ways);
+    let (staged, failures) = dress_and_seal(ctx, lane, ways);
     if !failures.is_empty() {
         drop_failed(ctx, lane, &failures);
+    }
+    // Nothing leaves in clear, even if some packet was forgotten.
+    if lane.len() != staged {
+        return lane.drain().for_each(|(packet, _)| ctx.drop(packet, DropReason::NoHeadroom));
     }
     ctx.counters.add(WorkerCounter::Sealed, lane.len() as u64);
     lane.drain_runs(Departure::goes_with, |departure, packets| {
@@ -195,25 +199,35 @@ pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
 }
 
 #[inline(always)]
-fn dress_and_seal(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'_>>, ways: &[Way<'_>]) -> Failures {
+fn dress_and_seal(
+    ctx: &mut Context<'_>,
+    lane: &mut Lane<Departure<'_>>,
+    ways: &[Way<'_>],
+) -> (usize, Failures) {
     let mut burst = SealBurst::new();
     let mut failures = Failures::new();
     for (packets, run) in lane.runs_mut(Departure::goes_with) {
-        let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
-        let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes)).sum();
-        way.shortcut.counts.count_out(ctx.worker, run.len() as u64, bytes);
+        let way = run.first().and_then(|first| ways.get(first.way));
         // A length that the compiler knows makes a copy a few wide stores, and spares each field its check.
-        match way.shortcut.header_bytes {
-            40 => dress_run::<40, 60>(ctx, way, (packets, run), &mut burst, &mut failures),
-            44 => dress_run::<44, 64>(ctx, way, (packets, run), &mut burst, &mut failures),
-            60 => dress_run::<60, 80>(ctx, way, (packets, run), &mut burst, &mut failures),
-            _ => dress_run::<64, 84>(ctx, way, (packets, run), &mut burst, &mut failures),
+        match way.map(|way| (way, way.shortcut.header_bytes)) {
+            Some((way, 40)) => dress_run::<40, 60>(ctx, way, (packets, run), &mut burst, &mut failures),
+            Some((way, 44)) => dress_run::<44, 64>(ctx, way, (packets, run), &mut burst, &mut failures),
+            Some((way, 60)) => dress_run::<60, 80>(ctx, way, (packets, run), &mut burst, &mut failures),
+            Some((way, 64)) => dress_run::<64, 84>(ctx, way, (packets, run), &mut burst, &mut failures),
+            _ => run.iter().for_each(|_| fail(&burst, &mut failures, SealError::NoRoom)),
         }
     }
+    let staged = burst.len();
     ctx.stopwatch.lap(Stage::Headers);
     burst.seal();
     ctx.stopwatch.lap(Stage::Cipher);
-    failures
+    (staged, failures)
+}
+
+/// Notes that the packet whose turn it is will not be sealed.
+#[inline(always)]
+fn fail(burst: &SealBurst<'_>, failures: &mut Failures, error: SealError) {
+    failures.push((burst.len() + failures.len(), error));
 }
 
 /// Prepares packets that go one way, with `HEADERS` bytes of delivery headers, for the cipher; `FRONT` is that and their own
@@ -226,6 +240,8 @@ fn dress_run<'a, const HEADERS: usize, const FRONT: usize>(
     burst: &mut SealBurst<'a>,
     failures: &mut Failures,
 ) {
+    let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes)).sum();
+    way.shortcut.counts.count_out(ctx.worker, run.len() as u64, bytes);
     let reservations = way.sa.reserve(run.len(), ctx.now_ns);
     for ((departure, reservation), packet) in run.iter().zip(reservations).zip(packets) {
         let dressed = match reservation {
@@ -236,7 +252,7 @@ fn dress_run<'a, const HEADERS: usize, const FRONT: usize>(
             }
         };
         if let Err(error) = dressed {
-            failures.push((burst.len() + failures.len(), error));
+            fail(burst, failures, error);
         }
     }
 }

@@ -83,7 +83,11 @@ impl Plain {
 /// Reads every packet of a burst; what is not plain, or not in a frame for `mac`, is [`Plain::NONE`]. `seen` is told of
 /// each.
 #[inline(always)]
-pub(super) fn parse_burst(batch: &Batch, mac: MacAddr, seen: impl Fn(&Plain)) -> ArrayVec<Plain, BURST> {
+pub(super) fn parse_burst(
+    batch: &Batch,
+    mac: MacAddr,
+    mut seen: impl FnMut(&Plain),
+) -> ArrayVec<Plain, BURST> {
     let mut plains = ArrayVec::new();
     for (place, packet) in batch.iter().enumerate() {
         if let Some(ahead) = batch.get(place + HEADER_AHEAD) {

@@ -229,10 +229,10 @@ impl Setup<'_> {
     fn claim(&self) -> Result<u16, PortError> {
         let mut claimed = BUS.lock().unwrap_or_else(PoisonError::into_inner);
         let port = self.find_or_probe()?;
-        match claimed.insert(port) {
-            true => Ok(port),
-            false => Err(self.refuse("the device is open already".to_owned())),
+        if !claimed.insert(port) {
+            return Err(self.refuse("the device is open already".to_owned()));
         }
+        Ok(port)
     }
 
     /// The caller holds the bus.

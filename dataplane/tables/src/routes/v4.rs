@@ -103,7 +103,7 @@ impl Trie {
     pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32>) -> ArrayVec<Leaf, BURST> {
         let mut leaves = ArrayVec::new();
         let mut unended = Unended::default();
-        for (place, address) in addresses.take(BURST).enumerate() {
+        for (place, address) in (0..).zip(addresses.take(BURST)) {
             let leaf = self.top(address);
             unended.note(leaf, place, address);
             leaves.push(leaf);
@@ -121,10 +121,13 @@ impl Trie {
         unended: &Unended,
         byte: impl Fn([u8; 4]) -> u8,
     ) -> Unended {
-        unended.iter().filter_map(|(place, _)| leaves.get(place)).for_each(|leaf| self.prefetch_under(*leaf));
+        unended
+            .iter()
+            .filter_map(|(place, _)| leaves.get(usize::from(place)))
+            .for_each(|leaf| self.prefetch_under(*leaf));
         let mut still = Unended::default();
         for (place, address) in unended.iter() {
-            if let Some(leaf) = leaves.get_mut(place) {
+            if let Some(leaf) = leaves.get_mut(usize::from(place)) {
                 *leaf = self.descend(*leaf, byte(address.to_be_bytes()));
                 still.note(*leaf, place, address);
             }
@@ -179,7 +182,7 @@ impl Trie {
 
 /// Lookups of a burst that have led to a node so far: their places in the burst, and their addresses.
 struct Unended {
-    list: [(u32, u32); BURST],
+    list: [(u16, u32); BURST],
     count: usize,
 }
 
@@ -193,15 +196,15 @@ impl Unended {
     /// Notes a lookup if it has not ended: written always, counted only then, since where lookups end is nothing that the
     /// CPU could guess.
     #[inline(always)]
-    fn note(&mut self, leaf: Leaf, place: usize, address: u32) {
+    fn note(&mut self, leaf: Leaf, place: u16, address: u32) {
         if let Some(entry) = self.list.get_mut(self.count) {
-            *entry = (place as u32, address);
+            *entry = (place, address);
         }
         self.count += usize::from(leaf.as_node().is_some());
     }
 
-    fn iter(&self) -> impl Iterator<Item = (usize, u32)> {
-        self.list.iter().take(self.count).map(|&(place, address)| (place as usize, address))
+    fn iter(&self) -> impl Iterator<Item = (u16, u32)> {
+        self.list.iter().take(self.count).copied()
     }
 }
 
