@@ -294,7 +294,7 @@ fn what_is_missing_or_unknown() {
             "answer_ping = false",
             "ping = false",
             "ping = false",
-            "port lan: unknown field `ping`, expected one of `name`, `side`, `addresses`, `mtu`, `answer_ping`",
+            "port lan: unknown field `ping`, expected one of `name`, `side`, `addresses`, `mtu`, `answer_ping`, `service_policy`",
         ),
         (
             "[[neighbor]]",

@@ -132,7 +132,7 @@ fn what_is_wrong_is_named() {
         ),
         (
             "criteria = [{ dscp = [\"EF\"] }]",
-            "criteria = [{ class_map = \"calls\" }]",
+            "criteria = [{ class_map = \"voice\" }]",
             "class_map voice: criteria: it names itself, directly or through another class-map; break the circle",
         ),
         (
