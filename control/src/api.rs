@@ -2,6 +2,7 @@
 //! HTTP and JSON under `/v1/`: what is asked becomes a look at the [`View`] or a [`Command`] for the core.
 //! `docs/api.md` is the manual.
 
+mod qos;
 mod rows;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::history::History;
 use crate::sas::NewSa;
 use crate::view::{Dataplane, View};
+pub use qos::{DropsBody, QosRow, ShaperBody};
 pub use rows::{
     ConfigurationBody, DataplaneBody, DropRow, NeighborRow, PolicyRow, PortRow, RouteRow, SaRow, StatusBody,
     TunnelRow, WorkerRow, WorkersBody,
@@ -104,6 +106,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/ports", get(list_ports))
         .route("/v1/workers", get(list_workers))
         .route("/v1/drops", get(list_drops))
+        .route("/v1/qos", get(list_qos))
         .route("/v1/events", get(list_events))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -252,6 +255,12 @@ async fn list_drops(
 ) -> Result<Json<Vec<DropRow>>, Failure> {
     let Query(AllReasons { all }) = query.map_err(|error| unreadable(error.body_text()))?;
     Ok(Json(rows::drops(&*api.dataplane()?, all)))
+}
+
+async fn list_qos(State(api): State<Api>) -> Result<Json<Vec<QosRow>>, Failure> {
+    let dataplane = api.dataplane()?;
+    let listing = api.list(List::Qos).await?;
+    Ok(Json(qos::rows(&api.view(), &dataplane, &listing)))
 }
 
 async fn list_events(

@@ -7,6 +7,7 @@ mod args;
 mod client;
 mod keys;
 mod lists;
+mod qos;
 mod rates;
 mod table;
 mod watch;
@@ -20,8 +21,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::args::{
-    Cli, Command, NeighborCommand, PolicyCommand, PortCommand, RouteCommand, SaCommand, TunnelCommand,
-    WorkerCommand,
+    Cli, Command, NeighborCommand, PolicyCommand, PortCommand, QosCommand, RouteCommand, SaCommand,
+    TunnelCommand, WorkerCommand,
 };
 use self::client::{Body, Client};
 use crate::api::DiffBody;
@@ -162,6 +163,9 @@ async fn run(cli: &Cli) -> Result<(), CliError> {
         Command::Neighbor(NeighborCommand::List) => lists::neighbors(&client, &out).await,
         Command::Port(PortCommand::List) => lists::ports(&client, &out).await,
         Command::Worker(WorkerCommand::List { interval }) => lists::workers(&client, &out, *interval).await,
+        Command::Qos(QosCommand::Show { port, tunnel }) => {
+            qos::show(&client, &out, port.as_deref(), tunnel.as_deref()).await
+        }
         Command::Drops { all, workers } => lists::drops(&client, &out, *all, *workers).await,
         Command::Events { since } => lists::events(&client, &out, *since).await,
         Command::Watch { interval } => watch::run(&client, &out, *interval).await,

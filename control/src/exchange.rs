@@ -79,7 +79,10 @@ impl Link {
         self.send(&Request::List { request, list }, notices).await?;
         let mut items = Vec::new();
         self.wait(notices, |event| match event {
-            Event::Sa(number, _) | Event::Tunnel(number, _) | Event::Neighbor(number, _)
+            Event::Sa(number, _)
+            | Event::Tunnel(number, _)
+            | Event::Neighbor(number, _)
+            | Event::Qos(number, _)
                 if *number == request =>
             {
                 items.push(*event);

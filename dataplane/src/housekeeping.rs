@@ -219,6 +219,9 @@ impl Housekeeping {
             List::Neighbors => {
                 neighbors.iter().for_each(|neighbor| link.send(Event::Neighbor(request, neighbor)))
             }
+            List::Qos => {
+                installer.queue_states().for_each(|state| link.send(Event::Qos(request, state)));
+            }
             List::Tunnels => {
                 let tunnels = installer.tables().tunnels.iter();
                 tunnels.for_each(|tunnel| link.send(Event::Tunnel(request, tunnel_state(tunnel))));

@@ -9,16 +9,20 @@
 
 mod running;
 mod sa;
+mod schedulers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aead::Engine;
 use esp::{LifetimeState, OutboundSa, SequenceNumber};
-use messages::{Base, Direction, Fingerprint, Object, ObjectId, Refusal, SaIndex, SaState, WorkerId};
+use messages::{
+    Base, Direction, Fingerprint, Object, ObjectId, QueueState, Refusal, SaIndex, SaState, WorkerId,
+};
 use pipeline::State;
 use running::{Change, Leaving, Running};
 use sa::{Installed, Schedule, target};
+use schedulers::Schedulers;
 use tables::{Generation, Limits, Neighbors, SaConfig, Shadow};
 
 use crate::store::{SequenceStore, StoreError};
@@ -35,6 +39,7 @@ pub struct Installer {
     store: Option<SequenceStore>,
     running: Running,
     leaving: Leaving,
+    schedulers: Schedulers,
     staged: Option<Staged>,
 }
 
@@ -71,8 +76,16 @@ impl Installer {
             store,
             running: Running::new(),
             leaving: Leaving::default(),
+            schedulers: Schedulers::default(),
             staged: None,
         }
+    }
+
+    /// Lets the scheduler of each port hold so many packets at most; 8,192 if nothing is said.
+    #[must_use]
+    pub fn with_room_for(mut self, packets: u32) -> Self {
+        self.schedulers = Schedulers::with_room_for(packets);
+        self
     }
 
     /// The state that runs.
@@ -173,8 +186,9 @@ impl Installer {
         let changes = self.changes(&mut staged, now_ns)?;
         self.make_durable(&changes)?;
         self.note_inbound_keys(&changes)?;
+        let handoff = self.schedulers.switch(&tables)?;
         tables.switch_neighbors(Some(self.tables()), &self.neighbors);
-        for gone in self.running.switch(tables, changes) {
+        for gone in self.running.switch(tables, changes, handoff) {
             self.leaving.see_off(gone);
         }
         Ok(Arc::clone(self.state()))
@@ -345,6 +359,11 @@ impl Installer {
             LifetimeState::SoftReached => Some(Worn::Soft(installed.config.sa)),
             LifetimeState::HardReached => Some(Worn::Hard(installed.config.sa)),
         })
+    }
+
+    /// Every class of every port and tunnel with a service policy.
+    pub fn queue_states(&self) -> impl Iterator<Item = QueueState> + '_ {
+        self.schedulers.states()
     }
 
     /// Every SA as it stands.

@@ -116,7 +116,8 @@ impl Parts {
             (0..workers).map(|worker| counters.writer(WorkerId(worker))).collect::<Result<_, _>>()?;
         let clock = Calibration::measure();
         let installer =
-            Installer::new(engine, limits(config, ports), Arc::clone(&neighbors), open_store(directories));
+            Installer::new(engine, limits(config, ports), Arc::clone(&neighbors), open_store(directories))
+                .with_room_for(scheduler_room(config));
         let state = Arc::clone(installer.state());
         let control_uid = config.control_uid.unwrap_or_else(|| rustix::process::getuid().as_raw());
         let listener = Listener::bind(&directories.run.join("dataplane.sock"), control_uid)?;
@@ -188,6 +189,13 @@ fn take_queue(port: &Port, index: u16) -> anyhow::Result<Queue> {
             "port {name} has {queues} queues: every worker needs one, so use fewer workers or another device"
         )
     })
+}
+
+/// Packets that may wait in a port's scheduler: all schedulers together hold no more than half of the memory, or receive
+/// queues would run dry.
+fn scheduler_room(config: &Config) -> u32 {
+    let ports = u32::try_from(config.ports.len()).unwrap_or(u32::MAX).max(1);
+    (config.memory.packets / 2 / ports).max(1)
 }
 
 fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {

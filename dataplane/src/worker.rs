@@ -72,7 +72,7 @@ impl Worker {
         }
     }
 
-    /// One turn: every port's burst in, hand-overs, frames out. True if there was anything to do.
+    /// One turn: every port's burst in, hand-overs, what is due, frames out. True if there was anything to do.
     pub fn turn(&mut self, now_ns: u64) -> bool {
         self.switch_state(now_ns);
         let mut packets = self.receive(now_ns);
@@ -81,6 +81,7 @@ impl Worker {
             self.pipeline.tick(now_ns);
             self.next_tick_ns = now_ns + TICK_NS;
         }
+        packets += self.pipeline.release(now_ns);
         packets += self.transmit();
         packets > 0
     }
@@ -117,7 +118,7 @@ impl Worker {
     fn switch_state(&mut self, now_ns: u64) {
         while let Some(state) = self.mailboxes.take(self.worker) {
             let generation = state.tables.number;
-            let old = self.pipeline.switch(state);
+            let old = self.pipeline.switch(state, now_ns);
             self.mailboxes.acknowledge(self.worker, generation, now_ns, old);
         }
     }

@@ -55,6 +55,8 @@ pub struct Setting {
     pub workers: u16,
     /// The engine.
     pub engine: Engine,
+    /// What the sealer sends has a class of eight and goes through the scheduler of its port, which is not congested.
+    pub scheduled: bool,
 }
 
 impl Setting {
@@ -62,7 +64,7 @@ impl Setting {
     #[must_use]
     pub const fn usual(tunnels: u32, workers: u16, engine: Engine) -> Self {
         let (mode, family) = (EspMode::Transport, Family::Ipv4);
-        Self { tunnels, mode, key_bits: 128, esn: false, family, workers, engine }
+        Self { tunnels, mode, key_bits: 128, esn: false, family, workers, engine, scheduled: false }
     }
 }
 
@@ -204,6 +206,9 @@ pub fn objects(role: Role, setting: &Setting) -> anyhow::Result<Vec<Object>> {
     }
     let ends = |tunnel| (endpoint(role, tunnel).into(), endpoint(role.peer(), tunnel).into());
     objects.extend(profile::policies(WAN, setting.tunnels, ends).into_iter().map(Object::Policy));
+    if setting.scheduled && role == Role::Sealer {
+        objects.extend(profile::classes(WAN));
+    }
     Ok(objects)
 }
 

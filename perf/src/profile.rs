@@ -11,7 +11,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeSet;
 
 use messages::{
-    IpPrefix, Policy, PolicyAction, PolicyIndex, PortIndex, PortRange, ProtectionIndex, Selector,
+    ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, IpPrefix, Object, Policy, PolicyAction,
+    PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, PortRange, ProtectionIndex, QueueLimit,
+    Selector, Service, ServicePolicy, ServiceTarget, Share,
 };
 use wire::Family;
 
@@ -30,6 +32,8 @@ pub const PACKETS: usize = 49_152;
 
 const IPV6_NETWORK: u128 = 0x2a00 << 112;
 const DSCPS: [u8; 6] = [0, 0, 10, 18, 34, 46];
+/// DSCPs with a class of their own where packets are scheduled: four that occur and three that do not.
+const CLASSES: [u8; 7] = [46, 34, 18, 10, 26, 48, 8];
 /// First octets of the scattered prefixes: none that the bed itself uses.
 const OCTETS: [core::ops::Range<u32>; 3] = [11..100, 102..127, 128..170];
 
@@ -250,6 +254,57 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) % u64::from(bound.max(1))) as u32
+    }
+}
+
+/// A policy-map with eight classes by DSCP for everything that leaves by a port, EF before the others.
+#[must_use]
+pub fn classes(port: PortIndex) -> Vec<Object> {
+    let policy_map = PolicyMapIndex(0);
+    let mut objects = vec![Object::PolicyMap(PolicyMap { policy_map, shape: None })];
+    for (place, dscp) in (0..).zip(CLASSES.map(Some).into_iter().chain([None])) {
+        let class_map = dscp.map(|_| ClassMapIndex(u32::from(place)));
+        if let (Some(class_map), Some(dscp)) = (class_map, dscp) {
+            objects.push(Object::ClassMap(ClassMap { class_map, match_any: false }));
+            objects.push(Object::Criterion(by_dscp(class_map, dscp)));
+        }
+        let service = match place {
+            0 => Service::Priority { level: 0 },
+            _ => Service::Bandwidth(Share::Percent(14)),
+        };
+        objects.push(Object::PolicyClass(PolicyClass {
+            policy_map,
+            place,
+            class_map,
+            service,
+            police: None,
+            limit: QueueLimit::Packets(256),
+            early: EarlyDrop::None,
+            ecn: false,
+            set_dscp: None,
+        }));
+    }
+    let target = ServiceTarget::Port(port);
+    let policy_map = Some(policy_map);
+    objects.push(Object::ServicePolicy(ServicePolicy { target, policy_map, pre_classify: true }));
+    objects
+}
+
+fn by_dscp(class_map: ClassMapIndex, dscp: u8) -> Criterion {
+    Criterion {
+        class_map,
+        place: 0,
+        negated: false,
+        source: None,
+        destination: None,
+        protocol: None,
+        source_ports: None,
+        destination_ports: None,
+        tcp_flags: None,
+        dscps: Some(DscpSet(1 << dscp)),
+        tunnel: None,
+        ingress: None,
+        nested: None,
     }
 }
 

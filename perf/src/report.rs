@@ -143,6 +143,7 @@ fn cells(row: &Row) -> Vec<String> {
     let Measured { median, min, max } = row.cycles;
     let engine = row.engine_cycles.median;
     let esn = if row.esn { "+esn" } else { "" };
+    let scheduled = if row.scheduled { ", scheduled" } else { "" };
     let whole_way = if row.whole_way { ", whole way" } else { "" };
     vec![
         row.direction.clone(),
@@ -150,7 +151,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.tunnels.to_string(),
         row.memory.clone(),
         row.key_bits.to_string(),
-        format!("{}{esn}{whole_way}", row.mode),
+        format!("{}{esn}{whole_way}{scheduled}", row.mode),
         row.family.to_string(),
         format!("{median:.0}"),
         format!("{min:.0}-{max:.0}"),

@@ -15,9 +15,10 @@ use messages::{
 
 use crate::model::REPLAY_WINDOW;
 use crate::problem::{Complaints, Place, Problem};
+use crate::quality::{self, Numbers};
 use crate::{
-    Action, Config, Environment, Indices, Item, KeySource, Kind, NeighborEntry, PolicyEntry, PortEntry,
-    Problems, ProtectionEntry, RouteEntry, SaEntry, TunnelEntry,
+    Action, ClassMapEntry, Config, Environment, Indices, Item, KeySource, Kind, NeighborEntry, PolicyEntry,
+    PolicyMapEntry, PortEntry, Problems, ProtectionEntry, RouteEntry, SaEntry, TunnelEntry,
 };
 
 /// A configuration as objects.
@@ -44,6 +45,8 @@ pub(crate) fn assemble(
     each(&config.tunnels, |item, position| assembler.tunnel(item, position));
     each(&config.policies, |item, position| assembler.policy(item, position));
     each(&config.sas, |item, position| assembler.sa(item, position));
+    each(&config.class_maps, |item, position| assembler.class_map(item, position));
+    each(&config.policy_maps, |item, position| assembler.policy_map(item, position));
     assembler.done
 }
 
@@ -161,6 +164,8 @@ impl<'a> Assembler<'a> {
         }
         let settings =
             PortSettings { port, mtu: mtu.min(mtu_max), side: entry.side, answer_ping: entry.answer_ping };
+        let service = self.with_numbers(|numbers| quality::of_port(entry, port, numbers));
+        self.add_service(service, Kind::Port, position);
         self.add_item(Object::Port(settings), entry, position)
     }
 
@@ -215,7 +220,32 @@ impl<'a> Assembler<'a> {
             mss: entry.mss,
             strict_source: entry.strict_source,
         };
+        let service = self.with_numbers(|numbers| quality::of_tunnel(entry, tunnel.tunnel, numbers));
+        self.add_service(service, Kind::Tunnel, position);
         self.add_item(Object::Tunnel(tunnel), entry, position)
+    }
+
+    fn with_numbers<T>(&self, make: impl FnOnce(&Numbers<'_>) -> T) -> T {
+        let port = |name: &str| self.ports.get(name).copied();
+        make(&Numbers { indices: self.indices, port: &port })
+    }
+
+    fn add_service(&mut self, service: Option<Object>, kind: Kind, position: usize) {
+        if let Some(service) = service {
+            self.add(service, Place { kind, position, field: Some("service_policy") });
+        }
+    }
+
+    fn class_map(&mut self, entry: &ClassMapEntry, position: usize) -> Option<()> {
+        self.number(entry, position, &self.indices.class_maps, &entry.name)?;
+        let objects = self.with_numbers(|numbers| quality::class_map(entry, numbers))?;
+        objects.into_iter().try_for_each(|object| self.add_item(object, entry, position))
+    }
+
+    fn policy_map(&mut self, entry: &PolicyMapEntry, position: usize) -> Option<()> {
+        self.number(entry, position, &self.indices.policy_maps, &entry.name)?;
+        let objects = self.with_numbers(|numbers| quality::policy_map(entry, numbers))?;
+        objects.into_iter().try_for_each(|object| self.add_item(object, entry, position))
     }
 
     fn policy(&mut self, entry: &'a PolicyEntry, position: usize) -> Option<()> {

@@ -58,6 +58,11 @@ fn rank(id: &ObjectId) -> u8 {
         ObjectId::Route(_) => 5,
         ObjectId::Policy(_) => 6,
         ObjectId::Sa(_) => 7,
+        ObjectId::ClassMap(_) => 8,
+        ObjectId::Criterion(..) => 9,
+        ObjectId::PolicyMap(_) => 10,
+        ObjectId::PolicyClass(..) => 11,
+        ObjectId::ServicePolicy(_) => 12,
     }
 }
 

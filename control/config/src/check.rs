@@ -12,6 +12,7 @@ use messages::{Direction, PortSide};
 use wire::{IpProtocol, address};
 
 use crate::problem::{Complaints, Place, Problem};
+use crate::quality;
 use crate::{
     Action, Config, Item, Kind, NeighborEntry, PolicyEntry, PortEntry, Problems, ProtectionEntry, RouteEntry,
     SaEntry, TunnelEntry,
@@ -33,6 +34,9 @@ pub(crate) fn check(config: &Config) -> Problems {
     each(&config.tunnels, |item, position| checker.tunnel(item, position));
     each(&config.policies, |item, position| checker.policy(item, position));
     each(&config.sas, |item, position| checker.sa(item, position));
+    each(&config.class_maps, |item, position| checker.named(item, position, &item.name, NAME_MAX));
+    each(&config.policy_maps, |item, position| checker.named(item, position, &item.name, NAME_MAX));
+    quality::check(config, &mut checker.problems);
     checker.manual_keying();
     checker.problems
 }
@@ -389,7 +393,7 @@ fn is_key_id(id: &str) -> bool {
 }
 
 /// Names some of those that there are.
-fn no_such<'a, T: AsRef<str> + Hash + 'a>(
+pub(crate) fn no_such<'a, T: AsRef<str> + Hash + 'a>(
     kind: &str,
     name: &str,
     there: impl Iterator<Item = &'a T>,

@@ -78,6 +78,8 @@ pub fn diff(running: &Config, wanted: &Config) -> Diff {
     entries(&mut items, &running.policies, &wanted.policies);
     policy_order(&mut items, &running.policies, &wanted.policies);
     entries(&mut items, &running.sas, &wanted.sas);
+    entries(&mut items, &running.class_maps, &wanted.class_maps);
+    entries(&mut items, &running.policy_maps, &wanted.policy_maps);
     Diff { items }
 }
 

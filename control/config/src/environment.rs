@@ -48,13 +48,19 @@ impl Environment {
     /// As many SAs and tunnels as a dataplane can be started for.
     const SIZE_MAX: u32 = 1 << 20;
 
-    /// A dataplane with room for whatever `config` says, while the real one is not known.
+    /// A dataplane with room for whatever `config` says, and with as many workers as it names, while the real one is not
+    /// known.
     #[must_use]
     pub fn assumed(config: &Config) -> Self {
         let port = |name: &String| EnvironmentPort { name: name.clone(), mtu_max: Self::MTU_MAX };
         Self {
             ports: config.ports.iter().map(|entry| port(&entry.name)).collect(),
-            workers: u16::MAX,
+            workers: config
+                .sas
+                .iter()
+                .filter_map(|sa| sa.owner)
+                .max()
+                .map_or(1, |last| last.saturating_add(1)),
             sas_max: Self::SIZE_MAX,
             tunnels_max: Self::SIZE_MAX,
         }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use messages::{Field, ObjectId, PortIndex, Refusal};
+use messages::{Field, ObjectId, PortIndex, Refusal, ServiceTarget};
 
 use crate::{Environment, Indices, Kind};
 
@@ -14,6 +14,8 @@ pub struct Names<'a> {
     protections: HashMap<u32, &'a str>,
     policies: HashMap<u32, &'a str>,
     sas: HashMap<u32, &'a str>,
+    class_maps: HashMap<u32, &'a str>,
+    policy_maps: HashMap<u32, &'a str>,
     environment: &'a Environment,
 }
 
@@ -29,6 +31,8 @@ impl<'a> Names<'a> {
             protections: turn(&indices.protections),
             policies: turn(&indices.policies),
             sas: turn(&indices.sas),
+            class_maps: turn(&indices.class_maps),
+            policy_maps: turn(&indices.policy_maps),
             environment,
         }
     }
@@ -57,6 +61,18 @@ impl<'a> Names<'a> {
         self.sas.get(&index.0).copied()
     }
 
+    /// Name of a class-map.
+    #[must_use]
+    pub fn class_map(&self, index: messages::ClassMapIndex) -> Option<&'a str> {
+        self.class_maps.get(&index.0).copied()
+    }
+
+    /// Name of a policy-map.
+    #[must_use]
+    pub fn policy_map(&self, index: messages::PolicyMapIndex) -> Option<&'a str> {
+        self.policy_maps.get(&index.0).copied()
+    }
+
     /// Name of a port.
     #[must_use]
     pub fn port(&self, index: PortIndex) -> Option<&'a str> {
@@ -77,6 +93,20 @@ impl<'a> Names<'a> {
             ObjectId::Protection(protection) => named(Kind::Protection, self.protection(*protection)),
             ObjectId::Policy(policy) => named(Kind::Policy, self.policy(*policy)),
             ObjectId::Sa(sa) => named(Kind::Sa, self.sa(*sa)),
+            ObjectId::ClassMap(map) => named(Kind::ClassMap, self.class_map(*map)),
+            ObjectId::Criterion(map, place) => {
+                self.class_map(*map).map(|map| format!("class_map {map}: criterion {}", place + 1))
+            }
+            ObjectId::PolicyMap(map) => named(Kind::PolicyMap, self.policy_map(*map)),
+            ObjectId::PolicyClass(map, place) => {
+                self.policy_map(*map).map(|map| format!("policy_map {map}: class {}", place + 1))
+            }
+            ObjectId::ServicePolicy(ServiceTarget::Port(port)) => {
+                named(Kind::Port, self.port(*port)).map(|port| format!("{port}: service_policy"))
+            }
+            ObjectId::ServicePolicy(ServiceTarget::Tunnel(tunnel)) => {
+                named(Kind::Tunnel, self.tunnel(*tunnel)).map(|tunnel| format!("{tunnel}: service_policy"))
+            }
         };
         name.unwrap_or_else(|| id.to_string())
     }
@@ -204,9 +234,7 @@ fn beyond_limit(id: &ObjectId, limit: u32) -> String {
         ObjectId::Protection(_) => format!(
             "the dataplane has room for {limit} protections; raise sas_max or tunnels_max in dataplane.toml"
         ),
-        ObjectId::Address(_) | ObjectId::Neighbor(..) | ObjectId::Route(_) => {
-            format!("the dataplane has room for {limit} of them")
-        }
+        _ => format!("the dataplane has room for {limit} of them"),
     }
 }
 
@@ -243,6 +271,26 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
         (_, Field::Owner) => "owner is not the number of a worker of this dataplane; the first is 0",
         (_, Field::ClassGroup) => "the class group has to be 0",
         (_, Field::Lifetime) => "a soft limit may not be above the hard one",
+        (_, Field::Rate) => "a rate is out of range; give 1 bit/s to 1000 Gbit/s",
+        (_, Field::Burst) => {
+            "a burst has to hold the longest packet of the port on the wire, its MTU and 38 bytes of Ethernet, and be 1 GiB at most; raise burst, or leave it out"
+        }
+        (_, Field::Share) => {
+            "its shares are more than there is, or one is more than 1,000 times another; lower them, or raise the shape"
+        }
+        (_, Field::PriorityLevel) => "give priority 0, 1 or 2, each to one class",
+        (_, Field::QueueLimit) => {
+            "a queue limit in time, or percent beside bit/s, needs a rate: give the policy_map or the port's a shape, or the class a police"
+        }
+        (_, Field::EarlyDrop) => "the thresholds of wred or the times of codel contradict each other",
+        (_, Field::Classes) => "give 1 to 16 classes, the last and no other of them class-default",
+        (_, Field::ClassMap) => {
+            "comes to too many rules, or names itself; name fewer things under not and any, and nest 8 deep at most"
+        }
+        (_, Field::Criterion) => "is a criterion that nothing can match, or there is none",
+        (_, Field::Workers) => {
+            "quality of service needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy"
+        }
         (_, Field::Mac) => "mac has to be the address of one station: neither multicast nor zero",
         (_, other) => return format!("{other} is out of range"),
     };
@@ -277,6 +325,7 @@ mod tests {
             protections: one("branch-7"),
             policies: one("ike"),
             sas: BTreeMap::from([("outbound 0x00001001".into(), 4), ("inbound 0x00001001".into(), 5)]),
+            ..Indices::default()
         }
     }
 

@@ -19,6 +19,10 @@ pub struct Indices {
     pub policies: BTreeMap<String, u32>,
     /// SAs by [name](crate::SaName), as in "outbound 0x00001001".
     pub sas: BTreeMap<String, u32>,
+    /// Class-maps by name.
+    pub class_maps: BTreeMap<String, u32>,
+    /// Policy-maps by name.
+    pub policy_maps: BTreeMap<String, u32>,
 }
 
 impl Indices {
@@ -34,6 +38,8 @@ impl Indices {
             ),
             policies: hand_out(&self.policies, config.policies.iter().map(|policy| policy.name.clone())),
             sas: hand_out(&self.sas, config.sas.iter().map(|sa| sa.name().to_string())),
+            class_maps: hand_out(&self.class_maps, config.class_maps.iter().map(|map| map.name.clone())),
+            policy_maps: hand_out(&self.policy_maps, config.policy_maps.iter().map(|map| map.name.clone())),
         }
     }
 }

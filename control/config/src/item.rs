@@ -29,6 +29,12 @@ pub enum Kind {
     Policy,
     /// `[[sa]]`.
     Sa,
+    /// `[[class_map]]`.
+    #[serde(rename = "class_map")]
+    ClassMap,
+    /// `[[policy_map]]`.
+    #[serde(rename = "policy_map")]
+    PolicyMap,
 }
 
 impl Kind {
@@ -45,6 +51,8 @@ impl Kind {
             Self::Tunnel => "tunnel",
             Self::Policy => "policy",
             Self::Sa => "sa",
+            Self::ClassMap => "class_map",
+            Self::PolicyMap => "policy_map",
         }
     }
 }

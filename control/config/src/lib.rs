@@ -28,6 +28,7 @@ mod item;
 mod model;
 mod parse;
 mod problem;
+mod quality;
 mod scalar;
 mod values;
 mod write;
@@ -50,4 +51,8 @@ pub use model::{
 };
 pub use parse::{ParseError, ParseProblem};
 pub use problem::{Problem, Problems};
+pub use quality::{
+    Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CodelEntry, CriterionEntry, DropProfileEntry, Flags,
+    Matching, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
+};
 pub use values::{Action, Algorithm, KeyReference, ManualKeying, SaName, UnknownAlgorithm, UnknownSaName};

@@ -12,6 +12,7 @@ use messages::{
 use serde::{Deserialize, Serialize};
 use wire::{IpProtocol, MacAddr};
 
+use crate::quality::{ClassMapEntry, PolicyMapEntry};
 use crate::scalar::{self, within};
 use crate::values::{self, Action, Algorithm, KeyReference, ManualKeying, SaName};
 
@@ -53,6 +54,12 @@ pub struct Config {
     /// Security associations.
     #[serde(rename = "sa", skip_serializing_if = "Vec::is_empty")]
     pub sas: Vec<SaEntry>,
+    /// Names for packets.
+    #[serde(rename = "class_map", skip_serializing_if = "Vec::is_empty")]
+    pub class_maps: Vec<ClassMapEntry>,
+    /// Classes, and how they are served.
+    #[serde(rename = "policy_map", skip_serializing_if = "Vec::is_empty")]
+    pub policy_maps: Vec<PolicyMapEntry>,
 }
 
 /// `[[port]]`: a port of `dataplane.toml`.
@@ -77,6 +84,9 @@ pub struct PortEntry {
     /// Answers ICMP and ICMPv6 echo requests. Default true.
     #[serde(default = "yes", skip_serializing_if = "is_yes")]
     pub answer_ping: bool,
+    /// The policy-map of what leaves by it. Default none: nothing is scheduled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_policy: Option<String>,
 }
 
 /// `[[neighbor]]`: a static neighbour.
@@ -198,6 +208,12 @@ pub struct TunnelEntry {
     /// Drop payload packets whose source is not routed to this tunnel. Default false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub strict_source: bool,
+    /// The policy-map of what goes into it. Default that of the port it leaves by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_policy: Option<String>,
+    /// Classes look at the original packet; otherwise at the delivery header. Default true.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub pre_classify: bool,
 }
 
 /// `[[policy]]`: an entry of a port's SPD. A selector that is absent is ANY.
@@ -386,6 +402,8 @@ impl Config {
         config.tunnels.sort_by(|a, b| a.name.cmp(&b.name));
         config.policies.sort_by(|a, b| a.port.cmp(&b.port));
         config.sas.sort_by_key(SaEntry::name);
+        config.class_maps.sort_by(|a, b| a.name.cmp(&b.name));
+        config.policy_maps.sort_by(|a, b| a.name.cmp(&b.name));
         config
     }
 }

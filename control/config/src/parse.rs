@@ -151,9 +151,11 @@ impl Reader<'_> {
                 "tunnel" => config.tunnels = self.entries(Kind::Tunnel, value),
                 "policy" => config.policies = self.entries(Kind::Policy, value),
                 "sa" => config.sas = self.entries(Kind::Sa, value),
+                "class_map" => config.class_maps = self.entries(Kind::ClassMap, value),
+                "policy_map" => config.policy_maps = self.entries(Kind::PolicyMap, value),
                 unknown => {
                     let text = format!(
-                        "{unknown:?} is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]] and [[sa]]"
+                        "{unknown:?} is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]] and [[policy_map]]"
                     );
                     self.complain(key.span(), text);
                 }
@@ -310,6 +312,8 @@ fn example(kind: Kind, field: &str) -> &'static str {
         (_, "protection") => "protection = \"…\", the name of a [[protection]]",
         (_, "direction") => "direction = \"inbound\" or direction = \"outbound\"",
         (_, "spi") => "spi = …, such as 0x1001",
+        (_, "criteria") => "criteria = [{ dscp = [\"EF\"] }], or whatever its packets have in common",
+        (_, "classes") => "classes = [{ class = \"class-default\", bandwidth = \"100 %\" }], or more of them",
         _ => "it",
     }
 }
@@ -318,7 +322,9 @@ fn example(kind: Kind, field: &str) -> &'static str {
 fn label(kind: Kind, table: &DeTable<'_>) -> Option<String> {
     let text = |field: &str| table.get(field).and_then(|value| value.get_ref().as_str());
     match kind {
-        Kind::Port | Kind::Protection | Kind::Tunnel | Kind::Policy => text("name").map(str::to_owned),
+        Kind::Port | Kind::Protection | Kind::Tunnel | Kind::Policy | Kind::ClassMap | Kind::PolicyMap => {
+            text("name").map(str::to_owned)
+        }
         Kind::Route => text("prefix").map(str::to_owned),
         Kind::Neighbor => {
             let address = text("address")?;

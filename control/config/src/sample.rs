@@ -5,6 +5,8 @@
 //! of entry, every field and each of the four configurations (GRE alone, ESP alone, GRE in ESP with one pair of
 //! addresses and with two) comes up.
 
+mod quality;
+
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -19,6 +21,8 @@ use crate::{
     Action, Algorithm, Config, Environment, EnvironmentPort, KeyReference, KeySource, ManualKeying,
     NeighborEntry, PolicyEntry, PortEntry, ProtectionEntry, RouteEntry, SaEntry, TunnelEntry,
 };
+
+pub use quality::quality;
 
 /// What all ports take, however many more sites there are.
 const POLICIES_OF_SITES_MAX: usize = 3000;
@@ -63,7 +67,11 @@ impl KeySource for Keys {
 #[must_use]
 pub fn environment(config: &Config) -> Environment {
     let ports = config.ports.iter().map(|port| EnvironmentPort { name: port.name.clone(), mtu_max: 9000 });
-    Environment { ports: ports.collect(), workers: 2, sas_max: 1 << 18, tunnels_max: 1 << 17 }
+    // Schedulers belong to one worker.
+    let is_scheduled = config.ports.iter().any(|port| port.service_policy.is_some())
+        || config.tunnels.iter().any(|tunnel| tunnel.service_policy.is_some() || !tunnel.pre_classify);
+    let workers = if is_scheduled { 1 } else { 2 };
+    Environment { ports: ports.collect(), workers, sas_max: 1 << 18, tunnels_max: 1 << 17 }
 }
 
 /// A random configuration.
@@ -151,6 +159,7 @@ impl<R: Rng> Sampler<'_, R> {
             addresses,
             mtu: None,
             answer_ping,
+            service_policy: None,
         });
         for number in 0..uplinks {
             self.uplink(number);
@@ -171,7 +180,14 @@ impl<R: Rng> Sampler<'_, R> {
         let mtu = self.maybe(2, |it| it.rng.random_range(1280..=9000));
         let side = PortSide::Unprotected;
         let answer_ping = !self.chance(4);
-        self.config.ports.push(PortEntry { name: port.clone(), side, addresses, mtu, answer_ping });
+        self.config.ports.push(PortEntry {
+            name: port.clone(),
+            side,
+            addresses,
+            mtu,
+            answer_ping,
+            service_policy: None,
+        });
         let gateway = self.neighbor_of(number);
         if number == 0 {
             self.route(net(Ipv4Addr::UNSPECIFIED.into(), 0), None, Some((&port, Some(gateway))));
@@ -273,6 +289,8 @@ impl<R: Rng> Sampler<'_, R> {
                 _ => MssClamp::Automatic,
             },
             strict_source: self.chance(3),
+            service_policy: None,
+            pre_classify: true,
         };
         let twin = self.maybe(8, |_| TunnelEntry {
             name: format!("{name}-twin"),

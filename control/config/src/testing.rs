@@ -5,7 +5,7 @@ use messages::{DfPolicy, MssClamp, ObjectId, PortSide, TosPolicy};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::sample::{Keys, Shape, config, environment};
+use crate::sample::{Keys, Shape, config, environment, quality};
 use crate::{Compiled, Config, Indices, RouteEntry, compile};
 
 pub(crate) fn sample(seed: u64, shape: &Shape) -> Config {
@@ -16,7 +16,10 @@ pub(crate) fn sample(seed: u64, shape: &Shape) -> Config {
 pub(crate) fn pair(seed: u64) -> (Config, Config) {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let shape = Shape { sites: rng.random_range(0..8), ..Shape::default() };
-    let before = config(&mut rng, &shape);
+    let mut before = config(&mut rng, &shape);
+    if rng.random() {
+        quality(&mut rng, &mut before);
+    }
     let after = match rng.random_range(0..4) {
         0 => config(&mut rng, &shape),
         edits => {
@@ -32,7 +35,7 @@ pub(crate) fn pair(seed: u64) -> (Config, Config) {
 fn edit(config: &mut Config, rng: &mut impl Rng) {
     let pick =
         |rng: &mut dyn Rng, length: usize| if length == 0 { None } else { Some(rng.random_range(0..length)) };
-    match rng.random_range(0..14) {
+    match rng.random_range(0..17) {
         0 => drop(pick(rng, config.sas.len()).map(|sa| config.sas.remove(sa))),
         1 => drop(pick(rng, config.policies.len()).map(|policy| config.policies.remove(policy))),
         2 => drop(pick(rng, config.routes.len()).map(|route| config.routes.remove(route))),
@@ -63,6 +66,15 @@ fn edit(config: &mut Config, rng: &mut impl Rng) {
             let key = format!("other-{:08x}", rng.random::<u32>());
             (sa.key_file, sa.key_id) = (None, Some(key));
         }),
+        13 => config
+            .policy_maps
+            .iter_mut()
+            .flat_map(|map| &mut map.classes)
+            .for_each(|class| class.set_dscp = None),
+        14 => config.ports.iter_mut().take(1).for_each(|port| port.service_policy = None),
+        15 if !config.policy_maps.is_empty() => {
+            config.tunnels.iter_mut().take(2).for_each(|tunnel| tunnel.pre_classify ^= true);
+        }
         _ => config.sas.iter_mut().take(1).for_each(|sa| sa.spi ^= 1 << 31),
     }
     let mut seen = std::collections::HashSet::new();
@@ -83,6 +95,8 @@ pub(crate) fn shuffled(config: &Config, seed: u64) -> Config {
     shuffle(&mut config.tunnels, &mut rng);
     config.policies.sort_by_key(|policy| core::cmp::Reverse(policy.port.clone()));
     shuffle(&mut config.sas, &mut rng);
+    shuffle(&mut config.class_maps, &mut rng);
+    shuffle(&mut config.policy_maps, &mut rng);
     config
 }
 
@@ -122,5 +136,24 @@ pub(crate) fn references(object: &messages::Object) -> Vec<ObjectId> {
             _ => vec![ObjectId::Port(policy.port)],
         },
         Object::Sa(sa) => vec![ObjectId::Protection(sa.protection)],
+        Object::ClassMap(_) | Object::PolicyMap(_) => Vec::new(),
+        Object::Criterion(criterion) => {
+            let named = [Some(criterion.class_map), criterion.nested].into_iter().flatten();
+            let mut all: Vec<_> = named.map(ObjectId::ClassMap).collect();
+            all.extend(criterion.tunnel.map(ObjectId::Tunnel));
+            all.extend(criterion.ingress.map(ObjectId::Port));
+            all
+        }
+        Object::PolicyClass(class) => {
+            let class_map = class.class_map.map(ObjectId::ClassMap);
+            [Some(ObjectId::PolicyMap(class.policy_map)), class_map].into_iter().flatten().collect()
+        }
+        Object::ServicePolicy(service) => {
+            let target = match service.target {
+                messages::ServiceTarget::Port(port) => ObjectId::Port(port),
+                messages::ServiceTarget::Tunnel(tunnel) => ObjectId::Tunnel(tunnel),
+            };
+            service.policy_map.map(ObjectId::PolicyMap).into_iter().chain([target]).collect()
+        }
     }
 }

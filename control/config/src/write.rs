@@ -26,6 +26,8 @@ impl Config {
         entries(&mut text, &self.tunnels);
         entries(&mut text, &self.policies);
         entries(&mut text, &self.sas);
+        entries(&mut text, &self.class_maps);
+        entries(&mut text, &self.policy_maps);
         text
     }
 }
@@ -38,9 +40,19 @@ fn entries<T: Item>(text: &mut String, items: &[T]) {
         // Writing to a String cannot fail.
         let _ = writeln!(text, "[[{}]]", T::KIND);
         for (name, value) in fields(item) {
-            let _ = writeln!(text, "{name} = {}", shown(T::KIND, &name, &value));
+            let _ = match value.as_array().filter(|items| items.iter().all(Value::is_table)) {
+                Some(items) => write_list(text, &name, items),
+                None => writeln!(text, "{name} = {}", shown(T::KIND, &name, &value)),
+            };
         }
     }
+}
+
+/// A list of tables, a line each.
+fn write_list(text: &mut String, name: &str, items: &[Value]) -> core::fmt::Result {
+    writeln!(text, "{name} = [")?;
+    items.iter().try_for_each(|item| writeln!(text, "    {item},"))?;
+    writeln!(text, "]")
 }
 
 fn line(text: &mut String, name: &str, value: &Result<Value, toml::ser::Error>) {

@@ -4,6 +4,7 @@
 use greyhound_config::Config;
 
 const MANUAL: &str = include_str!("../../../docs/configuration.md");
+const QOS: &str = include_str!("../../../docs/qos.md");
 const FULL: &str = include_str!("full.toml");
 
 /// What the manual says of `config.toml`.
@@ -13,7 +14,11 @@ fn chapter() -> &'static str {
 }
 
 fn examples() -> Vec<&'static str> {
-    chapter().split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect()
+    examples_of(chapter())
+}
+
+fn examples_of(text: &'static str) -> Vec<&'static str> {
+    text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default()).collect()
 }
 
 #[test]
@@ -27,6 +32,23 @@ fn every_example_is_accepted() {
         let text = format!("{headend}\n{addition}");
         Config::parse(&text, "with an addition").unwrap_or_else(|error| panic!("{error}"));
     }
+}
+
+#[test]
+fn the_worked_example_of_quality_of_service_is_accepted() {
+    let examples = examples_of(QOS);
+    let [maps, at_work] = examples[..] else { panic!("two examples") };
+    let headend = examples_of(MANUAL)[0];
+    // Port and tunnel of the headend, with what the example adds to them.
+    let (port, tunnel) = ("service_policy = \"uplink\"", "service_policy = \"branch-10\"");
+    assert!(at_work.contains(port) && at_work.contains(tunnel));
+    let text = headend
+        .replace("side = \"unprotected\"", &format!("side = \"unprotected\"\n{port}"))
+        .replace("key = 7", &format!("key = 7\n{tunnel}"));
+    let config =
+        Config::parse(&format!("{text}\n{maps}"), "qos.md").unwrap_or_else(|error| panic!("{error}"));
+    assert!(config.ports.iter().any(|port| port.service_policy.is_some()));
+    assert!(config.tunnels[0].service_policy.is_some());
 }
 
 #[test]

@@ -294,20 +294,20 @@ fn what_is_missing_or_unknown() {
             "answer_ping = false",
             "ping = false",
             "ping = false",
-            "port lan: unknown field `ping`, expected one of `name`, `side`, `addresses`, `mtu`, `answer_ping`",
+            "port lan: unknown field `ping`, expected one of `name`, `side`, `addresses`, `mtu`, `answer_ping`, `service_policy`",
         ),
         (
             "[[neighbor]]",
             "[[neighbour]]",
             "[[neighbour]]",
-            "\"neighbour\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]] and [[sa]]",
+            "\"neighbour\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]] and [[policy_map]]",
         ),
         ("[[neighbor]]", "[neighbor]", "[neighbor]", "neighbor is a list of tables; write [[neighbor]]"),
         (
             "loopbacks",
             "loopback",
             "loopback = [\"10.255.0.1/32\", \"2001:db8:ff::1\"]",
-            "\"loopback\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]] and [[sa]]",
+            "\"loopback\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]] and [[policy_map]]",
         ),
         (
             "answer_ping = false",

@@ -85,6 +85,7 @@ mod tests {
             remote_ports: ports,
         };
         let port = PortIndex(u16::MAX);
+        let profile = DropProfile { min_packets: u16::MAX, max_packets: u16::MAX, one_in: u16::MAX };
         vec![
             Object::Sa(largest_sa()),
             Object::Policy(Policy {
@@ -110,6 +111,36 @@ mod tests {
                 mtu: Some(u16::MAX),
                 mss: MssClamp::Fixed(u16::MAX),
                 strict_source: true,
+            }),
+            Object::PolicyClass(PolicyClass {
+                policy_map: PolicyMapIndex(u32::MAX),
+                place: u8::MAX,
+                class_map: Some(ClassMapIndex(u32::MAX)),
+                service: Service::Bandwidth(Share::Rate(u64::MAX)),
+                police: Some(TrafficProfile { rate_bps: u64::MAX, burst_bytes: Some(u32::MAX) }),
+                limit: QueueLimit::Microseconds(u32::MAX),
+                early: EarlyDrop::Wred(Wred {
+                    weight: 16,
+                    default: profile,
+                    profiles: vec![(63, profile); PROFILES_MAX],
+                }),
+                ecn: true,
+                set_dscp: Some(63),
+            }),
+            Object::Criterion(Criterion {
+                class_map: ClassMapIndex(u32::MAX),
+                place: u16::MAX,
+                negated: true,
+                source: Some(prefix()),
+                destination: Some(prefix()),
+                protocol: Some(255),
+                source_ports: ports,
+                destination_ports: ports,
+                tcp_flags: Some(TcpFlags { mask: 255, value: 255 }),
+                dscps: Some(DscpSet(u64::MAX)),
+                tunnel: Some(TunnelIndex(u32::MAX)),
+                ingress: Some(port),
+                nested: Some(ClassMapIndex(u32::MAX)),
             }),
         ]
     }

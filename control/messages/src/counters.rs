@@ -53,7 +53,7 @@ counters! {
         Consumed "consumed" "Packets that ended here as they should: ARP, neighbour discovery, echo requests, what was fragmented.";
         Dropped "dropped" "Packets dropped, over all reasons.";
         HandedOut "handed_out" "Packets given to the worker that owns their SA.";
-        Held "held" "Packets waiting for a neighbour or for a device (a gauge).";
+        Held "held" "Packets waiting for their turn in a scheduler, for a neighbour or for a device (a gauge).";
         Sealed "sealed" "Packets sealed by ESP.";
         Opened "opened" "ESP packets opened with a valid ICV.";
         MssClamped "mss_clamped" "TCP segments whose MSS was lowered.";

@@ -5,7 +5,9 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Fingerprint, ObjectId, PortIndex, ProtectionIndex, SaIndex, TunnelIndex, WorkerId};
+use crate::{
+    Direction, Fingerprint, ObjectId, PortIndex, ProtectionIndex, QueueState, SaIndex, TunnelIndex, WorkerId,
+};
 
 /// Why a transaction was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -97,6 +99,26 @@ pub enum Field {
     Lifetime,
     /// An Ethernet address that is multicast or zero.
     Mac,
+    /// The rate of a shaper or policer: 1 bit/s to 1 Tbit/s.
+    Rate,
+    /// A burst below the longest packet on the wire, or above 1 GiB.
+    Burst,
+    /// Shares that are more than there is, or too different.
+    Share,
+    /// A priority level that there is not, or that two classes have.
+    PriorityLevel,
+    /// A queue limit of nothing, or in time where no rate is known.
+    QueueLimit,
+    /// Parameters of WRED or CoDel.
+    EarlyDrop,
+    /// More classes than a policy-map may have, none for the rest, or more than one.
+    Classes,
+    /// A class-map that names itself, directly or through others, or that comes to too many rules.
+    ClassMap,
+    /// A criterion that nothing can match.
+    Criterion,
+    /// More than one worker: quality of service needs a dataplane with one.
+    Workers,
 }
 
 impl core::fmt::Display for Field {
@@ -118,6 +140,16 @@ impl core::fmt::Display for Field {
             Self::ClassGroup => "the class group",
             Self::Lifetime => "the lifetime",
             Self::Mac => "the Ethernet address",
+            Self::Rate => "the rate",
+            Self::Burst => "the burst",
+            Self::Share => "the share",
+            Self::PriorityLevel => "the priority level",
+            Self::QueueLimit => "the queue limit",
+            Self::EarlyDrop => "WRED or CoDel",
+            Self::Classes => "the number of classes",
+            Self::ClassMap => "the class-map",
+            Self::Criterion => "the criterion",
+            Self::Workers => "the number of workers",
         })
     }
 }
@@ -240,6 +272,8 @@ pub enum Event {
     Tunnel(u32, TunnelState),
     /// An item of a list.
     Neighbor(u32, Neighbor),
+    /// An item of a list.
+    Qos(u32, QueueState),
     /// The list is complete.
     EndOfList {
         /// The request.

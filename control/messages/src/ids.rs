@@ -50,6 +50,14 @@ index! {
     PolicyIndex(u32)
 }
 index! {
+    /// A class-map: what makes a packet one of a class.
+    ClassMapIndex(u32)
+}
+index! {
+    /// A policy-map: classes and how they are served.
+    PolicyMapIndex(u32)
+}
+index! {
     /// A worker thread of the dataplane.
     WorkerId(u16)
 }

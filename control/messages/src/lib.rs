@@ -18,6 +18,7 @@ mod event;
 mod hello;
 mod ids;
 mod objects;
+mod quality;
 mod request;
 mod secret;
 
@@ -28,11 +29,19 @@ pub use event::{
     Event, Field, InboundState, Neighbor, NeighborState, OutboundState, Refusal, SaState, TunnelState,
 };
 pub use hello::{Greeting, GreetingError, Hello, HelloPort, PREAMBLE_BYTES, PROTOCOL_VERSION};
-pub use ids::{Digest, Fingerprint, PolicyIndex, PortIndex, ProtectionIndex, SaIndex, TunnelIndex, WorkerId};
+pub use ids::{
+    ClassMapIndex, Digest, Fingerprint, PolicyIndex, PolicyMapIndex, PortIndex, ProtectionIndex, SaIndex,
+    TunnelIndex, WorkerId,
+};
 pub use objects::{
     Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
     Object, ObjectId, Policy, PolicyAction, PortRange, PortSettings, PortSide, Protection, Route,
     RouteTarget, Sa, Selector, StaticNeighbor, TosPolicy, Tunnel,
+};
+pub use quality::{
+    CLASSES_MAX, CRITERIA_MAX, ClassDrops, ClassMap, Criterion, DropProfile, DscpSet, EarlyDrop,
+    PROFILES_MAX, PolicyClass, PolicyMap, QueueLimit, QueueState, Service, ServicePolicy, ServiceTarget,
+    Share, TcpFlags, TrafficProfile, Wred,
 };
 pub use request::{Base, List, Request};
 pub use secret::Secret;

@@ -6,7 +6,10 @@ use core::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PolicyIndex, PortIndex, ProtectionIndex, SaIndex, Secret, TunnelIndex, WorkerId};
+use crate::{
+    ClassMap, ClassMapIndex, Criterion, PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex,
+    ProtectionIndex, SaIndex, Secret, ServicePolicy, ServiceTarget, TunnelIndex, WorkerId,
+};
 
 /// A prefix; bits beyond `length` are zero in every valid object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -325,6 +328,16 @@ pub enum Object {
     Policy(Policy),
     /// A security association.
     Sa(Sa),
+    /// A class-map.
+    ClassMap(ClassMap),
+    /// A criterion of a class-map.
+    Criterion(Criterion),
+    /// A policy-map.
+    PolicyMap(PolicyMap),
+    /// A class of a policy-map.
+    PolicyClass(PolicyClass),
+    /// A policy-map at work.
+    ServicePolicy(ServicePolicy),
 }
 
 /// What names an object; putting another object under the same id replaces it.
@@ -346,6 +359,16 @@ pub enum ObjectId {
     Policy(PolicyIndex),
     /// A security association.
     Sa(SaIndex),
+    /// A class-map.
+    ClassMap(ClassMapIndex),
+    /// A criterion of a class-map, by its place.
+    Criterion(ClassMapIndex, u16),
+    /// A policy-map.
+    PolicyMap(PolicyMapIndex),
+    /// A class of a policy-map, by its place.
+    PolicyClass(PolicyMapIndex, u8),
+    /// The policy-map of a port or tunnel.
+    ServicePolicy(ServiceTarget),
 }
 
 impl Object {
@@ -361,6 +384,11 @@ impl Object {
             Self::Protection(x) => ObjectId::Protection(x.protection),
             Self::Policy(x) => ObjectId::Policy(x.policy),
             Self::Sa(x) => ObjectId::Sa(x.sa),
+            Self::ClassMap(x) => ObjectId::ClassMap(x.class_map),
+            Self::Criterion(x) => ObjectId::Criterion(x.class_map, x.place),
+            Self::PolicyMap(x) => ObjectId::PolicyMap(x.policy_map),
+            Self::PolicyClass(x) => ObjectId::PolicyClass(x.policy_map, x.place),
+            Self::ServicePolicy(x) => ObjectId::ServicePolicy(x.target),
         }
     }
 }
@@ -382,6 +410,14 @@ impl core::fmt::Display for ObjectId {
             Self::Protection(protection) => write!(f, "protection {protection}"),
             Self::Policy(policy) => write!(f, "policy {policy}"),
             Self::Sa(sa) => write!(f, "SA {sa}"),
+            Self::ClassMap(map) => write!(f, "class-map {map}"),
+            Self::Criterion(map, place) => write!(f, "criterion {place} of class-map {map}"),
+            Self::PolicyMap(map) => write!(f, "policy-map {map}"),
+            Self::PolicyClass(map, place) => write!(f, "class {place} of policy-map {map}"),
+            Self::ServicePolicy(ServiceTarget::Port(port)) => write!(f, "service-policy of port {port}"),
+            Self::ServicePolicy(ServiceTarget::Tunnel(tunnel)) => {
+                write!(f, "service-policy of tunnel {tunnel}")
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum List {
     Tunnels,
     /// Every neighbour known.
     Neighbors,
+    /// Every class of every port and tunnel with a service policy.
+    Qos,
 }
 
 /// A message from control to dataplane.

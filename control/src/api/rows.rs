@@ -363,7 +363,7 @@ fn tunnel_row(tunnel: &TunnelEntry, state: Option<&TunnelState>, view: &View) ->
     }
 }
 
-fn port_name(dataplane: &Dataplane, port: PortIndex) -> String {
+pub(super) fn port_name(dataplane: &Dataplane, port: PortIndex) -> String {
     let name = dataplane.environment.ports.get(port.index()).map(|port| port.name.clone());
     name.unwrap_or_else(|| port.to_string())
 }

@@ -53,6 +53,14 @@ New inbound SAs are installed first, then outbound is switched; old inbound SAs 
 still under way. With --key-stdin and both directions the first line is the inbound key, the second the outbound key.
 What is not said is taken over from the SA that is replaced.";
 
+const QOS_EXAMPLES: &str = "\
+Examples:
+  greyhound qos show
+  greyhound qos show --tunnel branch-7
+  greyhound qos show --json | jq '.[] | select(.dropped_packets > 0)'
+
+Delays are those in the scheduler, at most a quarter too high. docs/qos.md explains the columns.";
+
 #[derive(Subcommand)]
 pub(super) enum Command {
     /// Show whether the dataplane is there and runs the configuration.
@@ -95,6 +103,9 @@ pub(super) enum Command {
     /// Workers.
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Quality of service.
+    #[command(subcommand)]
+    Qos(QosCommand),
     /// Show how many packets were dropped, and why.
     Drops {
         /// Also reasons that dropped nothing.
@@ -283,6 +294,23 @@ only_list! {
     NeighborCommand,
     /// List ports with their counters.
     PortCommand
+}
+
+#[derive(Subcommand)]
+pub(super) enum QosCommand {
+    /// Show every class of every port and tunnel with a service policy.
+    ///
+    /// What came, left, was dropped and waits, how long packets waited, and the shapers. Rates and bytes are those on the
+    /// wire: delivery header, ESP and Ethernet with preamble and gap included.
+    #[command(after_help = QOS_EXAMPLES)]
+    Show {
+        /// Only this port.
+        #[arg(long, value_name = "NAME")]
+        port: Option<String>,
+        /// Only this tunnel.
+        #[arg(long, value_name = "NAME")]
+        tunnel: Option<String>,
+    },
 }
 
 #[derive(Subcommand)]

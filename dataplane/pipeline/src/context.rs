@@ -12,6 +12,7 @@ use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
 use crate::outgoing::Transmission;
+use crate::queues::Queues;
 use crate::sad::Sad;
 use crate::stopwatch::Stopwatch;
 use crate::waiting::Waiting;
@@ -52,6 +53,8 @@ pub(crate) struct Context<'a> {
     pub counters: &'a mut Counters,
     pub transmission: &'a mut Transmission,
     pub waiting: &'a mut Waiting,
+    /// What waits for its turn.
+    pub queues: &'a mut Queues,
     pub limiter: &'a mut Limiter,
     pub identification: &'a mut Identification,
     /// Packets for other workers, with the worker each goes to.

@@ -11,7 +11,7 @@
 //! packets' memory at once.
 //!
 //! A packet is first *looked at*: nothing changes, neither the packet nor a counter, until its whole way is known. What
-//! is not common in any respect (options, fragments, IPv6, ARP, too big, a hop limit at its end, a neighbour not
+//! is not common in any respect (options, fragments, a service policy where it leaves, IPv6, ARP, too big, a hop limit at its end, a neighbour not
 //! resolved, …) takes the whole way instead, untouched. So the fast path decides nothing of its own: it is the whole
 //! way for packets that pass every check on it, and tests compare the two.
 //!
@@ -25,6 +25,7 @@ mod headers;
 mod inbound;
 mod outbound;
 mod plain;
+mod waiting;
 
 use messages::{PortIndex, PortSide, TunnelIndex};
 use pktbuf::Batch;
@@ -38,6 +39,8 @@ use exit::{Exit, LastExit};
 use framing::LastHop;
 use outbound::{Departure, Departures};
 use plain::Plain;
+
+pub(crate) use waiting::leave;
 
 /// Carries a burst that came in by `port` to its end; the last exceptions are still in the lanes then.
 pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {

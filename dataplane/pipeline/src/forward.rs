@@ -43,7 +43,7 @@ fn route_one(ctx: &mut Context<'_>, mut packet: Packet, mut note: Note, routed: 
 }
 
 /// Takes one hop off TTL or hop limit (RFC 1812 §5.3.1); false if there is none to take.
-fn spend_hop(packet: &mut Packet, note: &mut Note) -> bool {
+pub(crate) fn spend_hop(packet: &mut Packet, note: &mut Note) -> bool {
     let data = packet.data_mut();
     let spent = match note.parsed.family {
         Family::Ipv4 => ipv4::Header::split_mut(data).is_ok_and(|(header, _)| header.decrement_ttl().is_ok()),

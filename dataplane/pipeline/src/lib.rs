@@ -31,7 +31,9 @@ mod outbound;
 mod outgoing;
 mod pipeline;
 mod policy;
+mod queues;
 mod sad;
+mod scheduled;
 mod stopwatch;
 #[cfg(test)]
 mod testing;
@@ -42,5 +44,6 @@ use pipeline::whole_way;
 pub use counters::Counters;
 pub use outgoing::Sent;
 pub use pipeline::{HandedOver, Pipeline, PipelineConfig};
+pub use queues::{Handoff, Item};
 pub use sad::{InboundEntry, Sad, State};
 pub use stopwatch::Stage;

@@ -18,11 +18,11 @@ use crate::fragment::{self, Fits};
 use crate::lane::Lane;
 use crate::link::Hop;
 use crate::outgoing::{ClearancePass, Outgoing};
-use crate::{icmp, link, mss, policy};
+use crate::{icmp, link, mss, policy, scheduled};
 
 /// A packet with its delivery headers on, ready for ESP.
 #[derive(Clone, Copy)]
-struct SealNote<'a> {
+pub(crate) struct SealNote<'a> {
     sa: &'a OutboundSa,
     esp_offset: usize,
     next_header: IpProtocol,
@@ -51,19 +51,32 @@ fn into_tunnel<'a>(
     ctx: &mut Context<'a>,
     mut packet: Packet,
     note: Note,
-    tunnel: &Tunnel,
+    tunnel: &'a Tunnel,
     to_seal: &mut Lane<SealNote<'a>>,
 ) {
     if mss::clamp(&mut packet, &note.parsed, tunnel.mss) {
         ctx.counters.add(WorkerCounter::MssClamped, 1);
     }
     fitted(ctx, packet, note, tunnel.encapsulation.mtu, |ctx, packet, note| {
-        tunnel.state.counts().count_out(ctx.worker, 1, packet.len() as u64);
-        deliver(ctx, packet, &note, &tunnel.encapsulation, Some(tunnel), to_seal);
+        if let Some(packet) = scheduled::into_tunnel(ctx, packet, &note, tunnel) {
+            enter(ctx, packet, &note, tunnel, to_seal);
+        }
     });
 }
 
-/// Packet → the SPD of the port it leaves by.
+/// A packet that fits → GRE.
+pub(crate) fn enter<'a>(
+    ctx: &mut Context<'a>,
+    packet: Packet,
+    note: &Note,
+    tunnel: &'a Tunnel,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    tunnel.state.counts().count_out(ctx.worker, 1, packet.len() as u64);
+    deliver(ctx, packet, note, &tunnel.encapsulation, Some(tunnel), to_seal);
+}
+
+/// Packet → the SPD of the port it leaves by; and its turn, if the port has a service policy.
 fn out_of_port<'a>(
     ctx: &mut Context<'a>,
     packet: Packet,
@@ -71,7 +84,33 @@ fn out_of_port<'a>(
     hop: Hop,
     to_seal: &mut Lane<SealNote<'a>>,
 ) {
-    match policy::outbound(ctx, hop.port, &note.parsed) {
+    let verdict = policy::outbound(ctx, hop.port, &note.parsed);
+    if let Some(packet) = scheduled::out_of_port(ctx, packet, &note, hop.port, verdict) {
+        go_out(ctx, packet, note, hop, verdict, to_seal);
+    }
+}
+
+/// A packet whose turn it is → the SPD of the port it leaves by.
+pub(crate) fn due_out_of_port<'a>(
+    ctx: &mut Context<'a>,
+    packet: Packet,
+    note: Note,
+    hop: Hop,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    let verdict = policy::outbound(ctx, hop.port, &note.parsed);
+    go_out(ctx, packet, note, hop, verdict, to_seal);
+}
+
+fn go_out<'a>(
+    ctx: &mut Context<'a>,
+    packet: Packet,
+    note: Note,
+    hop: Hop,
+    verdict: SpdVerdict,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    match verdict {
         SpdVerdict::Bypass => in_clear(ctx, packet, note, hop),
         SpdVerdict::Protect(protection) => protected(ctx, packet, note, protection, hop, to_seal),
         SpdVerdict::Discard => ctx.drop(packet, DropReason::PolicyDiscard),
@@ -118,7 +157,7 @@ fn protected<'a>(
 }
 
 /// Gives the packet, or its fragments, to `go_on`; or tells its sender that it is too big.
-fn fitted<'a>(
+pub(crate) fn fitted<'a>(
     ctx: &mut Context<'a>,
     packet: Packet,
     note: Note,
@@ -247,7 +286,7 @@ fn push_to_seal<'a>(
 }
 
 /// Reserves sequence numbers for the burst, writes headers and nonces, then runs the cipher once.
-fn seal<'a>(ctx: &mut Context<'a>, lane: &mut Lane<SealNote<'a>>) {
+pub(crate) fn seal<'a>(ctx: &mut Context<'a>, lane: &mut Lane<SealNote<'a>>) {
     if lane.is_empty() {
         return;
     }

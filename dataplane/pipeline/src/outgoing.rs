@@ -95,6 +95,12 @@ impl Transmission {
         }
     }
 
+    /// Frames that wait for a port's device.
+    #[inline]
+    pub(crate) fn waiting(&self, port: PortIndex) -> usize {
+        self.queues.get(port.index()).map_or(usize::MAX, VecDeque::len)
+    }
+
     /// Appends complete frames; drops those that do not fit, or all if there is no such port, and returns how many.
     #[inline(always)]
     pub(crate) fn extend(&mut self, port: PortIndex, frames: impl Iterator<Item = Outgoing>) -> u64 {

@@ -15,10 +15,11 @@ use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
 use crate::outgoing::{Sent, Transmission};
+use crate::queues::Queues;
 use crate::sad::State;
 use crate::stopwatch::{Stage, Stopwatch};
 use crate::waiting::Waiting;
-use crate::{fast, inbound, ingress, neighbor, outbound};
+use crate::{fast, inbound, ingress, neighbor, outbound, scheduled};
 
 /// What a pipeline is built from.
 pub struct PipelineConfig {
@@ -45,7 +46,8 @@ pub struct HandedOver {
 /// The packet path of one worker.
 ///
 /// A turn of the worker: [`receive`](Self::receive) each port's burst, [`take_over`](Self::take_over) what other
-/// workers handed over, [`hand_over`](Self::hand_over) what is theirs, [`transmit`](Self::transmit) to each port.
+/// workers handed over, [`hand_over`](Self::hand_over) what is theirs, [`release`](Self::release) what waited for its turn,
+/// [`transmit`](Self::transmit) to each port.
 /// Between turns the worker may [`switch`](Self::switch) to a new state.
 pub struct Pipeline {
     worker: WorkerId,
@@ -56,6 +58,7 @@ pub struct Pipeline {
     counters: Counters,
     transmission: Transmission,
     waiting: Waiting,
+    queues: Queues,
     limiter: Limiter,
     identification: Identification,
     lanes: Lanes,
@@ -70,12 +73,14 @@ impl Pipeline {
     #[must_use]
     pub fn new(config: PipelineConfig) -> Self {
         let PipelineConfig { worker, workers, macs, pool, neighbors, state } = config;
+        let queues = Queues::new(macs.len(), &state.handoff);
         Self {
             worker,
             state,
             neighbors,
             pool,
             transmission: Transmission::new(macs.len()),
+            queues,
             macs: macs.into_iter().map(MacAddr).collect(),
             counters: Counters::default(),
             waiting: Waiting::default(),
@@ -139,6 +144,21 @@ impl Pipeline {
         }
     }
 
+    /// Sends what the schedulers let go by now: for ports without a service policy nothing. Returns how many packets.
+    pub fn release(&mut self, now_ns: u64) -> usize {
+        if self.state.tables.quality.is_empty() {
+            return 0;
+        }
+        let mut let_go = 0;
+        let ports = self.macs.len();
+        self.run(now_ns, |ctx, _| {
+            for port in (0..).map(PortIndex).take(ports) {
+                let_go += scheduled::leave(ctx, port);
+            }
+        });
+        let_go
+    }
+
     /// Offers the frames queued for `port` to `send`, which takes packets from the front of its batch and leaves the
     /// rest. Returns what was taken.
     pub fn transmit(&mut self, port: PortIndex, send: impl FnMut(&mut Batch) -> usize) -> Sent {
@@ -153,14 +173,24 @@ impl Pipeline {
     }
 
     /// Runs on `state` from the next burst on; the old state comes back, to be freed elsewhere.
-    pub fn switch(&mut self, state: Arc<State>) -> Arc<State> {
+    ///
+    /// What waits in a scheduler whose port's policies change goes on in the next one; what has nowhere to wait there is
+    /// dropped as `qos_gone`.
+    pub fn switch(&mut self, state: Arc<State>, now_ns: u64) -> Arc<State> {
         self.counters.set(WorkerCounter::Generation, state.tables.number);
-        std::mem::replace(&mut self.state, state)
+        let old = std::mem::replace(&mut self.state, state);
+        let (tables, handoffs) = ((&*old.tables, &*self.state.tables), (&old.handoff, &self.state.handoff));
+        let counters = &mut self.counters;
+        self.queues.switch(tables, handoffs, now_ns, |packet| {
+            counters.drop_packets(messages::DropReason::QosGone, 1);
+            drop(packet);
+        });
+        old
     }
 
     /// The counters, with the gauge of packets held brought up to date.
     pub fn counters(&mut self) -> &mut Counters {
-        let held = self.transmission.held() + self.waiting.len() + self.handovers.len();
+        let held = self.transmission.held() + self.waiting.len() + self.handovers.len() + self.queues.held();
         self.counters.set(WorkerCounter::Held, held as u64);
         &mut self.counters
     }
@@ -185,6 +215,7 @@ impl Pipeline {
             counters: &mut self.counters,
             transmission: &mut self.transmission,
             waiting: &mut self.waiting,
+            queues: &mut self.queues,
             limiter: &mut self.limiter,
             identification: &mut self.identification,
             handovers: &mut self.handovers,

@@ -7,6 +7,8 @@ use esp::{InboundSa, OutboundSa};
 use messages::{SaIndex, WorkerId};
 use tables::{Chunked, Generation};
 
+use crate::queues::Handoff;
+
 /// An inbound SA and the worker that owns its anti-replay window: whose packet it is, is known before the SA is read.
 #[derive(Clone)]
 pub struct InboundEntry {
@@ -70,4 +72,6 @@ pub struct State {
     pub tables: Arc<Generation>,
     /// The SAs that the tables refer to.
     pub sad: Sad,
+    /// Schedulers of ports whose plan is another one than before.
+    pub handoff: Handoff,
 }

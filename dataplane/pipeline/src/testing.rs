@@ -14,6 +14,7 @@ use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
 use crate::outgoing::Transmission;
+use crate::queues::Queues;
 use crate::sad::Sad;
 use crate::stopwatch::Stopwatch;
 use crate::waiting::Waiting;
@@ -28,6 +29,7 @@ pub(crate) struct Fixture {
     macs: Vec<MacAddr>,
     transmission: Transmission,
     waiting: Waiting,
+    queues: Queues,
     limiter: Limiter,
     identification: Identification,
     handovers: Lane<(WorkerId, PortIndex)>,
@@ -47,6 +49,7 @@ impl Fixture {
             macs: vec![MacAddr([2, 0, 0, 0, 0, 1])],
             transmission: Transmission::new(1),
             waiting: Waiting::default(),
+            queues: Queues::new(1, &crate::queues::Handoff::default()),
             limiter: Limiter::default(),
             identification: Identification::new(WorkerId(0), 1),
             handovers: Lane::default(),
@@ -74,6 +77,7 @@ impl Fixture {
             counters: &mut self.counters,
             transmission: &mut self.transmission,
             waiting: &mut self.waiting,
+            queues: &mut self.queues,
             limiter: &mut self.limiter,
             identification: &mut self.identification,
             handovers: &mut self.handovers,

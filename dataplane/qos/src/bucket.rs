@@ -119,6 +119,13 @@ impl Bucket {
         Some(self.updated_ns.saturating_add(missing.div_ceil(self.rate.bps())))
     }
 
+    /// Goes on from `bytes`, as far as they fit, at `now_ns`.
+    pub(crate) const fn start_with(&mut self, bytes: u64, now_ns: u64) {
+        let level = bytes.saturating_mul(TOKENS_PER_BYTE);
+        self.level = if level < self.depth { level } else { self.depth };
+        self.updated_ns = now_ns;
+    }
+
     /// Whole bytes that may pass, as of the last refill.
     #[must_use]
     pub const fn level_bytes(&self) -> u64 {

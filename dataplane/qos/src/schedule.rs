@@ -26,12 +26,16 @@ mod dequeue;
 mod fifo;
 mod line;
 mod spec;
+mod stats;
+mod succession;
 mod tunnel;
 mod wheel;
 mod wred;
 
 #[cfg(test)]
 mod tests;
+
+use std::sync::Arc;
 
 use wire::{Dscp, Ecn};
 
@@ -44,6 +48,7 @@ pub use spec::{
     CLASSES_MAX, ClassSlot, ClassSpec, EarlyDrop, Limit, PRIORITY_LEVELS, PolicySpec, PortSpec,
     SHARE_RATIO_MAX, Service, Share, SpecError, TunnelSlot, TunnelSpec,
 };
+pub use stats::{ClassState, Stats};
 pub use wred::{DropProfile, Wred};
 
 use fifo::{Queued, Slab};
@@ -110,27 +115,13 @@ pub enum Next<T> {
     Wait(Option<u64>),
 }
 
-/// What a class has done and what it has queued.
-#[derive(Clone, Copy, Debug)]
-pub struct ClassState<'s> {
-    /// Its counters.
-    pub counters: &'s Counters,
-    /// Queued packets.
-    pub queued_packets: u32,
-    /// Queued bytes on the wire.
-    pub queued_bytes: u64,
-    /// Delays of what has left, if they are recorded.
-    pub delays: Option<&'s Delays>,
-}
-
 /// The scheduler of one egress port, over items of type `T`.
 pub struct Scheduler<T> {
     slab: Slab<T>,
     policies: Box<[PolicySpec]>,
     tunnels: Box<[Tunnel]>,
     classes: Box<[Class]>,
-    counters: Box<[Counters]>,
-    delays: Box<[Delays]>,
+    stats: Arc<Stats>,
     policers: Box<[Bucket]>,
     lines: [Line; LEVELS],
     wheel: Wheel,
@@ -149,11 +140,12 @@ impl<T> Scheduler<T> {
     pub fn new(spec: &PortSpec) -> Result<Self, SpecError> {
         spec.check()?;
         let built = tunnel::build(spec)?;
+        let extents: Vec<_> =
+            built.tunnels.iter().map(|tunnel| (tunnel.first_class, tunnel.class_count)).collect();
         Ok(Self {
             slab: Slab::new(spec.items_max),
             policies: spec.policies.clone().into_boxed_slice(),
-            counters: vec![Counters::default(); built.classes.len()].into_boxed_slice(),
-            delays: vec![Delays::EMPTY; built.delays].into_boxed_slice(),
+            stats: Arc::new(Stats::new(&extents, &built.delays)),
             wheel: Wheel::new(built.tunnels.len()),
             tunnels: built.tunnels.into_boxed_slice(),
             classes: built.classes.into_boxed_slice(),
@@ -169,9 +161,9 @@ impl<T> Scheduler<T> {
     /// Bytes of memory: for each tunnel, each class, each class with delays, each item.
     #[must_use]
     pub const fn bytes_for_each() -> [usize; 4] {
-        let class = size_of::<Class>() + size_of::<Counters>();
-        let tunnel = size_of::<Tunnel>() + Wheel::bytes_per_timer();
-        [tunnel, class, size_of::<Delays>(), Slab::<T>::bytes_per_item()]
+        let [tunnel, class, delays] = Stats::bytes_for_each();
+        let tunnel = size_of::<Tunnel>() + Wheel::bytes_per_timer() + tunnel;
+        [tunnel, size_of::<Class>() + class, delays, Slab::<T>::bytes_per_item()]
     }
 
     /// Queues an item that arrives at `now_ns`.
@@ -193,11 +185,10 @@ impl<T> Scheduler<T> {
             (Err(refusal), _) => Err((item, refusal)),
             (Ok(_), None) => Err((item, Refusal::NoSuchClass)),
         };
-        let counters = self.counters.get_mut(index as usize);
-        if let Some(counters) = counters {
-            counters.offered.add(wire_bytes);
+        if let Some(counters) = self.stats.at(index) {
+            counters.offer(wire_bytes);
             if let Err((_, refusal)) = &stored {
-                counters.drop_for(*refusal);
+                counters.drop_for(*refusal, wire_bytes);
             }
         }
         stored.map_err(|(item, refusal)| refused(item, refusal))?;
@@ -205,17 +196,16 @@ impl<T> Scheduler<T> {
         Ok(())
     }
 
-    /// What the class has done and what it has queued.
+    /// What it tells of itself, for whoever reads beside it.
     #[must_use]
-    pub fn class(&self, tunnel: TunnelSlot, class: ClassSlot) -> Option<ClassState<'_>> {
-        let index = self.class_index(tunnel, class)? as usize;
-        let class = self.classes.get(index)?;
-        Some(ClassState {
-            counters: self.counters.get(index)?,
-            queued_packets: class.fifo.packets,
-            queued_bytes: class.fifo.bytes,
-            delays: self.delays.get(class.delays as usize),
-        })
+    pub fn stats(&self) -> &Arc<Stats> {
+        &self.stats
+    }
+
+    /// Items that are queued.
+    #[must_use]
+    pub fn queued(&self) -> u32 {
+        self.slab.used()
     }
 
     fn class_index(&self, tunnel: TunnelSlot, class: ClassSlot) -> Option<u32> {

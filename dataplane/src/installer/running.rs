@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use esp::{InboundSa, OutboundSa};
 use messages::{Fingerprint, SaIndex};
-use pipeline::{Sad, State};
+use pipeline::{Handoff, Sad, State};
 use tables::{Generation, SaConfig};
 
 use super::sa::{AnySa, Installed};
@@ -32,7 +32,8 @@ pub(super) struct Running {
 
 impl Running {
     pub(super) fn new() -> Self {
-        let state = State { tables: Arc::new(Generation::empty()), sad: Sad::default() };
+        let state =
+            State { tables: Arc::new(Generation::empty()), sad: Sad::default(), handoff: Handoff::default() };
         Self { state: Arc::new(state), sas: BTreeMap::new(), by_key: BTreeMap::new() }
     }
 
@@ -60,7 +61,12 @@ impl Running {
     /// Takes the changes over into a new state, and returns the SAs whose keys are no longer wanted.
     ///
     /// What was there leaves before anything enters: a key may pass from one index to another.
-    pub(super) fn switch(&mut self, tables: Generation, changes: Vec<Change>) -> Vec<Installed> {
+    pub(super) fn switch(
+        &mut self,
+        tables: Generation,
+        changes: Vec<Change>,
+        handoff: Handoff,
+    ) -> Vec<Installed> {
         let mut sad = self.state.sad.clone();
         let mut before: Vec<_> = changes.iter().filter_map(|change| self.sas.remove(&change.sa)).collect();
         for Installed { config, sa, .. } in &before {
@@ -79,7 +85,7 @@ impl Running {
             self.by_key.insert(config.fingerprint, config.sa);
             self.sas.insert(config.sa, installed);
         }
-        self.state = Arc::new(State { tables: Arc::new(tables), sad });
+        self.state = Arc::new(State { tables: Arc::new(tables), sad, handoff });
         before.retain(|installed| !self.by_key.contains_key(&installed.config.fingerprint));
         before
     }

@@ -4,9 +4,11 @@
 use core::net::IpAddr;
 
 use messages::{
-    Address, Direction, Field, IpPrefix, LifetimeLimits, MssClamp, Object, ObjectId, Policy, PortRange,
-    PortSettings, Protection, Refusal, Route, RouteTarget, Sa, StaticNeighbor, TosPolicy, Tunnel,
+    Address, CLASSES_MAX, CRITERIA_MAX, Criterion, Direction, EarlyDrop, Field, IpPrefix, LifetimeLimits,
+    MssClamp, Object, ObjectId, PROFILES_MAX, Policy, PolicyClass, PortRange, PortSettings, Protection,
+    QueueLimit, Refusal, Route, RouteTarget, Sa, Service, Share, StaticNeighbor, TosPolicy, Tunnel,
 };
+use qos::schedule::PRIORITY_LEVELS;
 use wire::address::{is_host, is_ipv4_mapped};
 use wire::{Dscp, IpProtocol, Spi, ipv4};
 
@@ -15,6 +17,8 @@ use crate::addresses::{address_bits, broadcasts, family_bits, host_mask};
 
 /// Port MTUs: what every IPv4 host takes (RFC 791 §3.1), up to jumbo frames.
 const PORT_MTU: core::ops::RangeInclusive<u16> = 576..=9216;
+/// 1 Tbit/s.
+const RATE_MAX_BPS: u64 = 1_000_000_000_000;
 /// What `greyhound.toml` documents for a fixed MSS.
 const MSS: core::ops::RangeInclusive<u16> = 216..=9176;
 
@@ -30,6 +34,10 @@ pub(crate) fn object(object: &Object, limits: &Limits) -> Result<(), Refusal> {
         Object::Protection(x) => check.protection(x, limits),
         Object::Policy(x) => check.policy(x),
         Object::Sa(x) => check.sa(x, limits),
+        Object::ClassMap(_) | Object::ServicePolicy(_) => Ok(()),
+        Object::Criterion(x) => check.criterion(x),
+        Object::PolicyMap(x) => x.shape.iter().try_for_each(|profile| check.rate(profile.rate_bps)),
+        Object::PolicyClass(x) => check.policy_class(x),
     }
 }
 
@@ -127,6 +135,44 @@ impl Check {
         self.that(is_ordered(&sa.lifetime), Field::Lifetime)
     }
 
+    fn criterion(&self, criterion: &Criterion) -> Result<(), Refusal> {
+        self.that(criterion.place < CRITERIA_MAX, Field::Criterion)?;
+        criterion.source.iter().chain(&criterion.destination).try_for_each(|prefix| self.prefix(prefix))?;
+        if let (Some(source), Some(destination)) = (criterion.source, criterion.destination) {
+            self.that(source.address.is_ipv4() == destination.address.is_ipv4(), Field::Address)?;
+        }
+        let mut ranges = criterion.source_ports.iter().chain(&criterion.destination_ports);
+        self.that(ranges.all(|range| range.first <= range.last), Field::PortRange)?;
+        self.that(criterion.dscps.is_none_or(|dscps| dscps.0 != 0), Field::Dscp)?;
+        self.that(criterion.tcp_flags.is_none_or(|flags| flags.value & !flags.mask == 0), Field::Criterion)
+    }
+
+    fn policy_class(&self, class: &PolicyClass) -> Result<(), Refusal> {
+        self.that(class.place < CLASSES_MAX, Field::Classes)?;
+        self.that(class.set_dscp.is_none_or(|dscp| Dscp::new(dscp).is_some()), Field::Dscp)?;
+        class.police.iter().try_for_each(|profile| self.rate(profile.rate_bps))?;
+        match class.service {
+            Service::Priority { level } => {
+                self.that(usize::from(level) < PRIORITY_LEVELS, Field::PriorityLevel)
+            }
+            Service::Bandwidth(Share::Percent(percent)) => {
+                self.that((1..=100).contains(&percent), Field::Share)
+            }
+            Service::Bandwidth(Share::Rate(bps)) => self.rate(bps),
+        }?;
+        let is_limit = match class.limit {
+            QueueLimit::Packets(limit) | QueueLimit::Bytes(limit) | QueueLimit::Microseconds(limit) => {
+                limit > 0
+            }
+        };
+        self.that(is_limit, Field::QueueLimit)?;
+        self.that(is_early_drop(&class.early), Field::EarlyDrop)
+    }
+
+    fn rate(&self, bps: u64) -> Result<(), Refusal> {
+        self.that((1..=RATE_MAX_BPS).contains(&bps), Field::Rate)
+    }
+
     fn host(&self, address: &IpAddr) -> Result<(), Refusal> {
         self.that(is_host(*address), Field::Address)
     }
@@ -148,6 +194,20 @@ impl Check {
         let fits = prefix.length <= family_bits(&prefix.address) && !is_mapped;
         let host_bits = address_bits(&prefix.address) & host_mask(&prefix.address, prefix.length);
         self.that(fits && host_bits == 0, Field::Prefix)
+    }
+}
+
+fn is_early_drop(early: &EarlyDrop) -> bool {
+    match early {
+        EarlyDrop::None => true,
+        EarlyDrop::CoDel { target_us, interval_us } => *target_us > 0 && interval_us > target_us,
+        EarlyDrop::Wred(wred) => {
+            let mut profiles = wred.profiles.iter().map(|(_, profile)| profile).chain([&wred.default]);
+            wred.weight <= 16
+                && wred.profiles.len() <= PROFILES_MAX
+                && wred.profiles.iter().all(|(dscp, _)| Dscp::new(*dscp).is_some())
+                && profiles.all(|profile| profile.min_packets <= profile.max_packets && profile.one_in > 0)
+        }
     }
 }
 

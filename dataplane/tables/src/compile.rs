@@ -21,6 +21,7 @@ use std::sync::Arc;
 use messages::{ObjectId, ProtectionIndex, Refusal, TunnelIndex};
 
 use crate::chunked::Chunked;
+use crate::quality;
 use crate::{Generation, Limits, Neighbors, Protections, SaConfig, Sas, Shadow, Tunnel, Tunnels};
 use frame::Frame;
 use ways::Ways;
@@ -41,6 +42,7 @@ pub(crate) fn compile(
     let step = Step { wanted, base: &base, ways: &ways, change: base.frame_change(wanted) };
     let (protections, touched) = step.protections(&touched)?;
     let tunnels = step.tunnels(&protections, &touched)?;
+    let quality = quality::Inputs { wanted, limits, tunnels: &tunnels, previous }.build()?;
     Ok(Generation {
         number,
         ports: frame.ports,
@@ -50,6 +52,7 @@ pub(crate) fn compile(
         protections,
         spds: frame.spds,
         sas,
+        quality,
         source: wanted.clone(),
         route_pins: frame.route_pins,
         static_pins: frame.static_pins,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::neighbors::Pin;
-use crate::{Addresses, Neighbors, Ports, Protections, Routes, Sas, Shadow, Spds, Tunnels};
+use crate::{Addresses, Neighbors, Ports, Protections, Quality, Routes, Sas, Shadow, Spds, Tunnels};
 
 /// Immutable; workers hold an `Arc` of it and take another one between two bursts.
 pub struct Generation {
@@ -24,6 +24,8 @@ pub struct Generation {
     pub spds: Spds,
     /// The SAD as configured.
     pub sas: Sas,
+    /// What is scheduled, and how.
+    pub quality: Quality,
     /// What it was compiled from.
     pub(crate) source: Shadow,
     /// Keep the slots of next hops and of static neighbours.
@@ -45,6 +47,7 @@ impl Generation {
             protections: Protections::default(),
             spds: Spds::build(&source.ports, &source.policies),
             sas: Sas::default(),
+            quality: Quality::default(),
             source,
             route_pins: Arc::from([]),
             static_pins: Arc::from([]),

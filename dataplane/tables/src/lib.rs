@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the packet path consults: addresses, routes, tunnels, protections, SPD, SAs, neighbours; and how the wanted
-//! state becomes those tables.
+//! What the packet path consults: addresses, routes, tunnels, protections, SPD, SAs, classes, neighbours; and how the
+//! wanted state becomes those tables.
 //!
 //! ```text
 //! messages ── put, delete ──▶ Shadow ── compile ──▶ Generation ── Arc ──▶ every worker, between two bursts
@@ -30,6 +30,7 @@ mod neighbors;
 mod paged;
 mod ports;
 mod protections;
+mod quality;
 mod routes;
 mod runtime;
 mod sas;
@@ -50,6 +51,7 @@ pub use limits::{Limits, PortLimits};
 pub use neighbors::{Ask, Full, Link, NeighborIndex, Neighbors};
 pub use ports::{PortEntry, Ports};
 pub use protections::{ProtectionEntry, Protections};
+pub use quality::{Class, Plan, Quality, Queue};
 pub use routes::{Leaf, NextHop, NextStep, Routes};
 pub use runtime::{SequenceOrder, TunnelCounters, TunnelCounts, TunnelRuntime};
 pub use sas::{SaConfig, Sas};

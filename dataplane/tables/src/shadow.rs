@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use messages::{
-    Address, IpPrefix, Object, ObjectId, Policy, PolicyIndex, PortIndex, PortSettings, Protection, Refusal,
-    Route, SaIndex, StaticNeighbor, Tunnel,
+    Address, ClassMap, ClassMapIndex, Criterion, IpPrefix, Object, ObjectId, Policy, PolicyClass,
+    PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, Protection, Refusal, Route, SaIndex,
+    ServicePolicy, ServiceTarget, StaticNeighbor, Tunnel,
 };
 
 use crate::chunked::Chunked;
@@ -28,6 +29,11 @@ pub struct Shadow {
     pub(crate) tunnels: Chunked<Tunnel>,
     pub(crate) protections: Chunked<Protection>,
     pub(crate) sas: Chunked<SaConfig>,
+    pub(crate) class_maps: Arc<BTreeMap<ClassMapIndex, ClassMap>>,
+    pub(crate) criteria: Arc<BTreeMap<(ClassMapIndex, u16), Criterion>>,
+    pub(crate) policy_maps: Arc<BTreeMap<PolicyMapIndex, PolicyMap>>,
+    pub(crate) policy_classes: Arc<BTreeMap<(PolicyMapIndex, u8), PolicyClass>>,
+    pub(crate) service_policies: Arc<BTreeMap<ServiceTarget, ServicePolicy>>,
 }
 
 impl Shadow {
@@ -46,6 +52,11 @@ impl Shadow {
             Object::Tunnel(x) => put_at(&mut self.tunnels, x.tunnel.index(), *x),
             Object::Protection(x) => put_at(&mut self.protections, x.protection.index(), *x),
             Object::Sa(x) => put_at(&mut self.sas, x.sa.index(), SaConfig::from(x)),
+            Object::ClassMap(x) => put(&mut self.class_maps, x.class_map, *x),
+            Object::Criterion(x) => put(&mut self.criteria, (x.class_map, x.place), *x),
+            Object::PolicyMap(x) => put(&mut self.policy_maps, x.policy_map, *x),
+            Object::PolicyClass(x) => put(&mut self.policy_classes, (x.policy_map, x.place), x.clone()),
+            Object::ServicePolicy(x) => put(&mut self.service_policies, x.target, *x),
         }
         Ok(())
     }
@@ -64,6 +75,11 @@ impl Shadow {
             ObjectId::Tunnel(tunnel) => self.tunnels.set(tunnel.index(), None).is_some(),
             ObjectId::Protection(protection) => self.protections.set(protection.index(), None).is_some(),
             ObjectId::Sa(sa) => self.sas.set(sa.index(), None).is_some(),
+            ObjectId::ClassMap(map) => take(&mut self.class_maps, &map),
+            ObjectId::Criterion(map, place) => take(&mut self.criteria, &(map, place)),
+            ObjectId::PolicyMap(map) => take(&mut self.policy_maps, &map),
+            ObjectId::PolicyClass(map, place) => take(&mut self.policy_classes, &(map, place)),
+            ObjectId::ServicePolicy(target) => take(&mut self.service_policies, &target),
         };
         if was_there { Ok(()) } else { Err(Refusal::Unknown(id)) }
     }
@@ -127,6 +143,14 @@ impl Shadow {
         self.sas.iter().map(|(_, sa)| sa)
     }
 
+    /// Whether there is neither a class-map nor a policy-map.
+    pub(crate) fn has_no_maps(&self) -> bool {
+        self.class_maps.is_empty()
+            && self.criteria.is_empty()
+            && self.policy_maps.is_empty()
+            && self.policy_classes.is_empty()
+    }
+
     /// An SA, without its key.
     #[must_use]
     pub fn sa(&self, sa: SaIndex) -> Option<&SaConfig> {
@@ -152,6 +176,11 @@ impl core::fmt::Debug for Shadow {
             .field("tunnels", &self.tunnels)
             .field("protections", &self.protections)
             .field("sas", &self.sas)
+            .field("class_maps", &self.class_maps)
+            .field("criteria", &self.criteria)
+            .field("policy_maps", &self.policy_maps)
+            .field("policy_classes", &self.policy_classes)
+            .field("service_policies", &self.service_policies)
             .finish()
     }
 }

@@ -23,7 +23,7 @@ use messages::{
     PolicyAction, PolicyIndex, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex, Route,
     RouteTarget, Sa, SaIndex, Secret, Selector, StaticNeighbor, TosPolicy, Tunnel, TunnelIndex, WorkerId,
 };
-use pipeline::{InboundEntry, Sad, State};
+use pipeline::{Handoff, InboundEntry, Sad, State};
 use tables::{Generation, Limits, Neighbors, PortLimits, Shadow};
 
 use crate::sealing::Known;
@@ -110,7 +110,7 @@ pub(super) fn state() -> (Arc<State>, Arc<Neighbors>) {
         sad.set_inbound(SaIndex(index), Some(pair.inbound()));
         sad.set_outbound(SaIndex(PROTECTIONS as u32 + index), Some(Arc::new(pair.outbound())));
     }
-    (Arc::new(State { tables: Arc::new(tables), sad }), neighbors)
+    (Arc::new(State { tables: Arc::new(tables), sad, handoff: Handoff::default() }), neighbors)
 }
 
 impl Pair {

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum};
 use greyhound_perf::bed::Setting;
 use greyhound_perf::machine::Machine;
@@ -60,6 +60,9 @@ pub(crate) struct Arguments {
     /// Without the fast path: what packets cost that are not plain. Compare with `--ignore whole_way`.
     #[arg(long)]
     whole_way: bool,
+    /// Outbound through a scheduler with eight classes, not congested. Compare with `--ignore scheduled`.
+    #[arg(long)]
+    scheduled: bool,
     /// Note what each stage takes as well: a second table, and parts of the bars of `--svg`.
     #[arg(long)]
     stages: bool,
@@ -125,6 +128,7 @@ impl Arguments {
             },
             key_bits: self.key_bits.parse()?,
             esn: self.esn,
+            scheduled: self.scheduled,
             family: if self.family == "6" { Family::Ipv6 } else { Family::Ipv4 },
             ..Setting::usual(tunnels, 1, self.common.engine)
         })
@@ -132,6 +136,8 @@ impl Arguments {
 
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         super::pin(self.cpu)?;
+        let is_outbound = matches!(self.direction, DirectionChoice::Outbound);
+        ensure!(is_outbound || !self.scheduled, "--scheduled is for --direction outbound");
         let clock = Calibration::measure();
         let buffers = "memory pool, 256 (warm) and 4,096 (cold)";
         let machine = Machine::here(&self.common.engine.describe(), buffers, &clock);

@@ -106,12 +106,13 @@ fn port(shapers: u32) -> anyhow::Result<PortSpec> {
     let shape = Some(TrafficProfile { rate, burst_bytes: 2 * MTU_WIRE_BYTES });
     let class = |service| ClassSpec {
         service,
+        police: None,
         limit: Limit::Packets(64),
         early: EarlyDrop::None,
         ecn: false,
         delays: false,
     };
-    let priority = class(Service::Priority { level: 0, police: None });
+    let priority = class(Service::Priority { level: 0 });
     let shares = [50, 30, 20].map(|percent| class(Service::Share(Share::Percent(percent))));
     Ok(PortSpec {
         shape: None,

@@ -20,7 +20,7 @@ const TUNNELS: u32 = 16;
 pub(super) fn overloaded_link(bps: u64, duration_ns: u64) -> anyhow::Result<Vec<Row>> {
     let police = TrafficProfile { rate: rate(bps / 5)?, burst_bytes: 16 * MTU_WIRE_BYTES };
     let classes = vec![
-        class(Service::Priority { level: 0, police: Some(police) }),
+        ClassSpec { police: Some(police), ..class(Service::Priority { level: 0 }) },
         class(Service::Share(Share::Percent(100))),
     ];
     let sources = vec![
@@ -100,7 +100,14 @@ pub(super) fn shaper(bps: u64) -> anyhow::Result<Vec<Row>> {
 }
 
 fn class(service: Service) -> ClassSpec {
-    ClassSpec { service, limit: Limit::Packets(500), early: EarlyDrop::None, ecn: false, delays: false }
+    ClassSpec {
+        service,
+        police: None,
+        limit: Limit::Packets(500),
+        early: EarlyDrop::None,
+        ecn: false,
+        delays: false,
+    }
 }
 
 fn port(classes: Vec<ClassSpec>, shape: Option<TrafficProfile>, tunnels: u32) -> PortSpec {

@@ -15,8 +15,9 @@ use greyhound_simulation::sealer::{Sealer, trailed};
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
 use greyhound_simulation::wanted::{ANY, ip, policy};
 use messages::{
-    Base, Direction, DropReason, EspMode, GreOptions, Object, PolicyAction, PortIndex, Selector,
-    WorkerCounter, WorkerId,
+    Base, Direction, DropReason, EarlyDrop, EspMode, GreOptions, Object, PolicyAction, PolicyClass,
+    PolicyMap, PolicyMapIndex, PortIndex, QueueLimit, Selector, Service, ServicePolicy, ServiceTarget, Share,
+    TrafficProfile, WorkerCounter, WorkerId,
 };
 use pktbuf::Packet;
 use wire::{IpProtocol, MacAddr, checksum};
@@ -438,6 +439,41 @@ fn a_port_that_takes_nothing_fills_its_queue_without_an_allocation() {
     let held = (greyhound_simulation::bench::WIRE_PACKETS + 1_024) as u64;
     assert_eq!(dropped, IN_ROUNDS + (WARM_UP * FRAMES) as u64 - held);
     assert_eq!(risen.of(WorkerCounter::Sealed), IN_ROUNDS);
+}
+
+/// A policy-map with one class for everything on the unprotected port: 1 Mbit/s, eight packets long.
+fn narrow_port() -> Vec<Object> {
+    let policy_map = PolicyMapIndex(0);
+    let shape = Some(TrafficProfile { rate_bps: 1_000_000, burst_bytes: None });
+    let class = PolicyClass {
+        policy_map,
+        place: 0,
+        class_map: None,
+        service: Service::Bandwidth(Share::Percent(100)),
+        police: None,
+        limit: QueueLimit::Packets(8),
+        early: EarlyDrop::None,
+        ecn: false,
+        set_dscp: Some(10),
+    };
+    let target = ServiceTarget::Port(WAN);
+    vec![
+        Object::PolicyMap(PolicyMap { policy_map, shape }),
+        Object::PolicyClass(class),
+        Object::ServicePolicy(ServicePolicy { target, policy_map: Some(policy_map), pre_classify: true }),
+    ]
+}
+
+#[test]
+fn packets_wait_for_their_turn_leave_and_are_dropped_without_an_allocation() {
+    let mut steady = Steady::new(&Shape::default(), |objects| objects.extend(narrow_port()));
+    let risen =
+        steady.run(|_, _| [(0..FRAMES).map(|place| from_host(&udp(End::A, place))).collect(), Vec::new()]);
+    let [(DropReason::QosQueueLimit, dropped)] = risen.drops[..] else { panic!("{:?}", risen.drops) };
+    let sealed = risen.of(WorkerCounter::Sealed);
+    // As many wait before the counted rounds as after them.
+    assert_eq!(sealed + dropped, IN_ROUNDS);
+    assert!(sealed > IN_ROUNDS / 10 && dropped > IN_ROUNDS / 10, "{sealed} {dropped}");
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl LastExit {
         leaf: Leaf,
     ) -> Option<Exit> {
         let NextStep::Port { port, neighbor } = ctx.tables.routes.step(leaf)? else { return None };
+        (!ctx.tables.quality.takes_port(port)).then_some(())?;
         let entry = ctx.tables.ports.get(port)?;
         let pass = ClearancePass::for_side(entry.side)?;
         let framing = last_hop.towards(ctx, port, neighbor, destination)?;

@@ -135,6 +135,7 @@ fn open<'a>(ctx: &mut Context<'a>, port: PortIndex, lane: &mut Lane<Arrival<'a>>
     let leaves = ctx.tables.routes.lookup_v4_burst(inners.iter().map(|inner| inner.plain.destination));
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
+    sorter.departures.ingress = port;
     sorter.exception();
     for ((((packet, arrival), outcome), inner), leaf) in lane.drain().zip(&outcomes).zip(&inners).zip(leaves)
     {

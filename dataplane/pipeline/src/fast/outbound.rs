@@ -8,13 +8,14 @@ use arrayvec::ArrayVec;
 use esp::{OutboundSa, Reservation, SealBurst, SealError};
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
-use tables::ShortcutOut;
+use tables::{Queue, ShortcutOut};
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::Sorter;
 use super::framing::{Framing, LastHop};
 use super::headers::{self, IN_CLEAR_BYTES};
 use super::plain::{self, Plain};
+use super::waiting;
 use crate::context::Context;
 use crate::dispatch::Lanes;
 use crate::lane::Lane;
@@ -33,6 +34,7 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     leaves.iter().filter_map(|leaf| leaf.tunnel()).for_each(|tunnel| tables.tunnels.prefetch_out(tunnel));
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
+    sorter.departures.ingress = port;
     for ((packet, plain), leaf) in batch.drain(..).zip(&plains).zip(&leaves) {
         let between_hosts = |_: &TunnelIndex| {
             tables.addresses.is_foreign_host(plain.source)
@@ -59,38 +61,52 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
 
 /// What all packets into one tunnel share.
 #[derive(Clone, Copy)]
-struct Way<'a> {
-    tunnel: TunnelIndex,
+pub(super) struct Way<'a> {
+    pub(super) tunnel: TunnelIndex,
     shortcut: &'a ShortcutOut,
     sa: &'a OutboundSa,
     framing: Framing,
+    /// Where packets wait for their turn, if they do.
+    pub(super) queue: Option<Queue<'a>>,
 }
 
 impl<'a> Way<'a> {
     /// The way into a tunnel, if it has a common one.
     #[inline(always)]
     fn find<'c: 'a>(ctx: &Context<'c>, last_hop: &mut LastHop, tunnel: TunnelIndex) -> Option<Self> {
-        let shortcut = ctx.tables.tunnels.shortcut_out(tunnel)?;
+        let tables = ctx.tables;
+        let shortcut = tables.tunnels.shortcut_out(tunnel)?;
+        let queue = tables.quality.tunnel(tunnel, shortcut.port);
+        queue.is_none_or(|queue| queue.pre_classifies()).then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
         sa.prefetch();
         shortcut.counts.prefetch(ctx.worker);
-        Some(Self { tunnel, shortcut, sa, framing })
+        Some(Self { tunnel, shortcut, sa, framing, queue })
+    }
+
+    /// The length of the IP packet that a payload packet becomes.
+    #[inline(always)]
+    pub(super) fn sealed_bytes(&self, payload: &Plain) -> usize {
+        let headers = usize::from(self.shortcut.header_bytes).saturating_sub(IN_CLEAR_BYTES);
+        ipv4::HEADER_BYTES + self.sa.sealed_bytes(headers + usize::from(payload.total_bytes))
     }
 }
 
 /// A plain packet that can leave by a tunnel.
 #[derive(Clone, Copy)]
 pub(super) struct Departure<'a> {
-    plain: &'a Plain,
+    pub(super) plain: &'a Plain,
     /// Where the packet begins in its buffer.
-    offset: usize,
+    pub(super) offset: usize,
     /// Its place among the ways.
-    way: usize,
+    pub(super) way: usize,
+    /// Whether it waits for its turn.
+    waits: bool,
 }
 
 impl Departure<'_> {
-    fn goes_with(&self, other: &Self) -> bool {
+    pub(super) fn goes_with(&self, other: &Self) -> bool {
         self.way == other.way
     }
 }
@@ -99,10 +115,14 @@ impl Departure<'_> {
 #[derive(Default)]
 pub(super) struct Departures<'a> {
     lane: Lane<Departure<'a>>,
+    /// Those that go no further than to their queue.
+    to_wait: Lane<Departure<'a>>,
     /// One for packets in a row that share it, so that there is room for those of a burst.
     ways: ArrayVec<Way<'a>, BURST>,
     /// The last way can be relied on.
     may_follow: bool,
+    /// The port that the burst came in by.
+    pub(super) ingress: PortIndex,
 }
 
 impl<'a> Departures<'a> {
@@ -120,10 +140,10 @@ impl<'a> Departures<'a> {
             self.ways.try_push(Way::find(ctx, last_hop, tunnel)?).ok()?;
             self.may_follow = true;
         }
-        let shortcut = self.ways.last()?.shortcut;
+        let Way { shortcut, queue, .. } = self.ways.last()?;
         let fits =
             plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
-        fits.then_some(Departure { plain, offset, way: self.ways.len() - 1 })
+        fits.then_some(Departure { plain, offset, way: self.ways.len() - 1, waits: queue.is_some() })
     }
 
     /// Something happened that may have changed ways: none of those found so far is that of another packet.
@@ -131,10 +151,19 @@ impl<'a> Departures<'a> {
         self.may_follow = false;
     }
 
-    /// Queues a packet to leave.
+    /// Queues a packet whose turn it is.
+    #[inline(always)]
+    pub(super) fn push_due(&mut self, ctx: &mut Context<'_>, packet: Packet, departure: Departure<'a>) {
+        if let Err(packet) = self.lane.push(packet, departure) {
+            ctx.drop(packet, DropReason::NoBuffer);
+        }
+    }
+
+    /// Queues a packet to leave, or to wait for its turn.
     #[inline(always)]
     pub(super) fn push(&mut self, ctx: &mut Context<'_>, packet: Packet, departure: Departure<'a>) {
-        if let Err(packet) = self.lane.push(packet, departure) {
+        let lane = if departure.waits { &mut self.to_wait } else { &mut self.lane };
+        if let Err(packet) = lane.push(packet, departure) {
             ctx.drop(packet, DropReason::NoBuffer);
         }
     }
@@ -145,7 +174,10 @@ type Failures = ArrayVec<(usize, SealError), BURST>;
 
 /// Sends packets: headers and sequence numbers for all, then the cipher once for all, then each to its port.
 pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
-    let Departures { lane, ways, .. } = departures;
+    let Departures { lane, to_wait, ways, ingress, .. } = departures;
+    if !to_wait.is_empty() {
+        waiting::wait(ctx, to_wait, ways, *ingress);
+    }
     if lane.is_empty() {
         return;
     }

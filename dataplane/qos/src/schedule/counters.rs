@@ -12,13 +12,6 @@ pub struct Volume {
     pub bytes: u64,
 }
 
-impl Volume {
-    pub(super) fn add(&mut self, wire_bytes: u32) {
-        self.packets = self.packets.wrapping_add(1);
-        self.bytes = self.bytes.wrapping_add(u64::from(wire_bytes));
-    }
-}
-
 /// Why an item was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
@@ -71,7 +64,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The counters of one class. Offered = sent + dropped + what is queued.
+/// The counters of one class, as they were read. Offered = sent + dropped + what is queued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// What arrived.
@@ -80,7 +73,9 @@ pub struct Counters {
     pub sent: Volume,
     /// Packets that left with a CE mark of ours.
     pub marked: u64,
-    dropped: [u64; Refusal::ALL.len()],
+    /// Bytes that were dropped.
+    pub dropped_bytes: u64,
+    pub(super) dropped: [u64; Refusal::ALL.len()],
 }
 
 impl Counters {
@@ -96,9 +91,14 @@ impl Counters {
         self.dropped.iter().sum()
     }
 
-    pub(super) fn drop_for(&mut self, refusal: Refusal) {
-        if let Some(count) = self.dropped.get_mut(refusal as usize) {
-            *count = count.wrapping_add(1);
+    /// What waits. Read beside a worker that counts, it may be a few packets off.
+    #[must_use]
+    pub fn queued(&self) -> Volume {
+        let less =
+            |offered: u64, sent: u64, dropped: u64| offered.saturating_sub(sent).saturating_sub(dropped);
+        Volume {
+            packets: less(self.offered.packets, self.sent.packets, self.dropped_in_all()),
+            bytes: less(self.offered.bytes, self.sent.bytes, self.dropped_bytes),
         }
     }
 }

@@ -3,7 +3,7 @@
 
 const FIRST_BITS: u32 = 10;
 const PER_OCTAVE_BITS: u32 = 2;
-const BUCKETS: usize = 98;
+pub(super) const BUCKETS: usize = 98;
 
 /// A histogram of delays.
 #[derive(Clone, Debug)]
@@ -12,12 +12,8 @@ pub struct Delays {
 }
 
 impl Delays {
-    pub(super) const EMPTY: Self = Self { buckets: [0; BUCKETS] };
-
-    pub(super) fn record(&mut self, delay_ns: u64) {
-        if let Some(bucket) = self.buckets.get_mut(bucket_of(delay_ns)) {
-            *bucket = bucket.saturating_add(1);
-        }
+    pub(super) fn of(buckets: [u32; BUCKETS]) -> Self {
+        Self { buckets }
     }
 
     /// Packets counted.
@@ -42,7 +38,7 @@ impl Delays {
     }
 }
 
-fn bucket_of(delay_ns: u64) -> usize {
+pub(super) fn bucket_of(delay_ns: u64) -> usize {
     let octave = delay_ns.checked_ilog2().unwrap_or(0);
     if octave < FIRST_BITS {
         return 0;
@@ -61,13 +57,18 @@ fn upper_end_ns(bucket: usize) -> u64 {
 mod tests {
     use super::*;
 
+    fn recorded(delays_ns: &[u64]) -> Delays {
+        let mut delays = Delays::of([0; BUCKETS]);
+        delays_ns.iter().for_each(|delay_ns| delays.buckets[bucket_of(*delay_ns)] += 1);
+        delays
+    }
+
     #[test]
     fn a_percentile_is_never_too_low_and_at_most_a_quarter_too_high() {
         for delay_ns in
             (1..34).flat_map(|bits| [1u64 << bits, (1 << bits) + 1, (3 << bits) / 2, (2 << bits) - 1])
         {
-            let mut delays = Delays::EMPTY;
-            delays.record(delay_ns);
+            let delays = recorded(&[delay_ns]);
             let said = delays.percentile_ns(99).unwrap();
             assert!(said >= delay_ns, "{delay_ns}: {said}");
             assert!(said <= (delay_ns * 5 / 4 + 1).max(1024), "{delay_ns}: {said}");
@@ -76,13 +77,8 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_what_was_recorded() {
-        let mut delays = Delays::EMPTY;
-        assert_eq!(delays.percentile_ns(50), None);
-        for _ in 0..98 {
-            delays.record(2_000);
-        }
-        delays.record(1_000_000);
-        delays.record(u64::MAX);
+        assert_eq!(recorded(&[]).percentile_ns(50), None);
+        let delays = recorded(&[&[2_000; 98][..], &[1_000_000, u64::MAX]].concat());
         assert_eq!(delays.count(), 100);
         assert_eq!(delays.percentile_ns(50), Some(2048));
         assert_eq!(delays.percentile_ns(99), Some(1 << 20));

@@ -6,6 +6,7 @@ use wire::Ecn;
 use super::spec::{EarlyDrop, TunnelSlot};
 use super::tunnel::{Class, Early, SHARES, TunnelLinks};
 use super::{Leaving, Next, Refusal, Refused, Scheduler, spec_of};
+use crate::bucket::Bucket;
 
 /// Timers that one call looks at: its work is bounded even if all tunnels may send at once.
 const EXPIRIES_MAX: usize = 32;
@@ -98,22 +99,21 @@ impl<T> Scheduler<T> {
         let class = self.classes.get_mut(class_index as usize)?;
         let spec = spec_of(&self.policies, class)?;
         let signal = codel_signal(class, &self.slab, &spec.early, spec.ecn, self.packet_bytes_max, now_ns);
-        let (slot, delays) = (class.slot, class.delays);
+        let (slot, records_delays) = (class.slot, class.records_delays);
         let queued = class.fifo.pop(&mut self.slab)?;
         let wire_bytes = queued.wire_bytes;
-        let counters = self.counters.get_mut(class_index as usize)?;
+        let counters = self.stats.at(class_index)?;
         if matches!(signal, Signal::Drop) {
-            counters.drop_for(Refusal::CoDel);
+            counters.drop_for(Refusal::CoDel, wire_bytes);
             self.settle(level, index, class_index, now_ns);
             let (item, tunnel, refusal) = (queued.item, TunnelSlot(index), Refusal::CoDel);
             return Some(Next::Refused(Refused { item, tunnel, class: slot, refusal }));
         }
         let mark = queued.marked || matches!(signal, Signal::Mark);
         let delay_ns = now_ns.saturating_sub(queued.since_ns);
-        counters.sent.add(wire_bytes);
-        counters.marked = counters.marked.wrapping_add(u64::from(mark));
-        if let Some(delays) = self.delays.get_mut(delays as usize) {
-            delays.record(delay_ns);
+        counters.send(wire_bytes, mark);
+        if records_delays {
+            self.stats.record_delay(class_index, delay_ns);
         }
         self.charge(level, index, class_index, wire_bytes);
         self.settle(level, index, class_index, now_ns);
@@ -130,6 +130,8 @@ impl<T> Scheduler<T> {
         if let Some(shaper) = &mut tunnel.shaper {
             shaper.take_now(wire_bytes);
         }
+        let tokens = |shaper: &Option<Bucket>| shaper.as_ref().map(Bucket::level_bytes);
+        self.stats.note_tokens(index, tokens(&tunnel.shaper), tokens(&self.shaper));
         if level == SHARES {
             tunnel.deficit = tunnel.deficit.saturating_sub(wire_bytes);
             if let Some(class) = self.classes.get_mut(class_index as usize) {

@@ -47,6 +47,11 @@ impl<T> Slab<T> {
         self.free_count
     }
 
+    /// How many are queued.
+    pub(super) fn used(&self) -> u32 {
+        u32::try_from(self.places.len()).unwrap_or(u32::MAX) - self.free_count
+    }
+
     pub(super) const fn bytes_per_item() -> usize {
         size_of::<Place<T>>()
     }

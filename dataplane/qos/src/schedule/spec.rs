@@ -23,7 +23,7 @@ pub struct TunnelSlot(pub u32);
 pub struct ClassSlot(pub u8);
 
 /// One egress port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortSpec {
     /// The port's shaper; without one, the transmit ring is the only bound.
     pub shape: Option<TrafficProfile>,
@@ -40,7 +40,7 @@ pub struct PortSpec {
 }
 
 /// One tunnel of a port.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelSpec {
     /// The tunnel's shaper, if it has one.
     pub shape: Option<TrafficProfile>,
@@ -51,17 +51,19 @@ pub struct TunnelSpec {
 }
 
 /// A list of classes: what operators call a policy-map.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySpec {
     /// The classes.
     pub classes: Vec<ClassSpec>,
 }
 
 /// One class.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassSpec {
     /// How it is served.
     pub service: Service,
+    /// What the class may have; more is dropped on arrival.
+    pub police: Option<TrafficProfile>,
     /// How much may wait.
     pub limit: Limit,
     /// What happens before the limit is reached.
@@ -79,8 +81,6 @@ pub enum Service {
     Priority {
         /// 0 to [`PRIORITY_LEVELS`] − 1.
         level: u8,
-        /// What the class may have; more is dropped on arrival.
-        police: Option<TrafficProfile>,
     },
     /// By deficit round robin, in what the priority levels leave.
     Share(Share),
@@ -174,6 +174,21 @@ pub(super) struct Reckoned {
 }
 
 impl PortSpec {
+    /// Whether a scheduler can follow it.
+    ///
+    /// # Errors
+    /// The first reason why not.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        self.check()?;
+        let mut seen = std::collections::BTreeSet::new();
+        for (index, tunnel) in self.tunnels.iter().enumerate() {
+            if seen.insert((tunnel.policy, tunnel.shape.map(|shape| shape.rate))) {
+                self.reckon(index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at all that does not need a tunnel's rate.
     pub(super) fn check(&self) -> Result<(), SpecError> {
         in_range("packet_bytes_max", u64::from(self.packet_bytes_max), 1, 1 << 16)?;
@@ -203,12 +218,12 @@ impl PortSpec {
                     in_range("WRED's one_in", u64::from(profile.one_in), 1, u64::from(u16::MAX))?;
                 }
             }
+            self.check_burst("a class's policer", class.police)?;
             match class.service {
                 Service::Share(Share::Percent(percent)) => in_range("percent", u64::from(percent), 1, 100)?,
                 Service::Share(Share::Rate(_)) => {}
-                Service::Priority { level, police } => {
+                Service::Priority { level } => {
                     in_range("a priority level", u64::from(level), 0, PRIORITY_LEVELS as u64 - 1)?;
-                    self.check_burst("a priority class's policer", police)?;
                     let twice =
                         seen.get_mut(usize::from(level)).is_none_or(|seen| core::mem::replace(seen, true));
                     if twice {
@@ -274,11 +289,11 @@ fn limit(class: &ClassSpec, rate: Option<u64>, weight: u128) -> Option<(u32, u64
         Limit::Bytes(bytes) => return Some((u32::MAX, u64::from(bytes))),
         Limit::Time(time_ns) => time_ns,
     };
-    let bps = match class.service {
-        Service::Priority { police: Some(profile), .. } => u128::from(profile.rate.bps()),
-        Service::Priority { police: None, .. } => u128::from(rate?),
-        Service::Share(Share::Rate(share)) => u128::from(share.bps()),
-        Service::Share(Share::Percent(_)) => rate.map(|_| weight / 100)?,
+    let bps = match (class.service, class.police) {
+        (Service::Priority { .. }, Some(profile)) => u128::from(profile.rate.bps()),
+        (Service::Priority { .. }, None) => u128::from(rate?),
+        (Service::Share(Share::Rate(share)), _) => u128::from(share.bps()),
+        (Service::Share(Share::Percent(_)), _) => rate.map(|_| weight / 100)?,
     };
     Some((u32::MAX, u64::try_from(bps * u128::from(time_ns) / 8_000_000_000).unwrap_or(u64::MAX)))
 }
@@ -296,7 +311,7 @@ mod tests {
     }
 
     fn class(service: Service, limit: Limit) -> ClassSpec {
-        ClassSpec { service, limit, early: EarlyDrop::None, ecn: false, delays: false }
+        ClassSpec { service, police: None, limit, early: EarlyDrop::None, ecn: false, delays: false }
     }
 
     fn share(share: Share) -> ClassSpec {
@@ -325,7 +340,7 @@ mod tests {
     #[test]
     fn a_limit_in_time_is_what_the_classs_own_rate_carries() {
         let limit = Limit::Time(10_000_000);
-        let priority = |police| class(Service::Priority { level: 0, police }, limit);
+        let priority = |police| ClassSpec { police, ..class(Service::Priority { level: 0 }, limit) };
         let classes =
             vec![priority(Some(profile(800_000, 2000))), class(Service::Share(Share::Percent(20)), limit)];
         let reckoned = port(Some(profile(10_000_000, 3000)), classes.clone()).reckon(0).unwrap();
@@ -337,7 +352,7 @@ mod tests {
     #[test]
     fn what_cannot_be_followed_is_refused() {
         let shaped = Some(profile(10_000_000, 3000));
-        let level = |level| class(Service::Priority { level, police: None }, Limit::Packets(1));
+        let level = |level| class(Service::Priority { level }, Limit::Packets(1));
         let checked = |classes| port(shaped, classes).check();
         assert_eq!(checked(vec![level(1), level(1)]), Err(SpecError::LevelTwice { policy: 0, level: 1 }));
         assert_eq!(checked(vec![level(3)]), Err(SpecError::OutOfRange("a priority level", 0, 2)));

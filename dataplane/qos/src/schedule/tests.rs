@@ -14,11 +14,18 @@ fn profile(bps: u64, burst_bytes: u32) -> TrafficProfile {
 }
 
 fn class(service: Service) -> ClassSpec {
-    ClassSpec { service, limit: Limit::Packets(1000), early: EarlyDrop::None, ecn: false, delays: true }
+    ClassSpec {
+        service,
+        police: None,
+        limit: Limit::Packets(1000),
+        early: EarlyDrop::None,
+        ecn: false,
+        delays: true,
+    }
 }
 
 fn priority(level: u8, police: Option<TrafficProfile>) -> ClassSpec {
-    class(Service::Priority { level, police })
+    ClassSpec { police, ..class(Service::Priority { level }) }
 }
 
 fn percent(percent: u8) -> ClassSpec {
@@ -78,7 +85,9 @@ fn shares_are_kept_in_bytes_whatever_the_sizes() {
     let mut bytes = [0u64; 3];
     for _ in 0..30_000 {
         for (class, size) in (0u8..).zip(sizes) {
-            while scheduler.class(TunnelSlot(0), ClassSlot(class)).unwrap().queued_packets < 100 {
+            while scheduler.stats().class(TunnelSlot(0), ClassSlot(class)).unwrap().counters.queued().packets
+                < 100
+            {
                 scheduler.enqueue(0, offer(0, class, size), 0).unwrap();
             }
         }
@@ -177,7 +186,7 @@ fn what_is_refused_comes_back_with_its_reason_and_is_counted() {
     assert_eq!(refusal(&mut scheduler, offer(0, 0, 501)), Some((7, Refusal::QueueLimit)));
     assert_eq!(refusal(&mut scheduler, offer(0, 1, 1500)), None);
     assert_eq!(refusal(&mut scheduler, offer(0, 1, 1)), Some((7, Refusal::Policed)));
-    let shares = scheduler.class(TunnelSlot(0), ClassSlot(0)).unwrap();
+    let shares = scheduler.stats().class(TunnelSlot(0), ClassSlot(0)).unwrap();
     assert_eq!(shares.counters.offered, Volume { packets: 4, bytes: 3502 });
     assert_eq!([Refusal::BadSize, Refusal::QueueLimit].map(|why| shares.counters.dropped(why)), [2, 1]);
 }
@@ -215,7 +224,7 @@ fn codel_marks_where_it_may_and_drops_the_rest_at_the_head() {
             }
         }
         assert_eq!((marked > 5, dropped > 5), (marks, !marks), "{marked} {dropped}");
-        let state = scheduler.class(TunnelSlot(0), ClassSlot(0)).unwrap();
+        let state = scheduler.stats().class(TunnelSlot(0), ClassSlot(0)).unwrap();
         assert_eq!((state.counters.marked, state.counters.dropped(Refusal::CoDel)), (marked, dropped));
     }
 }
@@ -313,9 +322,36 @@ proptest! {
         }
         prop_assert!(seen.iter().all(|times| *times == 1), "{:?}", seen);
         for (tunnel, class) in (0..4).flat_map(|tunnel| (0..4).map(move |class| (tunnel, class))) {
-            let state = scheduler.class(TunnelSlot(tunnel), ClassSlot(class)).unwrap();
-            prop_assert_eq!((state.queued_packets, state.queued_bytes), (0, 0));
+            let state = scheduler.stats().class(TunnelSlot(tunnel), ClassSlot(class)).unwrap();
+            prop_assert_eq!((state.counters.queued().packets, state.counters.queued().bytes), (0, 0));
             prop_assert_eq!(state.counters.offered.packets, state.counters.sent.packets + state.counters.dropped_in_all());
         }
     }
+}
+
+#[test]
+fn a_successor_goes_on_with_what_was_queued_counted_and_left_of_tokens() {
+    let shape = Some(profile(8_000_000, 3000));
+    let tunnels = |count| vec![TunnelSpec { shape, weight: 1, policy: 0 }; count];
+    let spec = PortSpec { tunnels: tunnels(2), ..port(vec![priority(0, None), percent(100)], 2) };
+    let mut before = Scheduler::new(&spec).unwrap();
+    for (item, (tunnel, class)) in (0u32..).zip([(0, 1), (0, 1), (0, 1), (1, 0), (1, 1)]) {
+        before.enqueue(item, offer(tunnel, class, 1500), 0).unwrap();
+    }
+    assert_eq!(all_at(&mut before, 0), [(1, 0, 1500), (0, 1, 1500), (1, 1, 1500), (0, 1, 1500)]);
+    before.enqueue(5, offer(1, 1, 1500), 0).unwrap();
+    // Tunnel 1 goes, tunnel 0 moves to place 1, its classes change places.
+    let spec = PortSpec { tunnels: tunnels(3), ..port(vec![percent(100), priority(0, None)], 3) };
+    let mut after = Scheduler::new(&spec).unwrap();
+    let mut gone = Vec::new();
+    let heir = |tunnel: TunnelSlot, class: ClassSlot| {
+        (tunnel.0 == 0).then_some((TunnelSlot(1), ClassSlot(1 - class.0)))
+    };
+    after.succeed(&mut before, 500_000, heir, |item| gone.push(item));
+    assert_eq!((gone, before.queued(), after.queued()), (vec![5], 0, 1));
+    let counters = after.stats().class(TunnelSlot(1), ClassSlot(0)).unwrap().counters;
+    assert_eq!((counters.offered.packets, counters.sent.packets, counters.queued().packets), (3, 2, 1));
+    // 500 bytes came in since; the rest of the 1,500 needs a millisecond more.
+    assert_eq!(all_at(&mut after, 1_498_000), []);
+    assert_eq!(all_at(&mut after, 1_502_000), [(1, 0, 1500)]);
 }

@@ -39,7 +39,7 @@ pub(super) struct Class {
     pub(super) quantum: u32,
     link: u32,
     pub(super) policer: u32,
-    pub(super) delays: u32,
+    pub(super) records_delays: bool,
     pub(super) policy: u32,
     pub(super) slot: ClassSlot,
     pub(super) level: usize,
@@ -107,8 +107,8 @@ pub(super) struct Built {
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) classes: Vec<Class>,
     pub(super) policers: Vec<Bucket>,
-    /// How many classes record delays.
-    pub(super) delays: usize,
+    /// Whether each class records delays.
+    pub(super) delays: Vec<bool>,
 }
 
 pub(super) fn build(spec: &PortSpec) -> Result<Built, SpecError> {
@@ -146,14 +146,14 @@ impl Built {
         let mut by_level = [NONE; PRIORITY_LEVELS];
         for ((slot, class), reckoned) in (0u8..).zip(&policy.classes).zip(spec.reckon(tunnel)?) {
             let (level, police) = match class.service {
-                Service::Priority { level, police } => (usize::from(level), police),
-                Service::Share(_) => (SHARES, None),
+                Service::Priority { level } => (usize::from(level), class.police),
+                Service::Share(_) => (SHARES, class.police),
             };
             if let Some(place) = by_level.get_mut(level) {
                 *place = self.classes.len() as u32;
             }
-            let (delays, policer) = (self.delays as u32, self.policers.len() as u32);
-            self.delays += usize::from(class.delays);
+            let policer = self.policers.len() as u32;
+            self.delays.push(class.delays);
             self.policers.extend(police.map(Bucket::new));
             self.classes.push(Class {
                 fifo: Fifo::EMPTY,
@@ -163,7 +163,7 @@ impl Built {
                 quantum: reckoned.quantum,
                 link: NONE,
                 policer: if police.is_some() { policer } else { NONE },
-                delays: if class.delays { delays } else { NONE },
+                records_delays: class.delays,
                 policy: policy_index as u32,
                 slot: ClassSlot(slot),
                 level,

@@ -274,7 +274,7 @@ impl Rig {
         objects.iter().for_each(|object| self.installer.put(object));
         let state = self.installer.commit(2, now_ns).expect("a valid change");
         for pipeline in &mut self.pipelines {
-            pipeline.switch(Arc::clone(&state));
+            pipeline.switch(Arc::clone(&state), 0);
         }
     }
 

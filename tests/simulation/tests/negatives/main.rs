@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 
 use messages::DropReason;
 
+const QOS: &str = "tests/simulation/tests/qos.rs";
+
 /// Reasons that no packet from outside can provoke: where they are shown, and why not here.
 const ELSEWHERE: &[(DropReason, &str, &str)] = &[
     // Tunnels and ports have an MTU of at least 576, and a parsed packet can be cut to that: it takes a call of the stage
@@ -25,6 +27,25 @@ const ELSEWHERE: &[(DropReason, &str, &str)] = &[
         DropReason::FragmentFailed,
         "dataplane/pipeline/src/fragment.rs",
         "a_packet_that_cannot_be_cut_is_dropped",
+    ),
+    // A headend with a service policy is another one than the one here.
+    (DropReason::QosPoliced, QOS, "what_is_above_its_policer_is_dropped_and_what_is_marked_leaves_marked"),
+    (
+        DropReason::QosQueueLimit,
+        QOS,
+        "voice_loses_nothing_and_waits_for_two_packets_at_most_while_bulk_is_twice_the_rate",
+    ),
+    (DropReason::QosWred, QOS, "early_drops_are_told_apart_and_ecn_capable_packets_are_marked_instead"),
+    (DropReason::QosCodel, QOS, "early_drops_are_told_apart_and_ecn_capable_packets_are_marked_instead"),
+    (
+        DropReason::QosNoRoom,
+        "dataplane/pipeline/src/queues.rs",
+        "a_scheduler_without_room_gives_the_packet_back",
+    ),
+    (
+        DropReason::QosGone,
+        QOS,
+        "what_waits_for_a_tunnel_that_goes_is_a_counted_drop_and_what_waits_for_others_goes_on",
     ),
 ];
 

@@ -59,14 +59,16 @@ const COMMANDS: &[&str] = &[
     "greyhound neighbor list",
     "greyhound port list",
     "greyhound worker list",
+    "greyhound qos show",
 ];
 
 /// Settings that the manual may name.
-const SETTINGS: &[&str] = &["strict_source", "answer_ping", "mtu"];
+const SETTINGS: &[&str] = &["strict_source", "answer_ping", "mtu", "police", "queue_limit"];
 
 #[test]
 fn the_settings_that_the_manual_names_are_in_the_configuration() {
-    let model = std::fs::read_to_string(root().join("control/config/src/model.rs")).expect("the model");
+    let read = |file: &str| std::fs::read_to_string(root().join("control/config/src").join(file));
+    let model = read("model.rs").expect("the model") + &read("quality.rs").expect("quality of service");
     for setting in SETTINGS {
         assert!(model.contains(&format!("{setting}:")), "{setting}");
     }

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Class-maps, policy-maps and service policies: what is said when they are wrong, and what they become.
+
+use greyhound_config::{
+    Config, Environment, EnvironmentPort, Indices, KeySource, Problems, SaEntry, compile, diff,
+};
+use messages::{Object, Secret, ServiceTarget};
+
+const BRANCH: &str = r#"
+[[port]]
+name = "wan"
+side = "unprotected"
+addresses = ["192.0.2.1/24"]
+service_policy = "uplink"
+
+[[tunnel]]
+name = "branch-7"
+source = "192.0.2.1"
+destination = "192.0.2.7"
+service_policy = "branch"
+
+[[policy]]
+name = "gre"
+port = "wan"
+protocol = "gre"
+action = "bypass"
+
+[[class_map]]
+name = "voice"
+criteria = [{ dscp = ["EF"] }]
+
+[[class_map]]
+name = "calls"
+match = "any"
+criteria = [
+    { class_map = "voice" },
+    { protocol = "udp", destination_ports = "5060-5061" },
+]
+
+[[policy_map]]
+name = "branch"
+shape = { rate = "10 Mbit/s" }
+classes = [
+    { class = "voice", priority = 0, police = { rate = "1 Mbit/s" } },
+    { class = "calls", bandwidth = "20 %" },
+    { class = "class-default", bandwidth = "80 %", wred = { min = 20, max = 40 } },
+]
+
+[[policy_map]]
+name = "uplink"
+shape = { rate = "100 Mbit/s" }
+classes = [{ class = "class-default", bandwidth = "100 %" }]
+"#;
+
+struct NoKeys;
+
+impl KeySource for NoKeys {
+    fn secret(&self, _sa: &SaEntry) -> Result<Secret, String> {
+        Err("there is no SA".into())
+    }
+}
+
+fn objects(text: &str, workers: u16) -> Result<Vec<Object>, Problems> {
+    let config = Config::parse(text, "branch.toml").unwrap_or_else(|error| panic!("{error}"));
+    let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500 }];
+    let environment = Environment { ports, workers, sas_max: 8, tunnels_max: 8 };
+    let compiled = compile(&config, &Indices::default().allocate(&config), &environment, &NoKeys)?;
+    Ok(compiled.objects.into_values().collect())
+}
+
+/// What is said when the first `from` is `to`.
+fn said(from: &str, to: &str) -> Vec<String> {
+    assert!(BRANCH.contains(from), "{from}");
+    match Config::parse(&BRANCH.replacen(from, to, 1), "branch.toml") {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems().iter().map(|problem| problem.text.clone()).collect(),
+    }
+}
+
+#[test]
+fn what_is_written_is_what_is_sent() {
+    let objects = objects(BRANCH, 1).unwrap_or_else(|problems| panic!("{problems}"));
+    let count = |is: fn(&Object) -> bool| objects.iter().filter(|object| is(object)).count();
+    assert_eq!(count(|object| matches!(object, Object::ClassMap(_))), 2);
+    assert_eq!(count(|object| matches!(object, Object::Criterion(_))), 3);
+    assert_eq!(count(|object| matches!(object, Object::PolicyClass(_))), 4);
+    let targets: Vec<_> = objects
+        .iter()
+        .filter_map(|object| match object {
+            Object::ServicePolicy(service) => Some((service.target, service.pre_classify)),
+            _ => None,
+        })
+        .collect();
+    assert!(matches!(targets[..], [(ServiceTarget::Port(_), true), (ServiceTarget::Tunnel(_), true)]));
+}
+
+#[test]
+fn it_is_written_as_a_person_would() {
+    let config = Config::parse(BRANCH, "branch.toml").unwrap_or_else(|error| panic!("{error}"));
+    let text = config.to_toml();
+    assert!(
+        text.contains("[[class_map]]\nname = \"voice\"\ncriteria = [\n    { dscp = [\"EF\"] },\n]\n"),
+        "{text}"
+    );
+    assert_eq!(Config::parse(&text, "written"), Ok(config));
+}
+
+#[test]
+fn a_class_that_changes_is_told_as_a_difference_of_its_policy_map() {
+    let before = Config::parse(BRANCH, "before").unwrap_or_else(|error| panic!("{error}"));
+    let mut after = before.clone();
+    after.policy_maps[1].shape = None;
+    after.tunnels[0].pre_classify = false;
+    assert_eq!(
+        diff(&before, &after).to_string(),
+        "~ tunnel branch-7: pre_classify (default) → false\n~ policy_map uplink: shape { rate = \"100 Mbit/s\" } → (default)\n"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    for (from, to, sentence) in [
+        (
+            "service_policy = \"branch\"",
+            "service_policy = \"brnch\"",
+            "tunnel branch-7: service_policy: there is no policy_map \"brnch\"; there are \"branch\", \"uplink\"",
+        ),
+        (
+            "{ class = \"voice\", priority = 0,",
+            "{ class = \"vice\", priority = 0,",
+            "policy_map branch: classes: class vice: there is no class_map \"vice\"; there are \"voice\", \"calls\"",
+        ),
+        (
+            "criteria = [{ dscp = [\"EF\"] }]",
+            "criteria = [{ class_map = \"voice\" }]",
+            "class_map voice: criteria: it names itself, directly or through another class-map; break the circle",
+        ),
+        (
+            "criteria = [{ dscp = [\"EF\"] }]",
+            "criteria = [{ not = true }]",
+            "class_map voice: criteria: number 1: names nothing; say which packets, as in { dscp = [\"EF\"] }",
+        ),
+        (
+            "protocol = \"udp\", destination_ports",
+            "destination_ports",
+            "class_map calls: criteria: number 2: ports need protocol = \"tcp\", \"udp\" or \"sctp\" beside them",
+        ),
+        (
+            "bandwidth = \"20 %\"",
+            "bandwidth = \"30 %\"",
+            "policy_map branch: classes: the shares are 110 % together; give 100 % at most",
+        ),
+        (
+            "bandwidth = \"20 %\"",
+            "bandwidth = \"3 Mbit/s\"",
+            "policy_map branch: classes: the shares are more than the shape; lower them, or raise it",
+        ),
+        (
+            "bandwidth = \"20 %\"",
+            "bandwidth = \"20 %\", priority = 1",
+            "policy_map branch: classes: class calls: needs exactly one of priority and bandwidth, as in priority = 0 or bandwidth = \"30 %\"",
+        ),
+        (
+            "bandwidth = \"20 %\"",
+            "priority = 0",
+            "policy_map branch: classes: classes voice and calls both have priority 0; give one another, 0 to 2, or put both into one class-map",
+        ),
+        (
+            "wred = { min = 20, max = 40 }",
+            "wred = { min = 50, max = 40 }",
+            "policy_map branch: classes: class class-default: wred: min 50 may not be above max 40, and one_in is 1 at least",
+        ),
+        (
+            "wred = { min = 20, max = 40 }",
+            "ecn = true",
+            "policy_map branch: classes: class class-default: ecn marks where wred or codel would drop; add one of them, or leave ecn out",
+        ),
+        (
+            "classes = [{ class = \"class-default\", bandwidth = \"100 %\" }]",
+            "classes = []",
+            "policy_map uplink: classes: the last class, and no other, has to be \"class-default\": what no other takes",
+        ),
+        (
+            "shape = { rate = \"10 Mbit/s\" }",
+            "shape = { rate = \"10 Mb\" }",
+            "policy_map branch: shape: \"10 Mb\" will not do; give a rate up to 1000 Gbit/s, as in \"10 Mbit/s\" or \"512 kbit/s\", or a number of bit/s",
+        ),
+        (
+            "shape = { rate = \"10 Mbit/s\" }",
+            "shape = { rate = \"10 Mbit/s\", burst = 1500 }",
+            "policy_map branch: a burst has to hold the longest packet of the port on the wire, its MTU and 38 bytes of Ethernet, and be 1 GiB at most; raise burst, or leave it out",
+        ),
+    ] {
+        assert_eq!(said(from, to), [sentence], "{to}");
+    }
+}
+
+#[test]
+fn more_than_one_worker_is_refused_with_the_reason() {
+    let problems = objects(BRANCH, 2).expect_err("two workers");
+    assert_eq!(
+        problems.sentences().first().map(String::as_str),
+        Some(
+            "port wan: service_policy: quality of service needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy"
+        )
+    );
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Plain packets of tunnels with a service policy: into their queues, and out again when it is their turn.
+//!
+//! What [`crate::scheduled`] does for any packet.
+
+use arrayvec::ArrayVec;
+use messages::{DropReason, PortIndex};
+use pktbuf::{BURST, Packet};
+use qos::classify::WholeV4;
+use qos::schedule::Offer;
+use tables::{Class, Plan, Queue};
+use wire::{Dscp, Ecn, IpProtocol, dscp, ipv4};
+
+use super::framing::LastHop;
+use super::outbound::{self, Departure, Departures, Way};
+use super::plain::Plain;
+use crate::context::Context;
+use crate::lane::Lane;
+use crate::queues::Item;
+use crate::{outbound as whole, scheduled};
+
+/// Behind the IP header, where TCP has its flags.
+const TCP_FLAGS_OFFSET: usize = ipv4::HEADER_BYTES + 13;
+
+/// Queues packets: classes for all that go one way, then each to its queue.
+#[inline(never)]
+pub(super) fn wait(
+    ctx: &mut Context<'_>,
+    lane: &mut Lane<Departure<'_>>,
+    ways: &[Way<'_>],
+    ingress: PortIndex,
+) {
+    let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
+    for (packets, run) in lane.runs_mut(Departure::goes_with) {
+        let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
+        let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
+        if let Some(queue) = way.queue {
+            queue.classify_v4(whole, ingress, way.tunnel, &mut classes);
+        }
+    }
+    for ((packet, departure), class) in lane.drain().zip(classes) {
+        if let Some(way) = ways.get(departure.way)
+            && let Some(queue) = way.queue
+        {
+            wait_one(ctx, packet, &departure, (way, queue), class);
+        }
+    }
+}
+
+/// What classes look at.
+#[inline(always)]
+fn whole_of(packet: &Packet, departure: &Departure<'_>) -> WholeV4 {
+    let &Plain { source, destination, ports, protocol, tos, .. } = departure.plain;
+    let tcp_flags = match protocol {
+        IpProtocol::TCP => packet.data().get(departure.offset + TCP_FLAGS_OFFSET).copied().unwrap_or(0),
+        _ => 0,
+    };
+    WholeV4 { source, destination, ports, protocol, tos, tcp_flags }
+}
+
+#[inline(always)]
+fn wait_one(
+    ctx: &mut Context<'_>,
+    mut packet: Packet,
+    departure: &Departure<'_>,
+    (way, queue): (&Way<'_>, Queue<'_>),
+    class: Class,
+) {
+    let plain = departure.plain;
+    let mut code_point = Dscp::of_tos(plain.tos);
+    let Ok(l3) = packet.reframe(departure.offset, 0, usize::from(plain.total_bytes)) else {
+        return ctx.drop(packet, DropReason::IpMalformed);
+    };
+    if let Some(set) = class.set_dscp {
+        code_point = set;
+        if dscp::rewrite(l3, set).is_err() {
+            return ctx.drop(packet, DropReason::IpMalformed);
+        }
+    }
+    let offer = Offer {
+        tunnel: queue.slot,
+        class: class.slot,
+        wire_bytes: Plan::wire_bytes(way.sealed_bytes(plain)),
+        dscp: code_point,
+        ecn: Ecn::of_tos(plain.tos),
+    };
+    let item = Item::plain(packet, ctx.tables.number, way.tunnel);
+    if let Err((packet, reason)) = ctx.queues.enqueue(queue.port, item, offer, ctx.now_ns) {
+        ctx.drop(packet, reason);
+    }
+}
+
+/// Sends what the scheduler of a port has let go, each with its mark.
+pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex, due: &mut ArrayVec<(Item, bool), BURST>) {
+    let plains: ArrayVec<Plain, BURST> = due.iter().map(|due| plain_of(ctx, due)).collect();
+    let (mut departures, mut last_hop) = (Departures::default(), LastHop::default());
+    let mut to_seal = Lane::default();
+    for ((item, mark), plain) in due.drain(..).zip(&plains) {
+        let common = item.tunnel().filter(|_| *plain != Plain::NONE);
+        match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
+            Some(departure) => {
+                whole::seal(ctx, &mut to_seal);
+                departures.push_due(ctx, item.into_packet(), departure);
+            }
+            None => {
+                outbound::send(ctx, &mut departures);
+                departures.forget();
+                last_hop = LastHop::default();
+                scheduled::leave_one(ctx, port, item, mark, &mut to_seal);
+            }
+        }
+    }
+    outbound::send(ctx, &mut departures);
+    whole::seal(ctx, &mut to_seal);
+}
+
+/// The packet, if it was plain and nothing has changed since.
+#[inline(always)]
+fn plain_of(ctx: &Context<'_>, (item, mark): &(Item, bool)) -> Plain {
+    let is_as_it_was = item.is_plain() && !item.is_older_than(ctx.tables.number) && !mark;
+    is_as_it_was.then(|| Plain::parse(item.packet().data())).flatten().unwrap_or(Plain::NONE)
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Between routing and encapsulation: packets of ports and tunnels with a service policy wait for their turn.
+//!
+//! [`into_tunnel`] and [`out_of_port`] queue a packet that fits; [`leave`] sends what a port's scheduler lets go. What the
+//! packet leaves with (tunnel, SA, template, MTU, SPD entry) is what holds at that moment: sequence numbers are given
+//! behind the scheduler, and nothing reorders behind them.
+
+use arrayvec::ArrayVec;
+use messages::{DropReason, EspMode, PortIndex, TunnelIndex};
+use pktbuf::{BURST, Packet};
+use qos::schedule::Offer;
+use tables::{Encapsulation, NextStep, Plan, Queue, SpdVerdict, Tunnel};
+use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
+use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
+
+use crate::context::{Context, Note, Origin};
+use crate::lane::Lane;
+use crate::link::Hop;
+use crate::outbound::{self, SealNote};
+use crate::queues::{Item, Turn};
+use crate::{fast, forward};
+
+/// Frames that may wait for a port's device before its scheduler holds back.
+const FRAMES_AHEAD: usize = 2 * BURST;
+/// Behind the TCP header's beginning, where its flags are.
+const TCP_FLAGS_OFFSET: usize = 13;
+
+/// Queues a packet for a tunnel, if it has a place to wait; gives it back otherwise.
+#[inline]
+pub(crate) fn into_tunnel(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    note: &Note,
+    tunnel: &Tunnel,
+) -> Option<Packet> {
+    if ctx.tables.quality.is_empty() {
+        return Some(packet);
+    }
+    let Some(queue) = tunnel.encapsulation.egress.and_then(|egress| {
+        let tables = ctx.tables;
+        tables.quality.tunnel(tunnel.tunnel, egress.port)
+    }) else {
+        return Some(packet);
+    };
+    let way = (tunnel.tunnel, &tunnel.encapsulation);
+    let l3_bytes = tunnel.encapsulation.wire_bytes(packet.len());
+    enqueue(ctx, packet, note, queue, Some(way), l3_bytes);
+    None
+}
+
+/// Queues a packet that the SPD lets out of a port without a tunnel, if the port has a service policy; gives it back
+/// otherwise.
+#[inline]
+pub(crate) fn out_of_port(
+    ctx: &mut Context<'_>,
+    packet: Packet,
+    note: &Note,
+    port: PortIndex,
+    verdict: SpdVerdict,
+) -> Option<Packet> {
+    if ctx.tables.quality.is_empty() {
+        return Some(packet);
+    }
+    let tables = ctx.tables;
+    let Some(queue) = tables.quality.port(port) else { return Some(packet) };
+    match verdict {
+        SpdVerdict::Bypass => {
+            let mtu = tables.ports.get(port).map_or(u16::MAX, |entry| entry.mtu);
+            outbound::fitted(ctx, packet, *note, mtu, |ctx, packet, note| {
+                let l3_bytes = packet.len();
+                enqueue(ctx, packet, &note, queue, None, l3_bytes);
+            });
+            None
+        }
+        SpdVerdict::Protect(protection) => match tables.protections.get(protection) {
+            Some(entry) if entry.mode == EspMode::Tunnel => {
+                let way = &entry.encapsulation;
+                outbound::fitted(ctx, packet, *note, way.mtu, |ctx, packet, note| {
+                    let l3_bytes = way.wire_bytes(packet.len());
+                    enqueue(ctx, packet, &note, queue, None, l3_bytes);
+                });
+                None
+            }
+            // Transport mode carries our own packets only, which nobody is told of and which are never cut.
+            Some(entry) if packet.len() <= usize::from(entry.encapsulation.mtu) => {
+                let l3_bytes = entry.encapsulation.wire_bytes(packet.len());
+                enqueue(ctx, packet, note, queue, None, l3_bytes);
+                None
+            }
+            _ => Some(packet),
+        },
+        SpdVerdict::Discard | SpdVerdict::NoMatch => Some(packet),
+    }
+}
+
+fn enqueue(
+    ctx: &mut Context<'_>,
+    mut packet: Packet,
+    note: &Note,
+    queue: Queue<'_>,
+    into: Option<(TunnelIndex, &Encapsulation)>,
+    l3_bytes: usize,
+) {
+    let parsed = &note.parsed;
+    let class = queue.classify(parsed, tcp_flags(&packet, parsed), note.port, into);
+    let mut code_point = Dscp::of_tos(parsed.tos);
+    if let Some(set) = class.set_dscp.filter(|set| *set != code_point) {
+        code_point = set;
+        if dscp::rewrite(packet.data_mut(), set).is_err() {
+            return ctx.drop(packet, DropReason::IpMalformed);
+        }
+    }
+    let offer = Offer {
+        tunnel: queue.slot,
+        class: class.slot,
+        wire_bytes: Plan::wire_bytes(l3_bytes),
+        dscp: code_point,
+        ecn: Ecn::of_tos(parsed.tos),
+    };
+    let item = Item::new(packet, ctx.tables.number, into.map(|(tunnel, _)| tunnel));
+    if let Err((packet, reason)) = ctx.queues.enqueue(queue.port, item, offer, ctx.now_ns) {
+        ctx.drop(packet, reason);
+    }
+}
+
+/// The flags of a TCP segment that is whole or a first fragment; 0 of anything else.
+#[inline]
+fn tcp_flags(packet: &Packet, parsed: &Parsed) -> u8 {
+    if parsed.protocol != IpProtocol::TCP || parsed.fragment == Fragment::Later {
+        return 0;
+    }
+    parsed.upper_layer(packet.data()).get(TCP_FLAGS_OFFSET).copied().unwrap_or(0)
+}
+
+/// Sends what the scheduler of a port lets go, as long as its device keeps up. Returns how many packets it let go.
+pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex) -> usize {
+    let mut let_go = 0;
+    while ctx.transmission.waiting(port) < FRAMES_AHEAD {
+        let due = due(ctx, port);
+        if due == 0 {
+            break;
+        }
+        let_go += due;
+    }
+    let_go
+}
+
+/// A burst of what is due; returns how many packets there were.
+fn due(ctx: &mut Context<'_>, port: PortIndex) -> usize {
+    let mut due: ArrayVec<(Item, bool), BURST> = ArrayVec::new();
+    let mut count = 0;
+    while count < BURST {
+        match ctx.queues.next(port, ctx.now_ns) {
+            Turn::Leaving { item, mark } => {
+                item.packet().prefetch_data();
+                due.push((item, mark));
+            }
+            Turn::Drop(packet, reason) => ctx.drop(packet, reason),
+            Turn::Nothing => break,
+        }
+        count += 1;
+    }
+    fast::leave(ctx, port, &mut due);
+    count
+}
+
+/// Sends a packet whose turn it is; a CE mark goes into it first, if it has become one.
+pub(crate) fn leave_one<'a>(
+    ctx: &mut Context<'a>,
+    port: PortIndex,
+    item: Item,
+    mark: bool,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    let (tunnel, is_old, is_plain) = (item.tunnel(), item.is_older_than(ctx.tables.number), item.is_plain());
+    let mut packet = item.into_packet();
+    if mark && ecn::rewrite(packet.data_mut(), Ecn::Ce).is_err() {
+        return ctx.drop(packet, DropReason::IpMalformed);
+    }
+    // Its header was checked when it came, and changed by nobody but us.
+    let Ok(parsed) = flow::parse_with(packet.data(), HeaderChecksum::Verified) else {
+        return ctx.drop(packet, DropReason::IpMalformed);
+    };
+    let mut note = Note { parsed, port, origin: Origin::Own };
+    // It had more than one.
+    if is_plain && !forward::spend_hop(&mut packet, &mut note) {
+        return ctx.drop(packet, DropReason::TtlExceeded);
+    }
+    match tunnel {
+        Some(tunnel) if !is_old || leads_into(ctx, &parsed, tunnel) => {
+            enter(ctx, port, packet, &note, tunnel, to_seal);
+        }
+        Some(_) => ctx.drop(packet, DropReason::QosGone),
+        None => go_out(ctx, port, packet, note, to_seal),
+    }
+}
+
+/// Whether the routes in force lead there: a tunnel's number may mean another one after a change.
+fn leads_into(ctx: &Context<'_>, parsed: &Parsed, tunnel: TunnelIndex) -> bool {
+    matches!(ctx.tables.routes.lookup(&parsed.destination), Some(NextStep::Tunnel(found)) if found == tunnel)
+}
+
+fn enter<'a>(
+    ctx: &mut Context<'a>,
+    port: PortIndex,
+    packet: Packet,
+    note: &Note,
+    tunnel: TunnelIndex,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    let tables = ctx.tables;
+    let Some(tunnel) = tables.tunnels.get(tunnel) else {
+        return ctx.drop(packet, DropReason::QosGone);
+    };
+    let encapsulation = &tunnel.encapsulation;
+    if encapsulation.egress.is_none_or(|egress| egress.port != port) {
+        return ctx.drop(packet, DropReason::QosGone);
+    }
+    if packet.len() > usize::from(encapsulation.mtu) {
+        return ctx.drop(packet, DropReason::MtuChanged);
+    }
+    outbound::enter(ctx, packet, note, tunnel, to_seal);
+}
+
+fn go_out<'a>(
+    ctx: &mut Context<'a>,
+    port: PortIndex,
+    packet: Packet,
+    note: Note,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    match ctx.tables.routes.lookup(&note.parsed.destination) {
+        Some(NextStep::Port { port: by, neighbor }) if by == port => {
+            outbound::due_out_of_port(ctx, packet, note, Hop { port, neighbor }, to_seal);
+        }
+        _ => ctx.drop(packet, DropReason::QosGone),
+    }
+}

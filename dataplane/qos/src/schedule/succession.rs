@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From one scheduler to the next: when a port's policies change, what is queued, what was counted and the tokens that
+//! are left pass to the scheduler that follows.
+
+use super::Scheduler;
+use super::spec::{ClassSlot, TunnelSlot};
+use crate::bucket::Bucket;
+
+impl<T> Scheduler<T> {
+    /// Takes over from `before`: each class goes on as the class that `successor` names, with its items in their order,
+    /// its counters and the tokens of its tunnel, as many as fit. Items without a successor, or without room, go to
+    /// `gone`. Nothing is queued in `before` afterwards.
+    ///
+    /// It takes as long as there are classes and items: a change of a port's policies, not of every packet.
+    pub fn succeed(
+        &mut self,
+        before: &mut Self,
+        now_ns: u64,
+        successor: impl Fn(TunnelSlot, ClassSlot) -> Option<(TunnelSlot, ClassSlot)>,
+        mut gone: impl FnMut(T),
+    ) {
+        inherit_tokens(&mut self.shaper, &mut before.shaper, now_ns);
+        for (slot, index) in (0u32..).map(TunnelSlot).zip(0..before.tunnels.len()) {
+            let Some(tunnel) = before.tunnels.get_mut(index) else { continue };
+            let (first_class, class_count) = (tunnel.first_class, tunnel.class_count);
+            if let Some((heir, _)) = successor(slot, ClassSlot(0))
+                && let Some(heir) = self.tunnels.get_mut(heir.0 as usize)
+            {
+                inherit_tokens(&mut heir.shaper, &mut tunnel.shaper, now_ns);
+            }
+            for (class, old_index) in (0..class_count).map(ClassSlot).zip(first_class..) {
+                let heir = successor(slot, class);
+                self.take_class(before, old_index, heir, &mut gone);
+            }
+        }
+    }
+
+    /// Gives everything that is queued to `gone`.
+    pub fn clear(&mut self, mut gone: impl FnMut(T)) {
+        let (classes, slab) = (&mut self.classes, &mut self.slab);
+        for class in classes.iter_mut() {
+            while let Some(queued) = class.fifo.pop(slab) {
+                gone(queued.item);
+            }
+        }
+    }
+
+    fn take_class(
+        &mut self,
+        before: &mut Self,
+        old_index: u32,
+        heir: Option<(TunnelSlot, ClassSlot)>,
+        gone: &mut impl FnMut(T),
+    ) {
+        let target = heir.and_then(|(tunnel, class)| Some((tunnel, self.class_index(tunnel, class)?)));
+        if let Some((_, index)) = target {
+            self.stats.inherit(index, &before.stats, old_index);
+        }
+        let Some(old) = before.classes.get_mut(old_index as usize) else { return };
+        while let Some(queued) = old.fifo.pop(&mut before.slab) {
+            let Some((tunnel, index)) = target else {
+                gone(queued.item);
+                continue;
+            };
+            let Some(class) = self.classes.get_mut(index as usize) else { continue };
+            let wire_bytes = queued.wire_bytes;
+            match class.fifo.push(&mut self.slab, queued) {
+                Ok(()) => self.activate(tunnel, index),
+                Err(item) => {
+                    if let Some(counters) = self.stats.at(index) {
+                        counters.drop_for(super::Refusal::NoRoom, wire_bytes);
+                    }
+                    gone(item);
+                }
+            }
+        }
+    }
+}
+
+/// A bucket never starts with more than its own depth, nor a new one with more than the old one had left.
+fn inherit_tokens(heir: &mut Option<Bucket>, before: &mut Option<Bucket>, now_ns: u64) {
+    if let (Some(heir), Some(before)) = (heir, before) {
+        before.refill(now_ns);
+        heir.start_with(before.level_bytes(), now_ns);
+    }
+}

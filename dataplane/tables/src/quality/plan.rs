@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the scheduler of each port has to be.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use messages::{
+    ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TunnelIndex,
+};
+use qos::schedule::{
+    ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, PolicySpec, PortSpec, Service, Share,
+    SpecError, TunnelSlot, TunnelSpec, Wred,
+};
+use qos::{Rate, TrafficProfile};
+use wire::{Dscp, ethernet};
+
+use super::classes::Policy;
+use super::{Inputs, PortQueues, TunnelQueue};
+
+/// Preamble and gap in front of and behind every frame on Ethernet (IEEE 802.3 §4.4.2).
+const PREAMBLE_AND_GAP_BYTES: u32 = 20;
+const FCS_BYTES: u32 = 4;
+/// The shortest frame, FCS included.
+const FRAME_BYTES_MIN: u32 = 64;
+/// Items of a port's scheduler; the dataplane, which knows how many packets there are, may say less.
+const ITEMS: u32 = 8_192;
+/// Tunnels of a port up to which delays are recorded for each.
+const DELAYS_MAX: usize = 4_096;
+const NS_PER_S: u64 = 1_000_000_000;
+/// What a burst that is not given carries on top of two longest packets: of a shaper, and of a policer.
+const SHAPER_BURST_NS: u64 = 1_000_000;
+const POLICER_BURST_NS: u64 = 20_000_000;
+/// A packet as WRED takes it for typical while a queue is empty.
+const TYPICAL_PACKET_BYTES: u64 = 500;
+
+/// What the scheduler of a port has to be, and whom its slots belong to. Slot 0 is the port's own.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The scheduler.
+    pub spec: PortSpec,
+    /// Whom each slot belongs to.
+    pub owners: Vec<ServiceTarget>,
+    /// Whether the port has a policy itself, so that its own slot is used.
+    pub takes_all: bool,
+    /// The class-maps of each policy of `spec`.
+    classes: Vec<Vec<Option<ClassMapIndex>>>,
+    slots: BTreeMap<ServiceTarget, TunnelSlot>,
+}
+
+impl Plan {
+    /// The bytes that an IP packet of `l3_bytes` is on the wire.
+    #[inline]
+    #[must_use]
+    pub fn wire_bytes(l3_bytes: usize) -> u32 {
+        let frame = u32::try_from(l3_bytes + ethernet::HEADER_BYTES).unwrap_or(u32::MAX >> 1) + FCS_BYTES;
+        frame.max(FRAME_BYTES_MIN) + PREAMBLE_AND_GAP_BYTES
+    }
+
+    /// Where a class of this plan goes on in the next: in the same port's or tunnel's policy, the class with the same
+    /// class-map.
+    #[must_use]
+    pub fn successor(
+        &self,
+        next: &Self,
+        slot: TunnelSlot,
+        class: ClassSlot,
+    ) -> Option<(TunnelSlot, ClassSlot)> {
+        let heir = *next.slots.get(self.owners.get(slot.0 as usize)?)?;
+        let class_map = self.classes_of(slot)?.get(usize::from(class.0))?;
+        let place = next.classes_of(heir)?.iter().position(|other| other == class_map)?;
+        Some((heir, ClassSlot(u8::try_from(place).ok()?)))
+    }
+
+    /// The class-map of each class of a slot; none is the class for the rest.
+    #[must_use]
+    pub fn classes_of(&self, slot: TunnelSlot) -> Option<&[Option<ClassMapIndex>]> {
+        let policy = self.spec.tunnels.get(slot.0 as usize)?.policy;
+        self.classes.get(policy).map(Vec::as_slice)
+    }
+}
+
+type Built = (Arc<[Option<PortQueues>]>, Arc<[TunnelQueue]>);
+
+/// Every port's plan, and the slot of every tunnel.
+pub(super) fn build(
+    inputs: &Inputs<'_>,
+    policies: &BTreeMap<PolicyMapIndex, Arc<Policy>>,
+) -> Result<Built, Refusal> {
+    let mut drafts: BTreeMap<PortIndex, Draft> = BTreeMap::new();
+    let mut queues = Vec::new();
+    for service in inputs.wanted.service_policies.values() {
+        let id = ObjectId::ServicePolicy(service.target);
+        if inputs.limits.workers > 1 {
+            return Err(Refusal::OutOfRange(id, Field::Workers));
+        }
+        let policy = match service.policy_map {
+            None => None,
+            Some(map) => Some(policies.get(&map).ok_or(Refusal::Dangling(id, ObjectId::PolicyMap(map)))?),
+        };
+        match service.target {
+            ServiceTarget::Port(port) => {
+                let entry =
+                    inputs.wanted.ports.get(&port).ok_or(Refusal::Dangling(id, ObjectId::Port(port)))?;
+                drafts.entry(port).or_insert_with(|| Draft::new(entry.mtu)).own = policy.cloned();
+            }
+            ServiceTarget::Tunnel(tunnel) => {
+                let there = inputs.tunnels.get(tunnel);
+                let entry = there.ok_or(Refusal::Dangling(id, ObjectId::Tunnel(tunnel)))?;
+                let own = policy.zip(entry.encapsulation.egress);
+                let slot = own.map(|(policy, egress)| {
+                    let mtu = egress.port_mtu;
+                    drafts.entry(egress.port).or_insert_with(|| Draft::new(mtu)).add(tunnel, policy)
+                });
+                place(&mut queues, tunnel, TunnelQueue { slot, pre_classify: service.pre_classify });
+            }
+        }
+    }
+    let count = drafts.keys().last().map_or(0, |last| last.index() + 1);
+    let mut ports: Vec<Option<PortQueues>> = vec![None; count];
+    for (port, draft) in drafts {
+        if let Some(place) = ports.get_mut(port.index()) {
+            *place = Some(draft.finish(inputs, port)?);
+        }
+    }
+    Ok((ports.into(), queues.into()))
+}
+
+fn place(queues: &mut Vec<TunnelQueue>, tunnel: TunnelIndex, queue: TunnelQueue) {
+    if queues.len() <= tunnel.index() {
+        queues.resize(tunnel.index() + 1, TunnelQueue::PORTS_OWN);
+    }
+    if let Some(place) = queues.get_mut(tunnel.index()) {
+        *place = queue;
+    }
+}
+
+/// A port's plan while tunnels are added.
+struct Draft {
+    mtu: u16,
+    own: Option<Arc<Policy>>,
+    tunnels: Vec<(TunnelIndex, Arc<Policy>)>,
+}
+
+impl Draft {
+    fn new(mtu: u16) -> Self {
+        Self { mtu, own: None, tunnels: Vec::new() }
+    }
+
+    fn add(&mut self, tunnel: TunnelIndex, policy: &Arc<Policy>) -> TunnelSlot {
+        self.tunnels.push((tunnel, Arc::clone(policy)));
+        TunnelSlot(u32::try_from(self.tunnels.len()).unwrap_or(u32::MAX))
+    }
+
+    fn finish(self, inputs: &Inputs<'_>, port: PortIndex) -> Result<PortQueues, Refusal> {
+        let takes_all = self.own.is_some();
+        let packet_bytes_max = Plan::wire_bytes(usize::from(self.mtu));
+        let mut all = self.own.iter().chain(self.tunnels.iter().map(|(_, policy)| policy));
+        // A port without a policy of its own only paces its tunnels: its own slot stays empty, whatever its classes are.
+        let own = all.next().cloned();
+        let mut specs =
+            Specs { packet_bytes_max, delays: self.tunnels.len() <= DELAYS_MAX, ..Specs::default() };
+        let shape = match &self.own {
+            Some(policy) => specs.shape(policy)?,
+            None => None,
+        };
+        let mut tunnels = Vec::new();
+        let mut owners = vec![ServiceTarget::Port(port)];
+        let mut slot_policies: Vec<Arc<Policy>> = Vec::new();
+        if let Some(own) = own {
+            let unused = if takes_all { None } else { specs.shape(&own)? };
+            let policy = specs.policy(&own, unused.or(shape))?;
+            tunnels.push(TunnelSpec { shape: unused, weight: 1, policy });
+            slot_policies.push(own);
+        }
+        for (tunnel, policy) in &self.tunnels {
+            let shaped = specs.shape(policy)?;
+            let policy_place = specs.policy(policy, shaped.or(shape))?;
+            tunnels.push(TunnelSpec { shape: shaped, weight: 1, policy: policy_place });
+            owners.push(ServiceTarget::Tunnel(*tunnel));
+            slot_policies.push(Arc::clone(policy));
+        }
+        let seed = u64::from(port.0) + 1;
+        let spec =
+            PortSpec { shape, packet_bytes_max, items_max: ITEMS, seed, policies: specs.policies, tunnels };
+        spec.validate().map_err(|error| refusal(&error, &specs.of, &slot_policies))?;
+        let slots = owners.iter().copied().zip((0..).map(TunnelSlot)).collect();
+        let plan = Plan { spec, owners, takes_all, classes: specs.classes, slots };
+        Ok(PortQueues { plan: shared(inputs, port, plan), policies: slot_policies.into() })
+    }
+}
+
+/// The plan of the previous generation, if it is the same: then the scheduler goes on.
+fn shared(inputs: &Inputs<'_>, port: PortIndex, plan: Plan) -> Arc<Plan> {
+    match inputs.previous.and_then(|previous| previous.quality.plan(port)) {
+        Some(before) if **before == plan => Arc::clone(before),
+        _ => Arc::new(plan),
+    }
+}
+
+/// The policies of a port's scheduler, each once.
+#[derive(Default)]
+struct Specs {
+    packet_bytes_max: u32,
+    delays: bool,
+    policies: Vec<PolicySpec>,
+    classes: Vec<Vec<Option<ClassMapIndex>>>,
+    of: Vec<PolicyMapIndex>,
+    places: BTreeMap<(PolicyMapIndex, Option<u64>), usize>,
+}
+
+impl Specs {
+    fn shape(&self, policy: &Policy) -> Result<Option<TrafficProfile>, Refusal> {
+        let PolicyMap { policy_map, shape } = policy.map;
+        let id = ObjectId::PolicyMap(policy_map);
+        shape.map(|profile| self.profile(profile, SHAPER_BURST_NS, id)).transpose()
+    }
+
+    fn profile(
+        &self,
+        profile: messages::TrafficProfile,
+        burst_ns: u64,
+        id: ObjectId,
+    ) -> Result<TrafficProfile, Refusal> {
+        let rate = Rate::from_bps(profile.rate_bps).ok_or(Refusal::OutOfRange(id, Field::Rate))?;
+        let carried = u128::from(profile.rate_bps) * u128::from(burst_ns) / u128::from(8 * NS_PER_S);
+        let usual = carried + 2 * u128::from(self.packet_bytes_max);
+        let usual = u32::try_from(usual).unwrap_or(u32::MAX).min(qos::bucket::BURST_BYTES_MAX);
+        let burst_bytes = profile.burst_bytes.unwrap_or(usual);
+        let range = self.packet_bytes_max..=qos::bucket::BURST_BYTES_MAX;
+        if !range.contains(&burst_bytes) {
+            return Err(Refusal::OutOfRange(id, Field::Burst));
+        }
+        Ok(TrafficProfile { rate, burst_bytes })
+    }
+
+    /// Place of a policy that has `rate` to share.
+    fn policy(&mut self, policy: &Policy, rate: Option<TrafficProfile>) -> Result<usize, Refusal> {
+        let key = (policy.map.policy_map, rate.map(|rate| rate.rate.bps()));
+        if let Some(place) = self.places.get(&key) {
+            return Ok(*place);
+        }
+        let classes =
+            policy.classes.iter().map(|class| self.class(class, key.1)).collect::<Result<_, _>>()?;
+        self.policies.push(PolicySpec { classes });
+        self.classes.push(policy.classes.iter().map(|class| class.class_map).collect());
+        self.of.push(policy.map.policy_map);
+        let place = self.policies.len() - 1;
+        self.places.insert(key, place);
+        Ok(place)
+    }
+
+    fn class(&self, class: &messages::PolicyClass, rate: Option<u64>) -> Result<ClassSpec, Refusal> {
+        let id = ObjectId::PolicyClass(class.policy_map, class.place);
+        let police = class.police.map(|profile| self.profile(profile, POLICER_BURST_NS, id)).transpose()?;
+        let service = match class.service {
+            messages::Service::Priority { level } => Service::Priority { level },
+            messages::Service::Bandwidth(messages::Share::Percent(percent)) => {
+                Service::Share(Share::Percent(percent))
+            }
+            messages::Service::Bandwidth(messages::Share::Rate(bps)) => {
+                let rate = Rate::from_bps(bps).ok_or(Refusal::OutOfRange(id, Field::Rate))?;
+                Service::Share(Share::Rate(rate))
+            }
+        };
+        let limit = match class.limit {
+            messages::QueueLimit::Packets(packets) => Limit::Packets(packets),
+            messages::QueueLimit::Bytes(bytes) => Limit::Bytes(bytes),
+            messages::QueueLimit::Microseconds(us) => Limit::Time(u64::from(us) * 1_000),
+        };
+        let early = early(&class.early, rate);
+        Ok(ClassSpec { service, police, limit, early, ecn: class.ecn, delays: self.delays })
+    }
+}
+
+fn early(early: &messages::EarlyDrop, rate: Option<u64>) -> EarlyDrop {
+    let profile = |profile: &messages::DropProfile| DropProfile {
+        min_packets: profile.min_packets,
+        max_packets: profile.max_packets,
+        one_in: profile.one_in,
+    };
+    match early {
+        messages::EarlyDrop::None => EarlyDrop::None,
+        messages::EarlyDrop::CoDel { target_us, interval_us } => EarlyDrop::CoDel(CoDel {
+            target_ns: u64::from(*target_us) * 1_000,
+            interval_ns: u64::from(*interval_us) * 1_000,
+        }),
+        messages::EarlyDrop::Wred(wred) => EarlyDrop::Wred(Wred {
+            weight: wred.weight,
+            idle_packet_ns: (TYPICAL_PACKET_BYTES * 8 * NS_PER_S / rate.unwrap_or(NS_PER_S).max(1)).max(1),
+            default: profile(&wred.default),
+            profiles: wred
+                .profiles
+                .iter()
+                .filter_map(|(dscp, own)| Some((Dscp::new(*dscp)?, profile(own))))
+                .collect(),
+        }),
+    }
+}
+
+/// What the scheduler would refuse, said of the policy-map.
+fn refusal(error: &SpecError, policies: &[PolicyMapIndex], slots: &[Arc<Policy>]) -> Refusal {
+    let of_slot = |slot: usize| slots.get(slot).map(|policy| policy.map.policy_map);
+    let (map, field) = match *error {
+        SpecError::LevelTwice { policy, .. } => (policies.get(policy).copied(), Field::PriorityLevel),
+        SpecError::SharesTooMuch { tunnel } | SpecError::SharesTooDifferent { tunnel } => {
+            (of_slot(tunnel), Field::Share)
+        }
+        SpecError::RateUnknown { tunnel } => (of_slot(tunnel), Field::QueueLimit),
+        SpecError::BurstBelowPacket(..) => (policies.first().copied(), Field::Burst),
+        SpecError::OutOfRange(..) | SpecError::NoSuchPolicy { .. } => {
+            (policies.first().copied(), Field::Classes)
+        }
+    };
+    Refusal::OutOfRange(ObjectId::PolicyMap(map.unwrap_or_default()), field)
+}

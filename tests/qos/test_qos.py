@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quality of service on a headend between veths, in real time: voice and bulk through one tunnel of 10 Mbit/s, first in one
+queue, then with voice before everything else. Delays are those of the frames that leave, opened and told by the stamps of
+greyhound-pktgen; what the headend says of itself stands beside them."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from harness import skips
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import plot  # noqa: E402
+
+pytestmark = [pytest.mark.requires_root, pytest.mark.requires_binaries]
+
+OUT_KEY = bytes(range(100, 120))
+SHAPE_BPS = 10_000_000
+SECONDS = 8
+
+DATAPLANE = """
+idle = "adaptive"
+[memory]
+huge_pages = false
+[[worker]]
+cpu = 0
+[[port]]
+name = "lan"
+device = "net_af_packet0,iface=lan0"
+[[port]]
+name = "wan"
+device = "net_af_packet1,iface=wan0"
+"""
+
+CONFIG = """
+manual_keying = "lab"
+[[port]]
+name = "lan"
+side = "protected"
+addresses = ["10.0.0.1/24"]
+[[port]]
+name = "wan"
+side = "unprotected"
+addresses = ["192.0.2.1/24"]
+[[neighbor]]
+port = "wan"
+address = "192.0.2.9"
+mac = "{far_mac}"
+[[route]]
+prefix = "198.51.100.0/24"
+port = "wan"
+via = "192.0.2.9"
+[[route]]
+prefix = "10.2.0.0/16"
+tunnel = "branch"
+[[protection]]
+name = "branch"
+local = "192.0.2.1"
+remote = "198.51.100.7"
+[[tunnel]]
+name = "branch"
+source = "192.0.2.1"
+destination = "198.51.100.7"
+protection = "branch"
+service_policy = "{policy}"
+[[sa]]
+protection = "branch"
+direction = "outbound"
+spi = 4097
+key_file = "out.key"
+[[class_map]]
+name = "voice"
+criteria = [{{ dscp = ["EF"] }}]
+[[class_map]]
+name = "business"
+criteria = [{{ dscp = ["AF31"] }}]
+[[policy_map]]
+name = "one-queue"
+shape = {{ rate = {rate} }}
+classes = [{{ class = "class-default", bandwidth = "100 %" }}]
+[[policy_map]]
+name = "voice-first"
+shape = {{ rate = {rate} }}
+classes = [
+    {{ class = "voice", priority = 0, police = {{ rate = "2 Mbit/s" }} }},
+    {{ class = "business", bandwidth = "60 %" }},
+    {{ class = "class-default", bandwidth = "40 %" }},
+]
+"""
+
+STREAM = """
+[[stream]]
+name = "{name}"
+rate = {{ pps = {pps} }}
+size = {size}
+ethernet = {{ destination = "{mac}" }}
+ip = {{ source = "10.0.0.2", destination = "10.2.0.{host}", dscp = "{dscp}" }}
+udp = {{}}
+"""
+
+
+class Bench:
+    """The headend, and the generator at the far ends of both of its ports."""
+
+    def __init__(self, lab):
+        self.folder = lab.folder
+        gateway, self.world = lab.namespace("gateway"), lab.namespace("world")
+        lab.veth(gateway, "lan0", self.world, "near0")
+        lab.veth(gateway, "wan0", self.world, "far0")
+        self.far_mac, self.lan_mac = self.world.mac("far0"), gateway.mac("lan0")
+        self.lab = lab
+        self.headend = lab.headend(gateway, DATAPLANE, self.config("one-queue"))
+        self.headend.write_key("out.key", OUT_KEY)
+        self.headend.start()
+        self.headend.wait_cli("status", condition=lambda status: status["configuration"]["phase"] == "committed",
+                              what="the configuration to run")
+
+    def config(self, policy):
+        return CONFIG.format(far_mac=self.far_mac, policy=policy, rate=SHAPE_BPS)
+
+    def apply(self, policy):
+        path = self.headend.write_config("wanted.toml", self.config(policy))
+        self.headend.cli("apply", path)
+
+    def overload(self):
+        """Voice at 0.3 Mbit/s, business at 8 and bulk at 12, for some seconds: what arrived of each."""
+        streams = [("voice", 250, 100, "EF", 1), ("business", 900, 1_100, "AF31", 2), ("bulk", 1_000, 1_400, "DF", 3)]
+        profile = f'[[open]]\nspi = 4097\nlab_key = "{OUT_KEY.hex()}"\n' + "".join(
+            STREAM.format(name=name, pps=pps, size=size, dscp=dscp, host=host, mac=self.lan_mac)
+            for name, pps, size, dscp, host in streams)
+        path = self.folder / "overload.toml"
+        path.write_text(profile)
+        command = ["ip", "netns", "exec", self.world.name, skips.binary_folder() / "greyhound-pktgen", "--json", "run",
+                   path, "--seconds", SECONDS, "--transmit", "net_af_packet8,iface=near0", "--receive",
+                   "net_af_packet9,iface=far0"]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=120)
+        assert done.stdout, f"exit {done.returncode}: {done.stderr}"
+        outcome = json.loads(done.stdout)["outcome"]
+        return {stream["name"]: stream for stream in outcome["streams"]}
+
+    def classes(self):
+        return {row["class"]: row for row in self.headend.cli("qos", "show", "--tunnel", "branch")}
+
+
+@pytest.fixture(scope="module")
+def bench(module_lab):
+    reason = skips.missing_binaries(("greyhound-pktgen",))
+    if reason:
+        pytest.skip(reason)
+    return Bench(module_lab)
+
+
+def report(title, streams, capsys):
+    with capsys.disabled():
+        for name, stream in streams.items():
+            arrived, delay = stream["arrived"], stream["arrived"]["latency_us"]
+            print(f"\n  {title}: {name}: {arrived['received']} of {stream['sent']['packets']}, delay p50 "
+                  f"{delay['p50'] / 1e3:.2f} ms, p99 {delay['p99'] / 1e3:.2f} ms", end="")
+
+
+def delays(streams):
+    """{stream: (p50, p99)} in milliseconds."""
+    of = {name: stream["arrived"]["latency_us"] for name, stream in streams.items()}
+    return {name: (latency["p50"] / 1e3, latency["p99"] / 1e3) for name, latency in of.items()}
+
+
+def test_voice_waits_behind_bulk_in_one_queue_and_not_with_a_class_of_its_own(bench, capsys):
+    before = bench.overload()
+    report("one queue", before, capsys)
+    assert before["voice"]["arrived"]["lost"] > 0
+    assert before["voice"]["arrived"]["latency_us"]["p50"] > 30_000, "64 packets of bulk are ahead of it"
+    bench.apply("voice-first")
+    after = bench.overload()
+    report("voice first", after, capsys)
+    if "GREYHOUND_QOS_PLOT" in os.environ:
+        pathlib.Path(os.environ["GREYHOUND_QOS_PLOT"]).write_text(plot.draw(delays(before), delays(after)))
+    voice, business, bulk = (after[name]["arrived"] for name in ("voice", "business", "bulk"))
+    assert voice["lost"] == 0 and voice["corrupt"] == 0
+    assert voice["latency_us"]["p50"] < before["voice"]["arrived"]["latency_us"]["p50"] / 5
+    assert all(after[name]["arrived"]["reordered"] == 0 for name in after), "one SA, and nobody overtakes"
+    # Business has 60 % of what voice leaves, bulk 40 %.
+    shares = business["received"] * 1_180 / (bulk["received"] * 1_480)
+    assert 1.3 < shares < 1.7, shares
+    classes = bench.classes()
+    assert set(classes) == {"voice", "business", "class-default"}
+    assert classes["voice"]["dropped_packets"] == 0 and classes["voice"]["sent_packets"] == voice["received"]
+    assert classes["class-default"]["dropped"]["queue_limit"] > 0
+    drops = {row["reason"]: row["packets"] for row in bench.headend.cli("drops")}
+    assert set(drops) <= {"qos_queue_limit", "ethertype_unknown", "source_invalid", "destination_invalid"}, drops
