@@ -174,15 +174,15 @@ impl Pipeline {
 
     /// Runs on `state` from the next burst on; the old state comes back, to be freed elsewhere.
     ///
-    /// What waits in a scheduler whose port's policies change goes on in the next one; what has nowhere to wait there is
-    /// dropped as `qos_gone`.
+    /// What waits in a scheduler whose port's policies change goes on in the next one. It is dropped if it has no class
+    /// there (`qos_gone`), no room (`qos_no_room`), or is longer than the port now takes (`mtu_changed`).
     pub fn switch(&mut self, state: Arc<State>, now_ns: u64) -> Arc<State> {
         self.counters.set(WorkerCounter::Generation, state.tables.number);
         let old = std::mem::replace(&mut self.state, state);
         let (tables, handoffs) = ((&*old.tables, &*self.state.tables), (&old.handoff, &self.state.handoff));
         let counters = &mut self.counters;
-        self.queues.switch(tables, handoffs, now_ns, |packet| {
-            counters.drop_packets(messages::DropReason::QosGone, 1);
+        self.queues.switch(tables, handoffs, now_ns, |packet, reason| {
+            counters.drop_packets(reason, 1);
             drop(packet);
         });
         old

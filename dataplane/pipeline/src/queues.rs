@@ -152,14 +152,14 @@ impl Queues {
         }
     }
 
-    /// From one state to the next: ports get the schedulers that it brings, which go on with what waits. `gone` is told
-    /// of every packet that has nowhere to wait any more.
+    /// From one state to the next: ports get the schedulers that it brings, which go on with what waits. `gone` gets
+    /// every packet that cannot wait there, with the reason.
     pub(crate) fn switch(
         &mut self,
         (before, next): (&Generation, &Generation),
         (old, new): (&Handoff, &Handoff),
         now_ns: u64,
-        mut gone: impl FnMut(Packet),
+        mut gone: impl FnMut(Packet, DropReason),
     ) {
         while let Some((port, mut scheduler)) = new.fresh.pop() {
             let Some(place) = self.ports.get_mut(port.index()) else { continue };
@@ -169,7 +169,7 @@ impl Queues {
                     &mut last,
                     now_ns,
                     |slot, class| plans.and_then(|(before, next)| Plan::successor(before, next, slot, class)),
-                    |item| gone(item.packet),
+                    |item, refusal| gone(item.packet, reason(refusal)),
                 );
                 // Room for all ports: a queue that is full would free the scheduler here.
                 let _ = old.retired.push(last);
@@ -180,7 +180,7 @@ impl Queues {
             if next.quality.plan(port).is_none()
                 && let Some(mut last) = place.take()
             {
-                last.clear(|item| gone(item.packet));
+                last.clear(|item| gone(item.packet, DropReason::QosGone));
                 let _ = old.retired.push(last);
             }
         }

@@ -2,14 +2,15 @@
 //! From one scheduler to the next: when a port's policies change, what is queued, what was counted and the tokens that
 //! are left pass to the scheduler that follows.
 
-use super::Scheduler;
+use super::fifo::Queued;
 use super::spec::{ClassSlot, TunnelSlot};
+use super::{Refusal, Scheduler};
 use crate::bucket::Bucket;
 
 impl<T> Scheduler<T> {
     /// Takes over from `before`: each class goes on as the class that `successor` names, with its items in their order,
-    /// its counters and the tokens of its tunnel, as many as fit. Items without a successor, or without room, go to
-    /// `gone`. Nothing is queued in `before` afterwards.
+    /// its counters and the tokens of its tunnel, as many as fit. Items without a successor (`NoSuchClass`), longer than
+    /// the port now takes (`BadSize`) or without room (`NoRoom`) go to `gone`. Nothing is queued in `before` afterwards.
     ///
     /// It takes as long as there are classes and items: a change of a port's policies, not of every packet.
     pub fn succeed(
@@ -17,7 +18,7 @@ impl<T> Scheduler<T> {
         before: &mut Self,
         now_ns: u64,
         successor: impl Fn(TunnelSlot, ClassSlot) -> Option<(TunnelSlot, ClassSlot)>,
-        mut gone: impl FnMut(T),
+        mut gone: impl FnMut(T, Refusal),
     ) {
         inherit_tokens(&mut self.shaper, &mut before.shaper, now_ns);
         for (slot, index) in (0u32..).map(TunnelSlot).zip(0..before.tunnels.len()) {
@@ -50,7 +51,7 @@ impl<T> Scheduler<T> {
         before: &mut Self,
         old_index: u32,
         heir: Option<(TunnelSlot, ClassSlot)>,
-        gone: &mut impl FnMut(T),
+        gone: &mut impl FnMut(T, Refusal),
     ) {
         let target = heir.and_then(|(tunnel, class)| Some((tunnel, self.class_index(tunnel, class)?)));
         if let Some((_, index)) = target {
@@ -58,22 +59,32 @@ impl<T> Scheduler<T> {
         }
         let Some(old) = before.classes.get_mut(old_index as usize) else { return };
         while let Some(queued) = old.fifo.pop(&mut before.slab) {
-            let Some((tunnel, index)) = target else {
-                gone(queued.item);
-                continue;
-            };
-            let Some(class) = self.classes.get_mut(index as usize) else { continue };
             let wire_bytes = queued.wire_bytes;
-            match class.fifo.push(&mut self.slab, queued) {
-                Ok(()) => self.activate(tunnel, index),
-                Err(item) => {
-                    if let Some(counters) = self.stats.at(index) {
-                        counters.drop_for(super::Refusal::NoRoom, wire_bytes);
-                    }
-                    gone(item);
+            if let Err((item, refusal)) = self.take_item(target, queued) {
+                if let Some(counters) = target.and_then(|(_, index)| self.stats.at(index)) {
+                    counters.drop_for(refusal, wire_bytes);
                 }
+                gone(item, refusal);
             }
         }
+    }
+
+    fn take_item(
+        &mut self,
+        target: Option<(TunnelSlot, u32)>,
+        queued: Queued<T>,
+    ) -> Result<(), (T, Refusal)> {
+        let Some((tunnel, index)) = target else { return Err((queued.item, Refusal::NoSuchClass)) };
+        // Buckets are sure to hold the longest packet only: a longer one would wait for ever.
+        if queued.wire_bytes > self.packet_bytes_max {
+            return Err((queued.item, Refusal::BadSize));
+        }
+        let Some(class) = self.classes.get_mut(index as usize) else {
+            return Err((queued.item, Refusal::NoSuchClass));
+        };
+        class.fifo.push(&mut self.slab, queued).map_err(|item| (item, Refusal::NoRoom))?;
+        self.activate(tunnel, index);
+        Ok(())
     }
 }
 

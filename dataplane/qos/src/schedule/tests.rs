@@ -347,11 +347,33 @@ fn a_successor_goes_on_with_what_was_queued_counted_and_left_of_tokens() {
     let heir = |tunnel: TunnelSlot, class: ClassSlot| {
         (tunnel.0 == 0).then_some((TunnelSlot(1), ClassSlot(1 - class.0)))
     };
-    after.succeed(&mut before, 500_000, heir, |item| gone.push(item));
-    assert_eq!((gone, before.queued(), after.queued()), (vec![5], 0, 1));
+    after.succeed(&mut before, 500_000, heir, |item, why| gone.push((item, why)));
+    assert_eq!((gone, before.queued(), after.queued()), (vec![(5, Refusal::NoSuchClass)], 0, 1));
     let counters = after.stats().class(TunnelSlot(1), ClassSlot(0)).unwrap().counters;
     assert_eq!((counters.offered.packets, counters.sent.packets, counters.queued().packets), (3, 2, 1));
     // 500 bytes came in since; the rest of the 1,500 needs a millisecond more.
     assert_eq!(all_at(&mut after, 1_498_000), []);
     assert_eq!(all_at(&mut after, 1_502_000), [(1, 0, 1500)]);
+}
+
+#[test]
+fn what_is_too_long_for_a_successors_port_goes_and_holds_nothing_up() {
+    let shape = Some(profile(8_000_000, 9000));
+    let spec = PortSpec { shape, packet_bytes_max: 9000, ..port(vec![percent(100)], 1) };
+    let mut before = Scheduler::new(&spec).unwrap();
+    for (item, bytes) in (0u32..).zip([9000, 9000, 1500, 9000]) {
+        before.enqueue(item, offer(0, 0, bytes), 0).unwrap();
+    }
+    let shape = Some(profile(8_000_000, 3000));
+    let spec = PortSpec { shape, items_max: 1, ..port(vec![percent(100)], 1) };
+    let mut after = Scheduler::new(&spec).unwrap();
+    before.enqueue(4, offer(0, 0, 1500), 0).unwrap();
+    let mut gone = Vec::new();
+    after.succeed(&mut before, 0, |tunnel, class| Some((tunnel, class)), |item, why| gone.push((item, why)));
+    let too_long = |item| (item, Refusal::BadSize);
+    assert_eq!(gone, [too_long(0), too_long(1), too_long(3), (4, Refusal::NoRoom)]);
+    let counters = after.stats().class(TunnelSlot(0), ClassSlot(0)).unwrap().counters;
+    assert_eq!([Refusal::BadSize, Refusal::NoRoom].map(|why| counters.dropped(why)), [3, 1]);
+    assert_eq!(all_at(&mut after, 0), [(0, 0, 1500)]);
+    assert_eq!(after.dequeue(0), Next::Wait(None));
 }
