@@ -168,6 +168,7 @@ impl Queues {
                 scheduler.succeed(
                     &mut last,
                     now_ns,
+                    |slot| plans.and_then(|(before, next)| before.heir(next, slot)),
                     |slot, class| plans.and_then(|(before, next)| Plan::successor(before, next, slot, class)),
                     |item, refusal| gone(item.packet, reason(refusal)),
                 );

@@ -18,6 +18,13 @@ enum Signal {
     Drop,
 }
 
+/// What has become of the tunnel at the head of a line.
+enum Served<T> {
+    Next(Next<T>),
+    /// It is no longer at the head: look again.
+    LineChanged,
+}
+
 impl<T> Scheduler<T> {
     /// What is to be done next at `now_ns`; to be asked as long as the transmit ring has room.
     pub fn dequeue(&mut self, now_ns: u64) -> Next<T> {
@@ -30,8 +37,10 @@ impl<T> Scheduler<T> {
         }
         loop {
             let Some((level, tunnel)) = self.first_in_line() else { return Next::Wait(self.wheel.next_ns()) };
-            if let Some(next) = self.serve(level, tunnel, now_ns) {
-                return next;
+            match self.serve(level, tunnel, now_ns) {
+                Some(Served::Next(next)) => return next,
+                Some(Served::LineChanged) => {}
+                None => return Next::Wait(self.wheel.next_ns()),
             }
         }
     }
@@ -51,8 +60,8 @@ impl<T> Scheduler<T> {
         None
     }
 
-    /// Serves the tunnel at the head of a line; `None`: the line has changed, look again.
-    fn serve(&mut self, level: usize, index: u32, now_ns: u64) -> Option<Next<T>> {
+    /// Serves the tunnel at the head of a line; `None` if what stands there is not to be found.
+    fn serve(&mut self, level: usize, index: u32, now_ns: u64) -> Option<Served<T>> {
         let class_index = self.class_to_serve(level, index)?;
         let class = self.classes.get_mut(class_index as usize)?;
         let wire_bytes = class.fifo.head(&self.slab)?.wire_bytes;
@@ -62,19 +71,19 @@ impl<T> Scheduler<T> {
             if !shaper.holds(wire_bytes) {
                 tunnel.parked = true;
                 self.wheel.set(index, shaper.ready_at(wire_bytes).unwrap_or(u64::MAX));
-                return None;
+                return Some(Served::LineChanged);
             }
         }
         if level == SHARES && tunnel.deficit < wire_bytes {
             tunnel.deficit = tunnel.deficit.saturating_add(tunnel.quantum);
             self.lines.get_mut(level)?.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
-            return None;
+            return Some(Served::LineChanged);
         }
         if let Some(shaper) = self.shaper.as_ref().filter(|shaper| !shaper.holds(wire_bytes)) {
             let moments = [shaper.ready_at(wire_bytes), self.wheel.next_ns()];
-            return Some(Next::Wait(moments.into_iter().flatten().min()));
+            return Some(Served::Next(Next::Wait(moments.into_iter().flatten().min())));
         }
-        self.take(level, index, class_index, now_ns)
+        self.take(level, index, class_index, now_ns).map(Served::Next)
     }
 
     /// The class of the tunnel whose turn it is at this level.

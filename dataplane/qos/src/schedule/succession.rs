@@ -9,7 +9,8 @@ use crate::bucket::Bucket;
 
 impl<T> Scheduler<T> {
     /// Takes over from `before`: each class goes on as the class that `successor` names, with its items in their order,
-    /// its counters and the tokens of its tunnel, as many as fit. Items without a successor (`NoSuchClass`), longer than
+    /// its counters and the tokens of its policer; each tunnel as the one that `heir` names, with its shaper's tokens,
+    /// as many as fit. Items without a successor (`NoSuchClass`), longer than
     /// the port now takes (`BadSize`) or without room (`NoRoom`) go to `gone`. Nothing is queued in `before` afterwards.
     ///
     /// It takes as long as there are classes and items: a change of a port's policies, not of every packet.
@@ -17,21 +18,24 @@ impl<T> Scheduler<T> {
         &mut self,
         before: &mut Self,
         now_ns: u64,
+        heir: impl Fn(TunnelSlot) -> Option<TunnelSlot>,
         successor: impl Fn(TunnelSlot, ClassSlot) -> Option<(TunnelSlot, ClassSlot)>,
         mut gone: impl FnMut(T, Refusal),
     ) {
-        inherit_tokens(&mut self.shaper, &mut before.shaper, now_ns);
+        inherit_tokens(self.shaper.as_mut(), before.shaper.as_mut(), now_ns);
         for (slot, index) in (0u32..).map(TunnelSlot).zip(0..before.tunnels.len()) {
             let Some(tunnel) = before.tunnels.get_mut(index) else { continue };
             let (first_class, class_count) = (tunnel.first_class, tunnel.class_count);
-            if let Some((heir, _)) = successor(slot, ClassSlot(0))
-                && let Some(heir) = self.tunnels.get_mut(heir.0 as usize)
-            {
-                inherit_tokens(&mut heir.shaper, &mut tunnel.shaper, now_ns);
+            if let Some(heir) = heir(slot).and_then(|heir| self.tunnels.get_mut(heir.0 as usize)) {
+                inherit_tokens(heir.shaper.as_mut(), tunnel.shaper.as_mut(), now_ns);
             }
             for (class, old_index) in (0..class_count).map(ClassSlot).zip(first_class..) {
-                let heir = successor(slot, class);
-                self.take_class(before, old_index, heir, &mut gone);
+                let target = successor(slot, class)
+                    .and_then(|(tunnel, class)| Some((tunnel, self.class_index(tunnel, class)?)));
+                if let Some((_, index)) = target {
+                    self.inherit_policer(index, before, old_index, now_ns);
+                }
+                self.take_class(before, old_index, target, &mut gone);
             }
         }
     }
@@ -46,14 +50,23 @@ impl<T> Scheduler<T> {
         }
     }
 
+    fn inherit_policer(&mut self, index: u32, before: &mut Self, old_index: u32, now_ns: u64) {
+        let (Some(class), Some(old)) =
+            (self.classes.get(index as usize), before.classes.get(old_index as usize))
+        else {
+            return;
+        };
+        let policer = self.policers.get_mut(class.policer as usize);
+        inherit_tokens(policer, before.policers.get_mut(old.policer as usize), now_ns);
+    }
+
     fn take_class(
         &mut self,
         before: &mut Self,
         old_index: u32,
-        heir: Option<(TunnelSlot, ClassSlot)>,
+        target: Option<(TunnelSlot, u32)>,
         gone: &mut impl FnMut(T, Refusal),
     ) {
-        let target = heir.and_then(|(tunnel, class)| Some((tunnel, self.class_index(tunnel, class)?)));
         if let Some((_, index)) = target {
             self.stats.inherit(index, &before.stats, old_index);
         }
@@ -89,7 +102,7 @@ impl<T> Scheduler<T> {
 }
 
 /// A bucket never starts with more than its own depth, nor a new one with more than the old one had left.
-fn inherit_tokens(heir: &mut Option<Bucket>, before: &mut Option<Bucket>, now_ns: u64) {
+fn inherit_tokens(heir: Option<&mut Bucket>, before: Option<&mut Bucket>, now_ns: u64) {
     if let (Some(heir), Some(before)) = (heir, before) {
         before.refill(now_ns);
         heir.start_with(before.level_bytes(), now_ns);

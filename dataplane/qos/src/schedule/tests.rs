@@ -347,7 +347,8 @@ fn a_successor_goes_on_with_what_was_queued_counted_and_left_of_tokens() {
     let heir = |tunnel: TunnelSlot, class: ClassSlot| {
         (tunnel.0 == 0).then_some((TunnelSlot(1), ClassSlot(1 - class.0)))
     };
-    after.succeed(&mut before, 500_000, heir, |item, why| gone.push((item, why)));
+    let slot = |tunnel: TunnelSlot| (tunnel.0 == 0).then_some(TunnelSlot(1));
+    after.succeed(&mut before, 500_000, slot, heir, |item, why| gone.push((item, why)));
     assert_eq!((gone, before.queued(), after.queued()), (vec![(5, Refusal::NoSuchClass)], 0, 1));
     let counters = after.stats().class(TunnelSlot(1), ClassSlot(0)).unwrap().counters;
     assert_eq!((counters.offered.packets, counters.sent.packets, counters.queued().packets), (3, 2, 1));
@@ -369,11 +370,46 @@ fn what_is_too_long_for_a_successors_port_goes_and_holds_nothing_up() {
     let mut after = Scheduler::new(&spec).unwrap();
     before.enqueue(4, offer(0, 0, 1500), 0).unwrap();
     let mut gone = Vec::new();
-    after.succeed(&mut before, 0, |tunnel, class| Some((tunnel, class)), |item, why| gone.push((item, why)));
+    let same = |tunnel, class| Some((tunnel, class));
+    after.succeed(&mut before, 0, Some, same, |item, why| gone.push((item, why)));
     let too_long = |item| (item, Refusal::BadSize);
     assert_eq!(gone, [too_long(0), too_long(1), too_long(3), (4, Refusal::NoRoom)]);
     let counters = after.stats().class(TunnelSlot(0), ClassSlot(0)).unwrap().counters;
     assert_eq!([Refusal::BadSize, Refusal::NoRoom].map(|why| counters.dropped(why)), [3, 1]);
     assert_eq!(all_at(&mut after, 0), [(0, 0, 1500)]);
     assert_eq!(after.dequeue(0), Next::Wait(None));
+}
+
+#[test]
+fn a_change_fills_neither_policers_nor_shapers_of_tunnels_whose_first_class_goes() {
+    let shape = Some(profile(8_000_000, 3000));
+    let tunnels = vec![TunnelSpec { shape, weight: 1, policy: 0 }];
+    let police = Some(profile(8_000_000, 3000));
+    let classes = vec![percent(60), ClassSpec { police, ..percent(40) }];
+    let spec = PortSpec { tunnels: tunnels.clone(), ..port(classes, 1) };
+    let mut before = Scheduler::new(&spec).unwrap();
+    for _ in 0..2 {
+        before.enqueue(0, offer(0, 1, 1500), 0).unwrap();
+    }
+    assert_eq!(all_at(&mut before, 0).len(), 2);
+    // The first class goes, the second becomes the first; 500 bytes come in meanwhile.
+    let spec = PortSpec { tunnels, ..port(vec![ClassSpec { police, ..percent(40) }], 1) };
+    let mut after = Scheduler::new(&spec).unwrap();
+    let second = |tunnel, class: ClassSlot| (class.0 == 1).then_some((tunnel, ClassSlot(0)));
+    after.succeed(&mut before, 500_000, Some, second, |_, _| panic!("nothing waits"));
+    let refusal = after.enqueue(0, offer(0, 0, 501), 500_000).unwrap_err().refusal;
+    assert_eq!(refusal, Refusal::Policed);
+    after.enqueue(0, offer(0, 0, 500), 500_000).unwrap();
+    after.enqueue(0, offer(0, 0, 64), 564_000).unwrap();
+    assert_eq!(all_at(&mut after, 500_000), [(0, 0, 500)]);
+}
+
+#[test]
+fn a_tunnel_that_stands_in_line_with_nothing_to_send_makes_it_wait_not_spin() {
+    let mut scheduler = Scheduler::<u32>::new(&port(vec![percent(100)], 1)).unwrap();
+    scheduler.tunnels[0].backlog = 1 << SHARES;
+    scheduler.stand_in_line(0);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(scheduler.dequeue(0)));
+    assert_eq!(told.recv_timeout(core::time::Duration::from_secs(10)), Ok(Next::Wait(None)));
 }

@@ -56,6 +56,12 @@ impl Plan {
         frame.max(FRAME_BYTES_MIN) + PREAMBLE_AND_GAP_BYTES
     }
 
+    /// Where a slot of this plan goes on in the next: the same port's or tunnel's, whatever its classes are.
+    #[must_use]
+    pub fn heir(&self, next: &Self, slot: TunnelSlot) -> Option<TunnelSlot> {
+        next.slots.get(self.owners.get(slot.0 as usize)?).copied()
+    }
+
     /// Where a class of this plan goes on in the next: in the same port's or tunnel's policy, the class with the same
     /// class-map.
     #[must_use]
@@ -65,7 +71,7 @@ impl Plan {
         slot: TunnelSlot,
         class: ClassSlot,
     ) -> Option<(TunnelSlot, ClassSlot)> {
-        let heir = *next.slots.get(self.owners.get(slot.0 as usize)?)?;
+        let heir = self.heir(next, slot)?;
         let class_map = self.classes_of(slot)?.get(usize::from(class.0))?;
         let place = next.classes_of(heir)?.iter().position(|other| other == class_map)?;
         Some((heir, ClassSlot(u8::try_from(place).ok()?)))
