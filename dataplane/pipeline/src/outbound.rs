@@ -90,19 +90,8 @@ fn out_of_port<'a>(
     }
 }
 
-/// A packet whose turn it is → the SPD of the port it leaves by.
-pub(crate) fn due_out_of_port<'a>(
-    ctx: &mut Context<'a>,
-    packet: Packet,
-    note: Note,
-    hop: Hop,
-    to_seal: &mut Lane<SealNote<'a>>,
-) {
-    let verdict = policy::outbound(ctx, hop.port, &note.parsed);
-    go_out(ctx, packet, note, hop, verdict, to_seal);
-}
-
-fn go_out<'a>(
+/// A packet whose turn it is, if it had to wait → what the SPD says of it.
+pub(crate) fn go_out<'a>(
     ctx: &mut Context<'a>,
     packet: Packet,
     note: Note,

@@ -9,7 +9,7 @@ use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
-use tables::{Encapsulation, NextStep, Plan, Queue, SpdVerdict, Tunnel};
+use tables::{Class, Encapsulation, NextStep, Plan, Queue, SpdVerdict, Tunnel};
 use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
 
@@ -18,12 +18,14 @@ use crate::lane::Lane;
 use crate::link::Hop;
 use crate::outbound::{self, SealNote};
 use crate::queues::{Item, Turn};
-use crate::{fast, forward};
+use crate::{fast, forward, policy};
 
 /// Frames that may wait for a port's device before its scheduler holds back.
 const FRAMES_AHEAD: usize = 2 * BURST;
-/// Behind the TCP header's beginning, where its flags are.
-const TCP_FLAGS_OFFSET: usize = 13;
+/// Packets that a port's scheduler lets go in a turn, whether they become frames or not.
+const TURN_PACKETS: usize = 4 * BURST;
+/// Behind the TCP header's beginning, where its flags are (RFC 9293 §3.1).
+pub(crate) const TCP_FLAGS_OFFSET: usize = 13;
 
 /// Queues a packet for a tunnel, if it has a place to wait; gives it back otherwise.
 #[inline]
@@ -48,20 +50,21 @@ pub(crate) fn into_tunnel(
     None
 }
 
-/// Queues a packet that the SPD lets out of a port without a tunnel, if the port has a service policy; gives it back
-/// otherwise.
+/// Queues a packet that the SPD of `by` lets out without a tunnel, if the port it leaves by has a service policy; gives
+/// it back otherwise.
 #[inline]
 pub(crate) fn out_of_port(
     ctx: &mut Context<'_>,
     packet: Packet,
     note: &Note,
-    port: PortIndex,
+    by: PortIndex,
     verdict: SpdVerdict,
 ) -> Option<Packet> {
     if ctx.tables.quality.is_empty() {
         return Some(packet);
     }
     let tables = ctx.tables;
+    let port = exit(ctx, by, verdict);
     let Some(queue) = tables.quality.port(port) else { return Some(packet) };
     match verdict {
         SpdVerdict::Bypass => {
@@ -93,9 +96,16 @@ pub(crate) fn out_of_port(
     }
 }
 
+/// The port that a packet without a GRE tunnel leaves by: in ESP tunnel mode the one that leads to the peer.
+fn exit(ctx: &Context<'_>, by: PortIndex, verdict: SpdVerdict) -> PortIndex {
+    let SpdVerdict::Protect(protection) = verdict else { return by };
+    let entry = ctx.tables.protections.get(protection).filter(|entry| entry.mode == EspMode::Tunnel);
+    entry.and_then(|entry| entry.encapsulation.egress).map_or(by, |egress| egress.port)
+}
+
 fn enqueue(
     ctx: &mut Context<'_>,
-    mut packet: Packet,
+    packet: Packet,
     note: &Note,
     queue: Queue<'_>,
     into: Option<(TunnelIndex, &Encapsulation)>,
@@ -103,7 +113,22 @@ fn enqueue(
 ) {
     let parsed = &note.parsed;
     let class = queue.classify(parsed, tcp_flags(&packet, parsed), note.port, into);
-    let mut code_point = Dscp::of_tos(parsed.tos);
+    let tunnel = into.map(|(tunnel, _)| tunnel);
+    let item = |packet, generation| Item::new(packet, generation, tunnel);
+    enqueue_as(ctx, packet, (queue, class), parsed.tos, l3_bytes, item);
+}
+
+/// Queues an IP packet with `tos` as an item of its class: marked if the class marks, or dropped if it may not wait.
+#[inline(always)]
+pub(crate) fn enqueue_as(
+    ctx: &mut Context<'_>,
+    mut packet: Packet,
+    (queue, class): (Queue<'_>, Class),
+    tos: u8,
+    l3_bytes: usize,
+    item: impl FnOnce(Packet, u64) -> Item,
+) {
+    let mut code_point = Dscp::of_tos(tos);
     if let Some(set) = class.set_dscp.filter(|set| *set != code_point) {
         code_point = set;
         if dscp::rewrite(packet.data_mut(), set).is_err() {
@@ -115,9 +140,9 @@ fn enqueue(
         class: class.slot,
         wire_bytes: Plan::wire_bytes(l3_bytes),
         dscp: code_point,
-        ecn: Ecn::of_tos(parsed.tos),
+        ecn: Ecn::of_tos(tos),
     };
-    let item = Item::new(packet, ctx.tables.number, into.map(|(tunnel, _)| tunnel));
+    let item = item(packet, ctx.tables.number);
     if let Err((packet, reason)) = ctx.queues.enqueue(queue.port, item, offer, ctx.now_ns) {
         ctx.drop(packet, reason);
     }
@@ -132,10 +157,11 @@ fn tcp_flags(packet: &Packet, parsed: &Parsed) -> u8 {
     parsed.upper_layer(packet.data()).get(TCP_FLAGS_OFFSET).copied().unwrap_or(0)
 }
 
-/// Sends what the scheduler of a port lets go, as long as its device keeps up. Returns how many packets it let go.
+/// Sends what the scheduler of a port lets go, as long as its device keeps up and at most a few bursts. Returns how many
+/// packets it let go.
 pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex) -> usize {
     let mut let_go = 0;
-    while ctx.transmission.waiting(port) < FRAMES_AHEAD {
+    while let_go < TURN_PACKETS && ctx.transmission.waiting(port) < FRAMES_AHEAD {
         let due = due(ctx, port);
         if due == 0 {
             break;
@@ -229,10 +255,13 @@ fn go_out<'a>(
     note: Note,
     to_seal: &mut Lane<SealNote<'a>>,
 ) {
-    match ctx.tables.routes.lookup(&note.parsed.destination) {
-        Some(NextStep::Port { port: by, neighbor }) if by == port => {
-            outbound::due_out_of_port(ctx, packet, note, Hop { port, neighbor }, to_seal);
-        }
-        _ => ctx.drop(packet, DropReason::QosGone),
+    let Some(NextStep::Port { port: by, neighbor }) = ctx.tables.routes.lookup(&note.parsed.destination)
+    else {
+        return ctx.drop(packet, DropReason::QosGone);
+    };
+    let verdict = policy::outbound(ctx, by, &note.parsed);
+    if exit(ctx, by, verdict) != port {
+        return ctx.drop(packet, DropReason::QosGone);
     }
+    outbound::go_out(ctx, packet, note, Hop { port: by, neighbor }, verdict, to_seal);
 }

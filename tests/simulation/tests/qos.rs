@@ -9,11 +9,13 @@ use core::net::IpAddr;
 use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, ip_in};
 use greyhound_simulation::sealer::Sealer;
-use greyhound_simulation::topology::{End, Shape, WAN};
+use greyhound_simulation::topology::{End, LAN, Shape, WAN};
+use greyhound_simulation::wanted::{ANY, ip, prefix, route_by};
 use messages::{
-    ClassMap, ClassMapIndex, Criterion, DropReason, DscpSet, EarlyDrop, Object, ObjectId, PolicyClass,
-    PolicyMap, PolicyMapIndex, QueueLimit, QueueState, Service, ServicePolicy, ServiceTarget, Share,
-    TrafficProfile, TunnelIndex, WorkerCounter,
+    ClassMap, ClassMapIndex, Criterion, Direction, DropReason, DscpSet, EarlyDrop, EspMode, Object, ObjectId,
+    Policy, PolicyAction, PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortSide, ProtectionIndex,
+    QueueLimit, QueueState, Selector, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
+    TunnelIndex, WorkerCounter,
 };
 use wire::{Dscp, Ecn};
 
@@ -378,4 +380,66 @@ fn bench_tunnel() -> Vec<Object> {
         _ => None,
     });
     tunnels.collect()
+}
+
+#[test]
+fn in_esp_tunnel_mode_without_gre_a_packet_waits_at_the_port_that_leads_to_the_peer() {
+    let shape = Shape { esp: Some(EspMode::Tunnel), ..Shape::default() };
+    // Its route leads out of the LAN port, whose SPD sends it to a peer behind the WAN port.
+    let beyond = prefix("10.9.0.0/24");
+    let mut bench = Bench::with(&shape, |objects| {
+        for object in objects.iter_mut() {
+            if let Object::Port(settings) = object {
+                settings.side = PortSide::Unprotected;
+            }
+        }
+        objects.push(route_by(beyond, LAN, End::A.host()));
+        let spd = |order, selector, action| {
+            Object::Policy(Policy { policy: PolicyIndex(order), port: LAN, order, selector, action })
+        };
+        let to_it = Selector { remote: Some(beyond), ..ANY };
+        objects.push(spd(1, to_it, PolicyAction::Protect(ProtectionIndex(0))));
+        objects.push(spd(2, ANY, PolicyAction::Bypass));
+    });
+    bench.commit(&voice_and_rest(1, ServiceTarget::Port(WAN)));
+    for _ in 0..10 {
+        bench.lan.send(&Udp::new(hosts().0, ip("10.9.0.1"), &[0; 900]).to_bytes());
+    }
+    (0..10).for_each(|_| {
+        bench.step();
+    });
+    assert!(bench.headend.counter(WorkerCounter::Held) > 5, "WAN's shaper holds them");
+    bench.pass(SECOND_NS);
+    assert_eq!(state(&mut bench, 1).sent_packets, 10);
+    assert_eq!((bench.wan.take().len(), bench.headend.drops()), (10, vec![]));
+}
+
+#[test]
+fn what_becomes_no_frame_does_not_keep_the_worker_longer_than_a_few_bursts() {
+    let mut objects = voice_and_rest(1, ServiceTarget::Tunnel(TUNNEL));
+    let rest = class(1, None, Service::Bandwidth(Share::Percent(100)));
+    objects.push(Object::PolicyClass(PolicyClass { limit: QueueLimit::Packets(2_000), ..rest }));
+    let mut bench = Bench::new(&Shape::default());
+    bench.commit(&objects);
+    for number in 0..800 {
+        bench.lan.send(&packet(Dscp::DEFAULT, number, 100));
+        bench.step();
+    }
+    let waiting = bench.headend.counter(WorkerCounter::Held);
+    assert!(waiting > 700, "{waiting} wait");
+    // Without an SA, and with tokens for all of them.
+    let sa = bench.shape.sa(End::A, Direction::Outbound, 0).id();
+    let now_ns = bench.now_ns;
+    bench
+        .headend
+        .change(messages::Base::Running, &[sa], &[shaped(1_000_000)], now_ns)
+        .expect("a valid change");
+    let (mut most, mut dropped) = (0, 0);
+    for _ in 0..100 {
+        bench.step();
+        let now = bench.headend.dropped(DropReason::NoSa);
+        (most, dropped) = (most.max(now - dropped), now);
+    }
+    assert_eq!(dropped, waiting);
+    assert!(most <= 4 * 64, "{most} in one turn");
 }

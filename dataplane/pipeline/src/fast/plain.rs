@@ -6,6 +6,8 @@ use pktbuf::{BURST, Batch};
 use wire::checksum::Sum;
 use wire::{EtherType, IpProtocol, MacAddr, ethernet, ipv4};
 
+use crate::scheduled;
+
 /// The shortest plain packet: header and ports.
 const BYTES_MIN: usize = ipv4::HEADER_BYTES + 4;
 const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
@@ -13,8 +15,8 @@ const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
 const FRAGMENT_BITS: u16 = 0xbfff;
 /// DF, beside the fragment offset.
 pub(super) const DONT_FRAGMENT: u16 = 0x4000;
-/// Behind the IP header, where TCP has its flags; and the flag.
-const TCP_FLAGS_OFFSET: usize = ipv4::HEADER_BYTES + 13;
+/// Where a plain packet has its TCP flags; and the flag.
+pub(super) const TCP_FLAGS_OFFSET: usize = ipv4::HEADER_BYTES + scheduled::TCP_FLAGS_OFFSET;
 const TCP_SYN: u8 = 0x02;
 /// How many packets ahead of its turn a packet's memory is asked for: its header first, then where it points.
 const HEADER_AHEAD: usize = 8;

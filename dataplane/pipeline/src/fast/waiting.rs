@@ -7,20 +7,16 @@ use arrayvec::ArrayVec;
 use messages::{DropReason, PortIndex};
 use pktbuf::{BURST, Packet};
 use qos::classify::WholeV4;
-use qos::schedule::Offer;
-use tables::{Class, Plan, Queue};
-use wire::{Dscp, Ecn, IpProtocol, dscp, ipv4};
+use tables::{Class, Queue};
+use wire::IpProtocol;
 
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
-use super::plain::Plain;
+use super::plain::{Plain, TCP_FLAGS_OFFSET};
 use crate::context::Context;
 use crate::lane::Lane;
 use crate::queues::Item;
 use crate::{outbound as whole, scheduled};
-
-/// Behind the IP header, where TCP has its flags.
-const TCP_FLAGS_OFFSET: usize = ipv4::HEADER_BYTES + 13;
 
 /// Queues packets: classes for all that go one way, then each to its queue.
 #[inline(never)]
@@ -67,27 +63,12 @@ fn wait_one(
     class: Class,
 ) {
     let plain = departure.plain;
-    let mut code_point = Dscp::of_tos(plain.tos);
-    let Ok(l3) = packet.reframe(departure.offset, 0, usize::from(plain.total_bytes)) else {
+    if packet.reframe(departure.offset, 0, usize::from(plain.total_bytes)).is_err() {
         return ctx.drop(packet, DropReason::IpMalformed);
-    };
-    if let Some(set) = class.set_dscp {
-        code_point = set;
-        if dscp::rewrite(l3, set).is_err() {
-            return ctx.drop(packet, DropReason::IpMalformed);
-        }
     }
-    let offer = Offer {
-        tunnel: queue.slot,
-        class: class.slot,
-        wire_bytes: Plan::wire_bytes(way.sealed_bytes(plain)),
-        dscp: code_point,
-        ecn: Ecn::of_tos(plain.tos),
-    };
-    let item = Item::plain(packet, ctx.tables.number, way.tunnel);
-    if let Err((packet, reason)) = ctx.queues.enqueue(queue.port, item, offer, ctx.now_ns) {
-        ctx.drop(packet, reason);
-    }
+    let l3_bytes = way.sealed_bytes(plain);
+    let item = |packet, generation| Item::plain(packet, generation, way.tunnel);
+    scheduled::enqueue_as(ctx, packet, (queue, class), plain.tos, l3_bytes, item);
 }
 
 /// Sends what the scheduler of a port has let go, each with its mark.
