@@ -173,14 +173,20 @@ impl Config {
         self.check_buffers()
     }
 
-    fn check_buffers(&self) -> Result<(), String> {
+    /// Packets that all descriptors hold, and workers keep at hand: so many are never free for anything else.
+    #[must_use]
+    pub fn packets_in_use(&self) -> usize {
         let queues = self.workers.len();
         let descriptors: usize = self
             .ports
             .iter()
             .map(|port| queues * (usize::from(port.rx_descriptors) + usize::from(port.tx_descriptors)))
             .sum();
-        let needed = descriptors + queues * 512;
+        descriptors + queues * 512
+    }
+
+    fn check_buffers(&self) -> Result<(), String> {
+        let (queues, needed) = (self.workers.len(), self.packets_in_use());
         let packets = self.memory.packets as usize;
         if packets < needed {
             return Err(format!(

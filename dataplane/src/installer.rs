@@ -81,7 +81,8 @@ impl Installer {
         }
     }
 
-    /// Lets the scheduler of each port hold so many packets at most; 8,192 if nothing is said.
+    /// Lets the scheduler of each port hold so many packets at most; 8,192 if nothing is said. With fewer than 64 every
+    /// service policy is refused.
     #[must_use]
     pub fn with_room_for(mut self, packets: u32) -> Self {
         self.schedulers = Schedulers::with_room_for(packets);

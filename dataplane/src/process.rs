@@ -191,11 +191,12 @@ fn take_queue(port: &Port, index: u16) -> anyhow::Result<Queue> {
     })
 }
 
-/// Packets that may wait in a port's scheduler: all schedulers together hold no more than half of the memory, or receive
-/// queues would run dry.
+/// Packets that may wait in a port's scheduler: all schedulers together hold no more than half of what descriptors and
+/// workers leave of the memory, or receive queues would run dry.
 fn scheduler_room(config: &Config) -> u32 {
-    let ports = u32::try_from(config.ports.len()).unwrap_or(u32::MAX).max(1);
-    (config.memory.packets / 2 / ports).max(1)
+    let ports = config.ports.len().max(1);
+    let free = (config.memory.packets as usize).saturating_sub(config.packets_in_use());
+    u32::try_from(free / 2 / ports).unwrap_or(u32::MAX)
 }
 
 fn stop_on_signals() -> anyhow::Result<Arc<AtomicBool>> {
@@ -323,4 +324,23 @@ pub fn make_private_directory(path: &Path) -> anyhow::Result<()> {
         bail!("{} may be entered by others (mode {:o}); make it 0700", path.display(), mode & 0o777);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn room(packets: usize) -> u32 {
+        let port = |name: &str| format!("[[port]]\nname = \"{name}\"\ndevice = \"net_null_{name}\"\n");
+        let text =
+            format!("[memory]\npackets = {packets}\n[[worker]]\ncpu = 1\n{}{}", port("lan"), port("wan"));
+        scheduler_room(&Config::parse(&text, Path::new("dataplane.toml")).unwrap())
+    }
+
+    #[test]
+    fn schedulers_leave_the_packets_of_descriptors_alone() {
+        // Two ports of 2 × 1,024 descriptors, and 512 for the worker.
+        let in_use = 4_608;
+        assert_eq!([in_use, in_use + 3, in_use + 400, 16_384].map(room), [0, 0, 100, 2_944]);
+    }
 }

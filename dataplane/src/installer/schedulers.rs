@@ -13,6 +13,9 @@ use tables::{Generation, Plan};
 /// Packets that wait in a port's scheduler at most, unless something else is said.
 const ROOM: u32 = 8_192;
 
+/// Fewer than a class's usual queue: no scheduler is made then.
+const ROOM_MIN: u32 = 64;
+
 /// What is known of the schedulers that run.
 pub(super) struct Schedulers {
     room: u32,
@@ -57,6 +60,14 @@ impl Schedulers {
 
     fn bring(&self, handoff: &Handoff, port: PortIndex, plan: &Arc<Plan>) -> Result<Running, Refusal> {
         let out_of_memory = Refusal::OutOfMemory(ObjectId::ServicePolicy(ServiceTarget::Port(port)));
+        if self.room < ROOM_MIN {
+            tracing::error!(
+                room = self.room,
+                "a service policy is refused: {ROOM_MIN} packets at least must be able to wait at each port; raise memory.packets by {} for each, or give ports fewer descriptors",
+                2 * ROOM_MIN
+            );
+            return Err(out_of_memory);
+        }
         let spec = qos::schedule::PortSpec { items_max: self.room, ..plan.spec.clone() };
         let scheduler = Scheduler::<Item>::new(&spec).map_err(|_| out_of_memory)?;
         let stats = Arc::clone(scheduler.stats());
