@@ -59,15 +59,8 @@ impl Schedulers {
     }
 
     fn bring(&self, handoff: &Handoff, port: PortIndex, plan: &Arc<Plan>) -> Result<Running, Refusal> {
-        let out_of_memory = Refusal::OutOfMemory(ObjectId::ServicePolicy(ServiceTarget::Port(port)));
-        if self.room < ROOM_MIN {
-            tracing::error!(
-                room = self.room,
-                "a service policy is refused: {ROOM_MIN} packets at least must be able to wait at each port; raise memory.packets by {} for each, or give ports fewer descriptors",
-                2 * ROOM_MIN
-            );
-            return Err(out_of_memory);
-        }
+        let out_of_memory = out_of_memory(port);
+        self.check_room(port)?;
         let spec = qos::schedule::PortSpec { items_max: self.room, ..plan.spec.clone() };
         let scheduler = Scheduler::<Item>::new(&spec).map_err(|_| out_of_memory)?;
         let stats = Arc::clone(scheduler.stats());
@@ -77,10 +70,25 @@ impl Schedulers {
         Ok(Running { plan: Arc::clone(plan), stats })
     }
 
+    fn check_room(&self, port: PortIndex) -> Result<(), Refusal> {
+        if self.room >= ROOM_MIN {
+            return Ok(());
+        }
+        let (room, more) = (self.room, 2 * (ROOM_MIN - self.room));
+        tracing::error!(
+            "a service policy is refused: of memory.packets {room} are left for each port's queues, and {ROOM_MIN} are needed; raise it by {more} for each port, or give ports fewer descriptors"
+        );
+        Err(out_of_memory(port))
+    }
+
     /// Every class, port by port.
     pub(super) fn states(&self) -> impl Iterator<Item = QueueState> + '_ {
         self.ports.iter().flat_map(|(port, running)| running.states(*port))
     }
+}
+
+fn out_of_memory(port: PortIndex) -> Refusal {
+    Refusal::OutOfMemory(ObjectId::ServicePolicy(ServiceTarget::Port(port)))
 }
 
 impl Running {
@@ -145,5 +153,17 @@ fn drops(counters: &Counters) -> ClassDrops {
         codel: counters.dropped(Cause::CoDel),
         no_room: counters.dropped(Cause::NoRoom),
         size: counters.dropped(Cause::BadSize),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_room_for_a_usual_queue_there_is_no_scheduler() {
+        let check = |room| Schedulers::with_room_for(room).check_room(PortIndex(1));
+        assert_eq!(check(63), Err(out_of_memory(PortIndex(1))));
+        assert_eq!(check(64), Ok(()));
     }
 }
