@@ -253,3 +253,6 @@ impl Inputs<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
