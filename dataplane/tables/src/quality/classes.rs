@@ -57,9 +57,8 @@ impl Policy {
     }
 }
 
-/// All policy-maps, whether they are at work or not: what is wrong with one is said at once.
+/// All policy-maps, whether they are at work or not: what is wrong with one is said at once. Nothing is [`dangling`].
 pub(super) fn policies(wanted: &Shadow) -> Result<BTreeMap<PolicyMapIndex, Arc<Policy>>, Refusal> {
-    dangling(wanted)?;
     let extents = extents(wanted)?;
     let mut compiler = Compiler {
         class_maps: ClassMaps { wanted },
@@ -70,8 +69,8 @@ pub(super) fn policies(wanted: &Shadow) -> Result<BTreeMap<PolicyMapIndex, Arc<P
     wanted.policy_maps.values().map(|map| Ok((map.policy_map, Arc::new(compiler.policy(map)?)))).collect()
 }
 
-/// Everything that names a map which is not there.
-fn dangling(wanted: &Shadow) -> Result<(), Refusal> {
+/// Everything that names what is not there: a map, or a tunnel or port, which may go while no map changes.
+pub(super) fn dangling(wanted: &Shadow) -> Result<(), Refusal> {
     for criterion in wanted.criteria.values() {
         let id = ObjectId::Criterion(criterion.class_map, criterion.place);
         for named in [Some(criterion.class_map), criterion.nested].into_iter().flatten() {

@@ -3,9 +3,10 @@
 
 use messages::{
     ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, Field, Object, ObjectId, PolicyClass, PolicyMap,
-    PolicyMapIndex, PortRange, QueueLimit, Refusal, Service, Share,
+    PolicyMapIndex, PortIndex, PortRange, PortSide, QueueLimit, Refusal, Service, Share, TunnelIndex,
 };
 
+use crate::Neighbors;
 use crate::testing::*;
 
 const ANYTHING: Criterion = Criterion {
@@ -116,4 +117,27 @@ fn few_rules_that_take_for_ever_to_write_out_are_refused() {
 fn a_criterion_that_names_nothing_is_refused_whether_it_is_at_work_or_not() {
     let id = ObjectId::Criterion(ClassMapIndex(1), 0);
     assert_eq!(refused(class_map(1, true, [ANYTHING])), Some(Refusal::OutOfRange(id, Field::Criterion)));
+}
+
+#[test]
+fn what_a_criterion_names_may_not_go_while_the_maps_stay() {
+    let (tunnel, spare) = (TunnelIndex(3), PortIndex(2));
+    let into = Criterion { tunnel: Some(tunnel), ..ANYTHING };
+    let from = Criterion { ingress: Some(spare), ..ANYTHING };
+    let maps = [class_map(1, true, [into, from]), policy_map(0, &[1])].concat();
+    let wanted =
+        changed(&headend(4), maps.into_iter().chain([port(spare, 1500, PortSide::Protected)])).unwrap();
+    let before = compiled(&wanted).unwrap();
+    let criterion = |place| ObjectId::Criterion(ClassMapIndex(1), place);
+    let without = |ids: &[ObjectId]| {
+        let mut wanted = wanted.clone();
+        ids.iter().for_each(|id| wanted.delete(*id).unwrap());
+        wanted.compile(2, &limits(), Some(&before), &Neighbors::with_seed(256, 1)).err()
+    };
+    let route = ObjectId::Route(prefix("10.0.3.0/24"));
+    let gone = ObjectId::Tunnel(tunnel);
+    assert_eq!(without(&[route, gone]), Some(Refusal::Dangling(criterion(0), gone)));
+    let gone = ObjectId::Port(spare);
+    assert_eq!(without(&[gone]), Some(Refusal::Dangling(criterion(1), gone)));
+    assert_eq!(without(&[route]), None);
 }
