@@ -274,3 +274,23 @@ fn only_class_maps_of_a_circle_are_told_to_break_it() {
     };
     assert_eq!(problems(&text), [sentence("b"), sentence("c")]);
 }
+
+#[test]
+fn wred_that_the_queue_limit_forestalls_is_refused() {
+    let sentence = |min: u32, packets: u32| {
+        format!(
+            "policy_map branch: classes: class class-default: wred: it begins at {min} packets, but the queue limit lets {packets} wait at most; lower min, or raise queue_limit"
+        )
+    };
+    let wred = "wred = { min = 20, max = 40 }";
+    for (to, problem) in [
+        ("wred = { min = 100, max = 200 }", Some(sentence(100, 64))),
+        ("wred = { min = 64, max = 64 }", Some(sentence(64, 64))),
+        ("wred = { min = 63, max = 200 }", None),
+        ("queue_limit = \"8400 bytes\", wred = { min = 100, max = 200 }", Some(sentence(100, 100))),
+        ("queue_limit = \"100 ms\", wred = { min = 100, max = 200 }", None),
+        ("wred = { min = 100, max = 200, by_dscp = [{ dscp = \"AF13\", min = 10, max = 20 }] }", None),
+    ] {
+        assert_eq!(said(wred, to), Vec::from_iter(problem), "{to}");
+    }
+}

@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use messages::{CLASSES_MAX, CRITERIA_MAX, EXPANDED_CRITERIA_MAX, NESTING_MAX, PROFILES_MAX, Share};
+use messages::{
+    CLASSES_MAX, CRITERIA_MAX, EXPANDED_CRITERIA_MAX, NESTING_MAX, PROFILES_MAX, QueueLimit, Share,
+};
 use wire::IpProtocol;
 
 use super::extent::{ClassMaps, Extent, circles, extents};
@@ -14,6 +16,9 @@ use super::{
 use crate::check::no_such;
 use crate::problem::Complaints;
 use crate::{Config, Problems};
+
+/// The shortest frame on the wire, with preamble and gap (IEEE 802.3 §3.2, §4.4.2).
+const PACKET_BYTES_MIN: u32 = 84;
 
 /// What is wrong with class-maps, policy-maps, and with whoever names them.
 pub(crate) fn check(config: &Config, problems: &mut Problems) {
@@ -203,6 +208,10 @@ impl Checker<'_> {
             && let Some(text) = wrong_thresholds(wred)
         {
             say(&text);
+        } else if let Some(wred) = &class.wred
+            && let Some(text) = beyond_limit(wred, class.queue_limit)
+        {
+            say(&text);
         }
         if let Some(codel) = &class.codel
             && (codel.target_us == 0 || codel.interval_us <= codel.target_us)
@@ -224,6 +233,21 @@ fn wrong_thresholds(wred: &WredEntry) -> Option<String> {
     let mut all = own.chain([(wred.min, wred.max, wred.one_in)]);
     let wrong = all.find(|(min, max, one_in)| min > max || *one_in == 0)?;
     Some(format!("wred: min {} may not be above max {}, and one_in is 1 at least", wrong.0, wrong.1))
+}
+
+/// WRED that never drops: the queue limit is reached first, whatever the DSCP.
+fn beyond_limit(wred: &WredEntry, limit: QueueLimit) -> Option<String> {
+    let packets = match limit {
+        QueueLimit::Packets(packets) => packets,
+        QueueLimit::Bytes(bytes) => bytes / PACKET_BYTES_MIN,
+        QueueLimit::Microseconds(_) => return None,
+    };
+    let min = wred.by_dscp.iter().map(|profile| profile.min).fold(wred.min, u16::min);
+    (u32::from(min) >= packets).then(|| {
+        format!(
+            "wred: it begins at {min} packets, but the queue limit lets {packets} wait at most; lower min, or raise queue_limit"
+        )
+    })
 }
 
 fn priorities(map: &PolicyMapEntry, about: &mut Complaints<'_, PolicyMapEntry>) {
