@@ -284,8 +284,11 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
         }
         (_, Field::EarlyDrop) => "the thresholds of wred or the times of codel contradict each other",
         (_, Field::Classes) => "give 1 to 16 classes, the last and no other of them class-default",
+        (ObjectId::PolicyMap(_), Field::ClassMap) => {
+            "its class-maps, with those of the other policy-maps, come to more than the 131,072 rules that there can be, or take too long to write out; name fewer things under not and any"
+        }
         (_, Field::ClassMap) => {
-            "comes to too many rules, or names itself; name fewer things under not and any, and nest 8 deep at most"
+            "names itself, is nested more than 8 deep, or comes to more than 131,072 criteria with the class-maps that it names"
         }
         (_, Field::Criterion) => "is a criterion that nothing can match, or there is none",
         (_, Field::Workers) => {

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod check;
+mod extent;
 mod values;
 
 use ipnet::IpNet;

@@ -205,3 +205,92 @@ fn more_than_one_worker_is_refused_with_the_reason() {
         )
     );
 }
+
+/// Class-maps of which each names the next one `times`, and the last one a DSCP.
+fn chain(length: usize, times: usize) -> String {
+    let map = |number: usize| {
+        let next = format!("{{ class_map = \"c{}\" }},", number + 1);
+        let criteria = if number == length { "{ dscp = [\"EF\"] }".into() } else { next.repeat(times) };
+        format!("[[class_map]]\nname = \"c{number}\"\nmatch = \"any\"\ncriteria = [{criteria}]\n")
+    };
+    (1..=length).map(map).collect()
+}
+
+fn problems(text: &str) -> Vec<String> {
+    match Config::parse(text, "branch.toml") {
+        Ok(_) => Vec::new(),
+        Err(error) => error.problems().iter().map(|problem| problem.text.clone()).collect(),
+    }
+}
+
+#[test]
+fn class_maps_are_nested_8_deep_at_most_however_many_there_are() {
+    assert_eq!(problems(&chain(8, 1)), [""; 0]);
+    let sentence = |name: &str| {
+        format!("class_map {name}: criteria: it is nested 9 deep; 8 at most: name fewer through others")
+    };
+    assert_eq!(problems(&chain(9, 1)), [sentence("c1")]);
+    assert_eq!(problems(&chain(100_000, 1)), [sentence("c99992")]);
+}
+
+#[test]
+fn class_maps_that_multiply_are_refused_by_name() {
+    let sentence = |name: &str, criteria: usize| {
+        format!(
+            "class_map {name}: criteria: it comes to {criteria} criteria with those of the class-maps that it names; 131072 at most"
+        )
+    };
+    assert_eq!(problems(&chain(6, 10)), [sentence("c1", 11 * 10 + 1_000 + 10_000 + 100_000 + 100_000)]);
+    let names: Vec<String> = problems(&chain(8, 12));
+    assert_eq!(names.len(), 3, "{names:?}");
+}
+
+#[test]
+fn policy_maps_that_come_to_too_much_together_are_refused_by_name() {
+    let policy = |name: &str| {
+        format!(
+            "[[policy_map]]\nname = \"{name}\"\nclasses = [{{ class = \"c1\", bandwidth = \"50 %\" }}, {{ class = \"class-default\", bandwidth = \"50 %\" }}]\n"
+        )
+    };
+    let text: String = ["a", "b", "c", "d"].map(policy).concat() + &chain(4, 27);
+    assert_eq!(
+        problems(&text),
+        [
+            "policy_map d: classes: with those of the policy_maps before it, its class-maps come to 160488 criteria; 131072 at most"
+        ]
+    );
+}
+
+#[test]
+fn only_class_maps_of_a_circle_are_told_to_break_it() {
+    let map = |name: &str, other: &str| {
+        format!("[[class_map]]\nname = \"{name}\"\ncriteria = [{{ class_map = \"{other}\" }}]\n")
+    };
+    let text = map("a", "b") + &map("b", "c") + &map("c", "b");
+    let sentence = |name: &str| {
+        format!(
+            "class_map {name}: criteria: it names itself, directly or through another class-map; break the circle"
+        )
+    };
+    assert_eq!(problems(&text), [sentence("b"), sentence("c")]);
+}
+
+#[test]
+fn wred_that_the_queue_limit_forestalls_is_refused() {
+    let sentence = |min: u32, packets: u32| {
+        format!(
+            "policy_map branch: classes: class class-default: wred: it begins at {min} packets, but the queue limit lets {packets} wait at most; lower min, or raise queue_limit"
+        )
+    };
+    let wred = "wred = { min = 20, max = 40 }";
+    for (to, problem) in [
+        ("wred = { min = 100, max = 200 }", Some(sentence(100, 64))),
+        ("wred = { min = 64, max = 64 }", Some(sentence(64, 64))),
+        ("wred = { min = 63, max = 200 }", None),
+        ("queue_limit = \"8400 bytes\", wred = { min = 100, max = 200 }", Some(sentence(100, 100))),
+        ("queue_limit = \"100 ms\", wred = { min = 100, max = 200 }", None),
+        ("wred = { min = 100, max = 200, by_dscp = [{ dscp = \"AF13\", min = 10, max = 20 }] }", None),
+    ] {
+        assert_eq!(said(wred, to), Vec::from_iter(problem), "{to}");
+    }
+}

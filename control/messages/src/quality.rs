@@ -16,6 +16,11 @@ use crate::{ClassMapIndex, IpPrefix, PolicyMapIndex, PortIndex, PortRange, Tunne
 pub const CLASSES_MAX: u8 = 16;
 /// Criteria that a class-map has at most.
 pub const CRITERIA_MAX: u16 = 1024;
+/// How deep class-maps may be nested: one that names no other is 1 deep.
+pub const NESTING_MAX: usize = 8;
+/// Criteria that a class-map comes to at most, and all policy-maps together, with those of nested class-maps counted
+/// wherever they are named.
+pub const EXPANDED_CRITERIA_MAX: usize = 1 << 17;
 /// DSCPs with a drop profile of their own that a class has at most, so that it fits a record.
 pub const PROFILES_MAX: usize = 32;
 
@@ -78,7 +83,8 @@ pub struct Criterion {
 pub struct TrafficProfile {
     /// Rate in bit/s on the wire.
     pub rate_bps: u64,
-    /// Depth in bytes on the wire; by default what the rate carries in 1 ms and two longest packets.
+    /// Depth in bytes on the wire; by default two longest packets and what the rate carries in 1 ms (shaper) or 20 ms
+    /// (policer).
     pub burst_bytes: Option<u32>,
 }
 

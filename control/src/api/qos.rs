@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use config::{Config, PolicyClassEntry};
-use messages::{ClassDrops, Event, QueueState, ServiceTarget};
+use config::{Config, Environment, PolicyClassEntry, PolicyMapEntry, PortEntry, TunnelEntry};
+use messages::{ClassDrops, Event, PortIndex, QueueState, ServiceTarget};
 use serde::{Deserialize, Serialize};
 
-use super::rows::port_name;
 use crate::core::Listing;
 use crate::view::{Dataplane, View};
 
@@ -93,27 +92,74 @@ impl DropsBody {
 }
 
 pub(super) fn rows(view: &View, dataplane: &Dataplane, listing: &Listing) -> Vec<QosRow> {
-    let tunnels: HashMap<u32, &str> =
-        listing.indices.tunnels.iter().map(|(name, number)| (*number, name.as_str())).collect();
+    rows_of(&view.saved.config, &dataplane.environment, listing)
+}
+
+fn rows_of(config: &Config, environment: &Environment, listing: &Listing) -> Vec<QosRow> {
+    let names = Names::new(config, environment, listing);
     let state = |item: &Event| match item {
-        Event::Qos(_, state) => Some(row(&view.saved.config, dataplane, &tunnels, state)),
+        Event::Qos(_, state) => Some(names.row(state)),
         _ => None,
     };
     listing.items.iter().filter_map(state).collect()
 }
 
-fn row(config: &Config, dataplane: &Dataplane, tunnels: &HashMap<u32, &str>, state: &QueueState) -> QosRow {
-    let port = port_name(dataplane, state.port);
-    let (tunnel, policy_map) = match state.target {
-        ServiceTarget::Port(_) => (None, config.port(&port).and_then(|port| port.service_policy.clone())),
-        ServiceTarget::Tunnel(tunnel) => {
-            let name = tunnels.get(&tunnel.0).copied();
-            let entry = name.and_then(|name| config.tunnel(name));
-            let label = name.map_or_else(|| tunnel.to_string(), str::to_owned);
-            (Some(label), entry.and_then(|tunnel| tunnel.service_policy.clone()))
+/// What rows name: there are as many rows as tunnels have classes.
+struct Names<'a> {
+    environment: &'a Environment,
+    /// By number.
+    tunnels: HashMap<u32, &'a str>,
+    port_entries: HashMap<&'a str, &'a PortEntry>,
+    tunnel_entries: HashMap<&'a str, &'a TunnelEntry>,
+    policy_maps: HashMap<&'a str, &'a PolicyMapEntry>,
+}
+
+impl<'a> Names<'a> {
+    fn new(config: &'a Config, environment: &'a Environment, listing: &'a Listing) -> Self {
+        Self {
+            environment,
+            tunnels: listing.indices.tunnels.iter().map(|(name, number)| (*number, name.as_str())).collect(),
+            port_entries: config.ports.iter().map(|entry| (entry.name.as_str(), entry)).collect(),
+            tunnel_entries: config.tunnels.iter().map(|entry| (entry.name.as_str(), entry)).collect(),
+            policy_maps: config.policy_maps.iter().map(|entry| (entry.name.as_str(), entry)).collect(),
         }
-    };
-    let class = policy_map.as_deref().and_then(|name| class(config, name, state.class));
+    }
+
+    fn port(&self, port: PortIndex) -> String {
+        let known = self.environment.ports.get(port.index());
+        known.map_or_else(|| port.to_string(), |port| port.name.clone())
+    }
+
+    fn class(&self, policy_map: &str, place: u8) -> Option<&'a PolicyClassEntry> {
+        self.policy_maps.get(policy_map)?.classes.get(usize::from(place))
+    }
+
+    fn row(&self, state: &QueueState) -> QosRow {
+        let port = self.port(state.port);
+        let (tunnel, policy_map) = match state.target {
+            ServiceTarget::Port(_) => {
+                let entry = self.port_entries.get(port.as_str());
+                (None, entry.and_then(|entry| entry.service_policy.clone()))
+            }
+            ServiceTarget::Tunnel(tunnel) => {
+                let name = self.tunnels.get(&tunnel.0).copied();
+                let entry = name.and_then(|name| self.tunnel_entries.get(name));
+                let label = name.map_or_else(|| tunnel.to_string(), str::to_owned);
+                (Some(label), entry.and_then(|entry| entry.service_policy.clone()))
+            }
+        };
+        let class = policy_map.as_deref().and_then(|name| self.class(name, state.class));
+        row(state, port, tunnel, policy_map, class)
+    }
+}
+
+fn row(
+    state: &QueueState,
+    port: String,
+    tunnel: Option<String>,
+    policy_map: Option<String>,
+    class: Option<&PolicyClassEntry>,
+) -> QosRow {
     let dropped = DropsBody::from(state.dropped);
     let shaper = match (state.rate_bps, state.burst_bytes, state.tokens_bytes) {
         (Some(rate_bps), Some(burst_bytes), Some(tokens_bytes)) => {
@@ -142,15 +188,90 @@ fn row(config: &Config, dataplane: &Dataplane, tunnels: &HashMap<u32, &str>, sta
     }
 }
 
-fn class<'a>(config: &'a Config, policy_map: &str, place: u8) -> Option<&'a PolicyClassEntry> {
-    let map = config.policy_maps.iter().find(|map| map.name == policy_map)?;
-    map.classes.get(usize::from(place))
-}
-
 fn service(class: &PolicyClassEntry) -> Option<String> {
     match (class.priority, class.bandwidth) {
         (Some(level), _) => Some(format!("priority {level}")),
         (None, Some(bandwidth)) => Some(bandwidth.to_string()),
         (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use config::{EnvironmentPort, Indices};
+    use messages::TunnelIndex;
+
+    use super::*;
+
+    const TOML: &str = r#"
+[[port]]
+name = "wan"
+side = "unprotected"
+addresses = ["192.0.2.1/24"]
+service_policy = "branch"
+
+[[tunnel]]
+name = "branch-0"
+source = "192.0.2.1"
+destination = "192.0.2.7"
+service_policy = "branch"
+
+[[policy]]
+name = "gre"
+port = "wan"
+protocol = "gre"
+action = "bypass"
+
+[[policy_map]]
+name = "branch"
+classes = [{ class = "class-default", bandwidth = "100 %" }]
+"#;
+
+    fn idle(target: ServiceTarget) -> QueueState {
+        QueueState {
+            port: PortIndex(0),
+            target,
+            class: 0,
+            offered_packets: 0,
+            offered_bytes: 0,
+            sent_packets: 0,
+            sent_bytes: 0,
+            dropped: ClassDrops::default(),
+            marked: 0,
+            queued_packets: 0,
+            queued_bytes: 0,
+            delay_p50_ns: None,
+            delay_p99_ns: None,
+            tokens_bytes: None,
+            burst_bytes: None,
+            rate_bps: None,
+        }
+    }
+
+    #[test]
+    fn rows_of_60_000_tunnels_are_named_in_time_that_grows_with_their_number_only() {
+        const TUNNELS: u32 = 60_000;
+        let mut config = Config::parse(TOML, "branch.toml").unwrap();
+        let first = config.tunnels[0].clone();
+        config.tunnels = (0..TUNNELS)
+            .map(|number| TunnelEntry { name: format!("branch-{number}"), ..first.clone() })
+            .collect();
+        let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500 }];
+        let environment = Environment { ports, workers: 1, sas_max: 8, tunnels_max: TUNNELS };
+        let tunnels = (0..TUNNELS).map(|number| (format!("branch-{number}"), number)).collect();
+        let targets = (0..TUNNELS).map(|number| ServiceTarget::Tunnel(TunnelIndex(number)));
+        let targets = targets.chain([ServiceTarget::Port(PortIndex(0))]);
+        let items = targets.map(|target| Event::Qos(1, idle(target))).collect();
+        let listing = Listing { items, indices: Indices { tunnels, ..Indices::default() } };
+        let began = Instant::now();
+        let rows = rows_of(&config, &environment, &listing);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        let last = rows.last().unwrap();
+        assert_eq!((last.port.as_str(), last.tunnel.as_deref()), ("wan", None));
+        assert!(rows.iter().all(|row| row.class == "class-default"));
+        assert_eq!(rows[4_321].tunnel.as_deref(), Some("branch-4321"));
+        assert_eq!(rows[4_321].policy_map.as_deref(), Some("branch"));
     }
 }

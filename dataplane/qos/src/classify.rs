@@ -29,7 +29,7 @@ use cube::{Extra, Extras, Part, rank};
 use key::{AnyKey, Key};
 use tree::{TOGETHER, Tree};
 
-pub use expression::{Match, TooManyRules};
+pub use expression::{Budget, Match, TooManyRules};
 pub use flow_cache::FlowCache;
 pub use key::{KeyV4, KeyV6, WholeV4};
 pub use rule::{

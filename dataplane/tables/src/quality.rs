@@ -231,6 +231,7 @@ impl Inputs<'_> {
         if self.wanted.service_policies.is_empty() && self.wanted.has_no_maps() {
             return Ok(Quality::default());
         }
+        classes::dangling(self.wanted)?;
         let policies = self.policies()?;
         let (ports, tunnels) = plan::build(self, &policies)?;
         Ok(Quality { ports, tunnels, policies })
@@ -253,3 +254,6 @@ impl Inputs<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

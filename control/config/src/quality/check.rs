@@ -3,9 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use messages::{CLASSES_MAX, CRITERIA_MAX, PROFILES_MAX, Share};
+use messages::{
+    CLASSES_MAX, CRITERIA_MAX, EXPANDED_CRITERIA_MAX, NESTING_MAX, PROFILES_MAX, QueueLimit, Share,
+};
 use wire::IpProtocol;
 
+use super::extent::{ClassMaps, Extent, circles, extents};
 use super::{
     Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CriterionEntry, PolicyClassEntry, PolicyMapEntry,
     ProfileEntry, WredEntry,
@@ -14,18 +17,28 @@ use crate::check::no_such;
 use crate::problem::Complaints;
 use crate::{Config, Problems};
 
+/// The shortest frame on the wire, with preamble and gap (IEEE 802.3 §3.2, §4.4.2).
+const PACKET_BYTES_MIN: u32 = 84;
+
 /// What is wrong with class-maps, policy-maps, and with whoever names them.
 pub(crate) fn check(config: &Config, problems: &mut Problems) {
+    let class_maps = config.class_maps.iter().map(|map| (map.name.as_str(), map)).collect();
+    let extents = extents(&class_maps);
     let checker = Checker {
         config,
-        class_maps: config.class_maps.iter().map(|map| (map.name.as_str(), map)).collect(),
+        circles: circles(&class_maps, &extents),
+        class_maps,
+        extents,
         policy_maps: config.policy_maps.iter().map(|map| map.name.as_str()).collect(),
     };
     for (position, map) in config.class_maps.iter().enumerate() {
         checker.class_map(map, &mut Complaints::about(problems, map, position));
     }
+    let mut criteria = 0;
     for (position, map) in config.policy_maps.iter().enumerate() {
-        checker.policy_map(map, &mut Complaints::about(problems, map, position));
+        let complaints = &mut Complaints::about(problems, map, position);
+        checker.policy_map(map, complaints);
+        checker.expanded(map, &mut criteria, complaints);
     }
     for (position, port) in config.ports.iter().enumerate() {
         checker
@@ -39,7 +52,10 @@ pub(crate) fn check(config: &Config, problems: &mut Problems) {
 
 struct Checker<'a> {
     config: &'a Config,
-    class_maps: HashMap<&'a str, &'a ClassMapEntry>,
+    class_maps: ClassMaps<'a>,
+    /// Of class-maps outside circles.
+    extents: HashMap<&'a str, Extent>,
+    circles: HashSet<&'a str>,
     policy_maps: HashSet<&'a str>,
 }
 
@@ -58,21 +74,53 @@ impl Checker<'_> {
             let text = format!("give 1 to {CRITERIA_MAX} criteria, as in criteria = [{{ dscp = [\"EF\"] }}]");
             about.field("criteria", text);
         }
-        if self.names_itself(&map.name, &map.name, &mut HashSet::new()) {
+        if self.circles.contains(map.name.as_str()) {
             about.field(
                 "criteria",
                 "it names itself, directly or through another class-map; break the circle",
             );
         }
+        self.extent(map, about);
         for (number, criterion) in (1..).zip(&map.criteria) {
             self.criterion(criterion, number, about);
         }
     }
 
-    fn names_itself<'b>(&'b self, name: &'b str, start: &str, seen: &mut HashSet<&'b str>) -> bool {
-        let nested = self.class_maps.get(name).into_iter().flat_map(|map| &map.criteria);
-        let mut nested = nested.filter_map(|criterion| criterion.class_map.as_deref());
-        nested.any(|other| other == start || seen.insert(other) && self.names_itself(other, start, seen))
+    /// What is wrong with a class-map and those that it names; not again of those that name it.
+    fn extent(&self, map: &ClassMapEntry, about: &mut Complaints<'_, ClassMapEntry>) {
+        let Some(extent) = self.extents.get(map.name.as_str()) else { return };
+        if extent.depth == NESTING_MAX + 1 {
+            let text = format!(
+                "it is nested {} deep; {NESTING_MAX} at most: name fewer through others",
+                extent.depth
+            );
+            about.field("criteria", text);
+        } else if extent.criteria > EXPANDED_CRITERIA_MAX {
+            let text = format!(
+                "it comes to {} criteria with those of the class-maps that it names; {EXPANDED_CRITERIA_MAX} at most",
+                extent.criteria
+            );
+            about.field("criteria", text);
+        }
+    }
+
+    /// Adds what a policy-map's classes come to, and says where it becomes too much.
+    fn expanded(
+        &self,
+        map: &PolicyMapEntry,
+        criteria: &mut usize,
+        about: &mut Complaints<'_, PolicyMapEntry>,
+    ) {
+        let extents = map.classes.iter().filter_map(|class| self.extents.get(class.class.as_str()));
+        let own = extents.map(|extent| extent.criteria).filter(|criteria| *criteria <= EXPANDED_CRITERIA_MAX);
+        let before = *criteria;
+        *criteria = own.fold(before, usize::saturating_add);
+        if before <= EXPANDED_CRITERIA_MAX && *criteria > EXPANDED_CRITERIA_MAX {
+            let text = format!(
+                "with those of the policy_maps before it, its class-maps come to {criteria} criteria; {EXPANDED_CRITERIA_MAX} at most"
+            );
+            about.field("classes", text);
+        }
     }
 
     fn criterion(
@@ -160,6 +208,10 @@ impl Checker<'_> {
             && let Some(text) = wrong_thresholds(wred)
         {
             say(&text);
+        } else if let Some(wred) = &class.wred
+            && let Some(text) = beyond_limit(wred, class.queue_limit)
+        {
+            say(&text);
         }
         if let Some(codel) = &class.codel
             && (codel.target_us == 0 || codel.interval_us <= codel.target_us)
@@ -181,6 +233,21 @@ fn wrong_thresholds(wred: &WredEntry) -> Option<String> {
     let mut all = own.chain([(wred.min, wred.max, wred.one_in)]);
     let wrong = all.find(|(min, max, one_in)| min > max || *one_in == 0)?;
     Some(format!("wred: min {} may not be above max {}, and one_in is 1 at least", wrong.0, wrong.1))
+}
+
+/// WRED that never drops: the queue limit is reached first, whatever the DSCP.
+fn beyond_limit(wred: &WredEntry, limit: QueueLimit) -> Option<String> {
+    let packets = match limit {
+        QueueLimit::Packets(packets) => packets,
+        QueueLimit::Bytes(bytes) => bytes / PACKET_BYTES_MIN,
+        QueueLimit::Microseconds(_) => return None,
+    };
+    let min = wred.by_dscp.iter().map(|profile| profile.min).fold(wred.min, u16::min);
+    (u32::from(min) >= packets).then(|| {
+        format!(
+            "wred: it begins at {min} packets, but the queue limit lets {packets} wait at most; lower min, or raise queue_limit"
+        )
+    })
 }
 
 fn priorities(map: &PolicyMapEntry, about: &mut Complaints<'_, PolicyMapEntry>) {

@@ -45,21 +45,53 @@ pub enum Match {
 /// An expression that would become too many rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "becomes more than {max} rules: every combination of what all of its parts match is a rule; write it as several \
-     classes, or with fewer parts that match one of many"
+    "becomes more than {max} rules, or is asked too often on the way: every combination of what all of its parts match \
+     is a rule; write it as several classes, or with fewer parts that match one of many"
 )]
 pub struct TooManyRules {
     /// How many there may be.
     pub max: usize,
 }
 
+/// What expansions may still take, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Rules that may come out, also on the way.
+    pub rules: usize,
+    /// How often a part of an expression may be asked what of a rule it matches.
+    pub steps: usize,
+}
+
+impl Budget {
+    /// For `rules`, with steps for every expression that is not written to be expensive: 2 M.
+    #[must_use]
+    pub fn of_rules(rules: usize) -> Self {
+        Self { rules, steps: 1 << 21 }
+    }
+
+    fn step(&mut self) -> Result<(), TooManyRules> {
+        self.steps = self.steps.checked_sub(1).ok_or(TooManyRules { max: self.rules })?;
+        Ok(())
+    }
+}
+
 impl Match {
     /// Rules of `class` which together match what this matches.
     ///
     /// # Errors
-    /// [`TooManyRules`] for more than `rules_max`, on the way too.
+    /// [`TooManyRules`] for more than `rules_max`, on the way too, or more steps than [`Budget::of_rules`] gives.
     pub fn rules(&self, class: Class, rules_max: usize) -> Result<Vec<Rule>, TooManyRules> {
-        self.expand(Rule::any(class), false, rules_max)
+        self.rules_within(class, &mut Budget::of_rules(rules_max))
+    }
+
+    /// The same, for several expressions with one budget.
+    ///
+    /// # Errors
+    /// [`TooManyRules`] if this one does not fit what is left of it.
+    pub fn rules_within(&self, class: Class, budget: &mut Budget) -> Result<Vec<Rule>, TooManyRules> {
+        let rules = self.expand(Rule::any(class), false, budget)?;
+        budget.rules = budget.rules.saturating_sub(rules.len());
+        Ok(rules)
     }
 
     /// Whether it matches `packet`, by its own words.
@@ -89,22 +121,23 @@ impl Match {
     }
 
     /// What of `rule` this matches, or does not.
-    fn expand(&self, rule: Rule, negated: bool, max: usize) -> Result<Vec<Rule>, TooManyRules> {
+    fn expand(&self, rule: Rule, negated: bool, budget: &mut Budget) -> Result<Vec<Rule>, TooManyRules> {
+        budget.step()?;
         let parts = match self {
-            Self::Not(part) => return part.expand(rule, !negated, max),
-            Self::Any(parts) if negated => return every(parts, rule, true, max),
-            Self::All(parts) if !negated => return every(parts, rule, false, max),
+            Self::Not(part) => return part.expand(rule, !negated, budget),
+            Self::Any(parts) if negated => return every(parts, rule, true, budget),
+            Self::All(parts) if !negated => return every(parts, rule, false, budget),
             Self::Any(parts) | Self::All(parts) => parts,
             condition => {
                 let mut found = condition.narrow(rule, negated);
                 found.retain(|rule| !rule.protocols_it_can_hold_for().is_empty());
-                return bounded(found, max);
+                return bounded(found, budget);
             }
         };
         let mut rules = Vec::new();
         for part in parts {
-            rules.extend(part.expand(rule, negated, max)?);
-            rules = bounded(rules, max)?;
+            rules.extend(part.expand(rule, negated, budget)?);
+            rules = bounded(rules, budget)?;
         }
         Ok(rules)
     }
@@ -165,20 +198,21 @@ impl Match {
 }
 
 /// What of `rule` every part matches, or none does.
-fn every(parts: &[Match], rule: Rule, negated: bool, max: usize) -> Result<Vec<Rule>, TooManyRules> {
+fn every(parts: &[Match], rule: Rule, negated: bool, budget: &mut Budget) -> Result<Vec<Rule>, TooManyRules> {
     let mut rules = vec![rule];
     for part in parts {
         let mut next = Vec::new();
         for rule in rules {
-            next.extend(part.expand(rule, negated, max)?);
-            next = bounded(next, max)?;
+            next.extend(part.expand(rule, negated, budget)?);
+            next = bounded(next, budget)?;
         }
         rules = next;
     }
-    bounded(rules, max)
+    bounded(rules, budget)
 }
 
-fn bounded(rules: Vec<Rule>, max: usize) -> Result<Vec<Rule>, TooManyRules> {
+fn bounded(rules: Vec<Rule>, budget: &Budget) -> Result<Vec<Rule>, TooManyRules> {
+    let max = budget.rules;
     if rules.len() > max { Err(TooManyRules { max }) } else { Ok(rules) }
 }
 
@@ -389,5 +423,22 @@ mod tests {
         let refused = product.rules(Class(1), 9_999).unwrap_err();
         assert!(refused.to_string().contains("more than 9999 rules"), "{refused}");
         assert_eq!(product.rules(Class(1), 10_000).unwrap().len(), 10_000);
+    }
+
+    #[test]
+    fn an_expression_that_stays_small_but_is_asked_for_ever_is_refused() {
+        let port = |port: u16| Match::DestinationPort(Span::only(port));
+        let half = Match::Any((0..4_000).map(port).collect());
+        // Each of 4,000 rules meets each of 4,000 parts, and one of them is left.
+        assert_eq!(Match::All(vec![half.clone(), half]).rules(Class(1), 1 << 17).unwrap_err().max, 1 << 17);
+    }
+
+    #[test]
+    fn expressions_share_a_budget() {
+        let ports = Match::Any((0..60).map(|port| Match::DestinationPort(Span::only(port))).collect());
+        let mut budget = Budget { rules: 100, steps: 1_000 };
+        assert_eq!(ports.rules_within(Class(1), &mut budget).unwrap().len(), 60);
+        assert_eq!(budget, Budget { rules: 40, steps: 1_000 - 61 });
+        assert_eq!(ports.rules_within(Class(1), &mut budget), Err(TooManyRules { max: 40 }));
     }
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use messages::{
-    CLASSES_MAX, ClassMapIndex, Criterion, Field, IpPrefix, ObjectId, PolicyClass, PolicyMap, PolicyMapIndex,
-    PortRange, Refusal,
+    CLASSES_MAX, ClassMapIndex, Criterion, EXPANDED_CRITERIA_MAX, Field, IpPrefix, NESTING_MAX, ObjectId,
+    PolicyClass, PolicyMap, PolicyMapIndex, PortRange, Refusal,
 };
 use qos::classify::{
-    self, Addresses, Classifier, Dscps, Fragments, Headers, KeyV4, Match, Rule, Span, TcpFlags,
+    self, Addresses, Budget, Classifier, Dscps, Fragments, Headers, KeyV4, Match, Rule, Span, TcpFlags,
 };
 use qos::schedule::ClassSlot;
 use wire::Dscp;
@@ -19,9 +19,7 @@ use wire::Dscp;
 use super::Class;
 use crate::Shadow;
 
-/// How deep class-maps may be nested.
-const DEPTH_MAX: usize = 8;
-/// Rules that one policy-map may come to.
+/// Rules that all policy-maps may come to.
 const RULES_MAX: usize = 1 << 17;
 
 /// A policy-map, compiled.
@@ -59,16 +57,20 @@ impl Policy {
     }
 }
 
-/// All policy-maps, whether they are at work or not: what is wrong with one is said at once.
+/// All policy-maps, whether they are at work or not: what is wrong with one is said at once. Nothing is [`dangling`].
 pub(super) fn policies(wanted: &Shadow) -> Result<BTreeMap<PolicyMapIndex, Arc<Policy>>, Refusal> {
-    dangling(wanted)?;
-    let class_maps = ClassMaps { wanted };
-    wanted.class_maps.keys().try_for_each(|map| class_maps.expression(*map, 0).map(drop))?;
-    wanted.policy_maps.values().map(|map| Ok((map.policy_map, Arc::new(policy(wanted, map)?)))).collect()
+    let extents = extents(wanted)?;
+    let mut compiler = Compiler {
+        class_maps: ClassMaps { wanted },
+        extents,
+        criteria: EXPANDED_CRITERIA_MAX,
+        budget: Budget::of_rules(RULES_MAX),
+    };
+    wanted.policy_maps.values().map(|map| Ok((map.policy_map, Arc::new(compiler.policy(map)?)))).collect()
 }
 
-/// Everything that names a map which is not there.
-fn dangling(wanted: &Shadow) -> Result<(), Refusal> {
+/// Everything that names what is not there: a map, or a tunnel or port, which may go while no map changes.
+pub(super) fn dangling(wanted: &Shadow) -> Result<(), Refusal> {
     for criterion in wanted.criteria.values() {
         let id = ObjectId::Criterion(criterion.class_map, criterion.place);
         for named in [Some(criterion.class_map), criterion.nested].into_iter().flatten() {
@@ -95,37 +97,118 @@ fn dangling(wanted: &Shadow) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn policy(wanted: &Shadow, map: &PolicyMap) -> Result<Policy, Refusal> {
-    let id = ObjectId::PolicyMap(map.policy_map);
-    let range = (map.policy_map, 0)..=(map.policy_map, u8::MAX);
-    let classes: Vec<PolicyClass> =
-        wanted.policy_classes.range(range).map(|(_, class)| class.clone()).collect();
-    let Some((last, first)) = classes.split_last() else {
-        return Err(Refusal::OutOfRange(id, Field::Classes));
-    };
-    let is_complete = last.class_map.is_none() && first.iter().all(|class| class.class_map.is_some());
-    if !is_complete || classes.len() > usize::from(CLASSES_MAX) {
-        return Err(Refusal::OutOfRange(id, Field::Classes));
-    }
-    let mut rules = Vec::new();
-    for (place, class) in (0..).zip(first) {
-        let Some(class_map) = class.class_map else { continue };
-        rules.extend(rules_of(wanted, class_map, classify::Class(place))?);
-    }
-    let default = classify::Class(u16::try_from(first.len()).unwrap_or(u16::MAX));
-    if rules.len() > RULES_MAX {
-        return Err(Refusal::OutOfRange(id, Field::ClassMap));
-    }
-    let classifier = Classifier::build(&rules, default, Fragments::default())
-        .map_err(|_| Refusal::OutOfRange(id, Field::ClassMap))?;
-    let marks = classes.iter().map(|class| class.set_dscp.and_then(Dscp::new)).collect();
-    Ok(Policy { map: *map, classes, marks, classifier })
+/// What a class-map comes to with those that it names.
+#[derive(Clone, Copy)]
+struct Extent {
+    depth: usize,
+    criteria: usize,
 }
 
-fn rules_of(wanted: &Shadow, map: ClassMapIndex, class: classify::Class) -> Result<Vec<Rule>, Refusal> {
-    let expression = ClassMaps { wanted }.expression(map, 0)?;
-    let too_many = |_| Refusal::OutOfRange(ObjectId::ClassMap(map), Field::ClassMap);
-    expression.rules(class, RULES_MAX).map_err(too_many)
+/// Of every class-map, before any becomes an expression: a few that name each other often come to more than fits
+/// memory.
+fn extents(wanted: &Shadow) -> Result<BTreeMap<ClassMapIndex, Extent>, Refusal> {
+    let mut extents = BTreeMap::new();
+    for map in wanted.class_maps.keys() {
+        extent(wanted, *map, 1, &mut extents)?;
+    }
+    Ok(extents)
+}
+
+/// `level` bounds the recursion, and so tells a class-map that names itself.
+fn extent(
+    wanted: &Shadow,
+    map: ClassMapIndex,
+    level: usize,
+    known: &mut BTreeMap<ClassMapIndex, Extent>,
+) -> Result<Extent, Refusal> {
+    let refused = |field| Refusal::OutOfRange(ObjectId::ClassMap(map), field);
+    if let Some(extent) = known.get(&map) {
+        return Ok(*extent);
+    }
+    if level > NESTING_MAX {
+        return Err(refused(Field::ClassMap));
+    }
+    let mut all = Extent { depth: 1, criteria: 0 };
+    for (_, criterion) in wanted.criteria.range((map, 0)..=(map, u16::MAX)) {
+        if names_nothing(criterion) {
+            return Err(Refusal::OutOfRange(ObjectId::Criterion(map, criterion.place), Field::Criterion));
+        }
+        all.criteria = all.criteria.saturating_add(1);
+        if let Some(nested) = criterion.nested {
+            let nested = extent(wanted, nested, level + 1, known)?;
+            all.depth = all.depth.max(nested.depth + 1);
+            all.criteria = all.criteria.saturating_add(nested.criteria);
+        }
+    }
+    match all.criteria {
+        0 => Err(refused(Field::Criterion)),
+        _ if all.depth > NESTING_MAX || all.criteria > EXPANDED_CRITERIA_MAX => Err(refused(Field::ClassMap)),
+        _ => {
+            known.insert(map, all);
+            Ok(all)
+        }
+    }
+}
+
+fn names_nothing(criterion: &Criterion) -> bool {
+    let bare = Criterion {
+        source: None,
+        destination: None,
+        protocol: None,
+        source_ports: None,
+        destination_ports: None,
+        tcp_flags: None,
+        dscps: None,
+        tunnel: None,
+        ingress: None,
+        nested: None,
+        ..*criterion
+    };
+    *criterion == bare
+}
+
+/// Compiles policy-maps, which share what they may come to.
+struct Compiler<'a> {
+    class_maps: ClassMaps<'a>,
+    extents: BTreeMap<ClassMapIndex, Extent>,
+    /// Criteria that are left.
+    criteria: usize,
+    budget: Budget,
+}
+
+impl Compiler<'_> {
+    fn policy(&mut self, map: &PolicyMap) -> Result<Policy, Refusal> {
+        let id = ObjectId::PolicyMap(map.policy_map);
+        let range = (map.policy_map, 0)..=(map.policy_map, u8::MAX);
+        let classes: Vec<PolicyClass> =
+            self.class_maps.wanted.policy_classes.range(range).map(|(_, class)| class.clone()).collect();
+        let Some((last, first)) = classes.split_last() else {
+            return Err(Refusal::OutOfRange(id, Field::Classes));
+        };
+        let is_complete = last.class_map.is_none() && first.iter().all(|class| class.class_map.is_some());
+        if !is_complete || classes.len() > usize::from(CLASSES_MAX) {
+            return Err(Refusal::OutOfRange(id, Field::Classes));
+        }
+        let too_many = Refusal::OutOfRange(id, Field::ClassMap);
+        let mut rules = Vec::new();
+        for (place, class) in (0..).zip(first) {
+            let Some(class_map) = class.class_map else { continue };
+            rules.extend(self.rules(class_map, classify::Class(place))?.ok_or(too_many)?);
+        }
+        let default = classify::Class(u16::try_from(first.len()).unwrap_or(u16::MAX));
+        let classifier = Classifier::build(&rules, default, Fragments::default()).map_err(|_| too_many)?;
+        let marks = classes.iter().map(|class| class.set_dscp.and_then(Dscp::new)).collect();
+        Ok(Policy { map: *map, classes, marks, classifier })
+    }
+
+    /// `None`: more than is left.
+    fn rules(&mut self, map: ClassMapIndex, class: classify::Class) -> Result<Option<Vec<Rule>>, Refusal> {
+        let criteria = self.extents.get(&map).map_or(usize::MAX, |extent| extent.criteria);
+        let Some(left) = self.criteria.checked_sub(criteria) else { return Ok(None) };
+        self.criteria = left;
+        let expression = self.class_maps.expression(map)?;
+        Ok(expression.rules_within(class, &mut self.budget).ok())
+    }
 }
 
 /// Class-maps as expressions.
@@ -134,22 +217,17 @@ struct ClassMaps<'a> {
 }
 
 impl ClassMaps<'_> {
-    /// `depth` tells a class-map that names itself from one that is only nested.
-    fn expression(&self, map: ClassMapIndex, depth: usize) -> Result<Match, Refusal> {
+    /// Of a class-map that has an extent.
+    fn expression(&self, map: ClassMapIndex) -> Result<Match, Refusal> {
         let id = ObjectId::ClassMap(map);
-        let Some(entry) = self.wanted.class_maps.get(&map).filter(|_| depth < DEPTH_MAX) else {
-            return Err(Refusal::OutOfRange(id, Field::ClassMap));
-        };
+        let entry = self.wanted.class_maps.get(&map).ok_or(Refusal::OutOfRange(id, Field::ClassMap))?;
         let criteria = self.wanted.criteria.range((map, 0)..=(map, u16::MAX));
         let matches =
-            criteria.map(|(_, criterion)| self.criterion(criterion, depth)).collect::<Result<Vec<_>, _>>()?;
-        if matches.is_empty() {
-            return Err(Refusal::OutOfRange(id, Field::Criterion));
-        }
+            criteria.map(|(_, criterion)| self.criterion(criterion)).collect::<Result<Vec<_>, _>>()?;
         Ok(if entry.match_any { Match::Any(matches) } else { Match::All(matches) })
     }
 
-    fn criterion(&self, criterion: &Criterion, depth: usize) -> Result<Match, Refusal> {
+    fn criterion(&self, criterion: &Criterion) -> Result<Match, Refusal> {
         let id = ObjectId::Criterion(criterion.class_map, criterion.place);
         let prefix = |prefix: IpPrefix| {
             Addresses::prefix(prefix.address, prefix.length).ok_or(Refusal::OutOfRange(id, Field::Prefix))
@@ -166,10 +244,7 @@ impl ClassMaps<'_> {
         all.extend(criterion.tunnel.map(|tunnel| Match::Tunnel(Span::only(tunnel.0))));
         all.extend(criterion.ingress.map(|port| Match::IngressPort(Span::only(port.0))));
         if let Some(nested) = criterion.nested {
-            all.push(self.expression(nested, depth + 1)?);
-        }
-        if all.is_empty() {
-            return Err(Refusal::OutOfRange(id, Field::Criterion));
+            all.push(self.expression(nested)?);
         }
         let all = Match::All(all);
         Ok(if criterion.negated { Match::Not(Box::new(all)) } else { all })
