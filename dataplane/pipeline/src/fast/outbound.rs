@@ -101,8 +101,6 @@ pub(super) struct Departure<'a> {
     pub(super) offset: usize,
     /// Its place among the ways.
     pub(super) way: usize,
-    /// Whether it waits for its turn.
-    waits: bool,
 }
 
 impl Departure<'_> {
@@ -115,12 +113,12 @@ impl Departure<'_> {
 #[derive(Default)]
 pub(super) struct Departures<'a> {
     lane: Lane<Departure<'a>>,
-    /// Those that go no further than to their queue.
-    to_wait: Lane<Departure<'a>>,
     /// One for packets in a row that share it, so that there is room for those of a burst.
     ways: ArrayVec<Way<'a>, BURST>,
     /// The last way can be relied on.
     may_follow: bool,
+    /// Some way leads to a queue first.
+    some_wait: bool,
     /// The port that the burst came in by.
     pub(super) ingress: PortIndex,
 }
@@ -137,13 +135,15 @@ impl<'a> Departures<'a> {
     ) -> Option<Departure<'a>> {
         let follows = self.may_follow && self.ways.last().is_some_and(|last| last.tunnel == tunnel);
         if !follows {
-            self.ways.try_push(Way::find(ctx, last_hop, tunnel)?).ok()?;
+            let way = Way::find(ctx, last_hop, tunnel)?;
+            self.some_wait |= way.queue.is_some();
+            self.ways.try_push(way).ok()?;
             self.may_follow = true;
         }
-        let Way { shortcut, queue, .. } = self.ways.last()?;
+        let shortcut = self.ways.last()?.shortcut;
         let fits =
             plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
-        fits.then_some(Departure { plain, offset, way: self.ways.len() - 1, waits: queue.is_some() })
+        fits.then_some(Departure { plain, offset, way: self.ways.len() - 1 })
     }
 
     /// Something happened that may have changed ways: none of those found so far is that of another packet.
@@ -151,19 +151,10 @@ impl<'a> Departures<'a> {
         self.may_follow = false;
     }
 
-    /// Queues a packet whose turn it is.
-    #[inline(always)]
-    pub(super) fn push_due(&mut self, ctx: &mut Context<'_>, packet: Packet, departure: Departure<'a>) {
-        if let Err(packet) = self.lane.push(packet, departure) {
-            ctx.drop(packet, DropReason::NoBuffer);
-        }
-    }
-
-    /// Queues a packet to leave, or to wait for its turn.
+    /// Queues a packet to leave.
     #[inline(always)]
     pub(super) fn push(&mut self, ctx: &mut Context<'_>, packet: Packet, departure: Departure<'a>) {
-        let lane = if departure.waits { &mut self.to_wait } else { &mut self.lane };
-        if let Err(packet) = lane.push(packet, departure) {
+        if let Err(packet) = self.lane.push(packet, departure) {
             ctx.drop(packet, DropReason::NoBuffer);
         }
     }
@@ -172,12 +163,17 @@ impl<'a> Departures<'a> {
 /// Packets that were not sealed: their places in the lane, in order, and why.
 type Failures = ArrayVec<(usize, SealError), BURST>;
 
-/// Sends packets: headers and sequence numbers for all, then the cipher once for all, then each to its port.
+/// Sends packets, but for those that have to wait for their turn.
 pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
-    let Departures { lane, to_wait, ways, ingress, .. } = departures;
-    if !to_wait.is_empty() {
-        waiting::wait(ctx, to_wait, ways, *ingress);
+    if departures.some_wait {
+        waiting::wait(ctx, &mut departures.lane, &departures.ways, departures.ingress);
     }
+    send_due(ctx, departures);
+}
+
+/// Sends packets: headers and sequence numbers for all, then the cipher once for all, then each to its port.
+pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
+    let Departures { lane, ways, .. } = departures;
     if lane.is_empty() {
         return;
     }

@@ -18,11 +18,11 @@ use crate::lane::Lane;
 use crate::queues::Item;
 use crate::{outbound as whole, scheduled};
 
-/// Queues packets: classes for all that go one way, then each to its queue.
+/// Queues the packets that have to wait, and leaves the others: classes for all that go one way, then each to its queue.
 #[inline(never)]
-pub(super) fn wait(
+pub(super) fn wait<'a>(
     ctx: &mut Context<'_>,
-    lane: &mut Lane<Departure<'_>>,
+    lane: &mut Lane<Departure<'a>>,
     ways: &[Way<'_>],
     ingress: PortIndex,
 ) {
@@ -34,13 +34,18 @@ pub(super) fn wait(
             queue.classify_v4(whole, ingress, way.tunnel, &mut classes);
         }
     }
-    for ((packet, departure), class) in lane.drain().zip(classes) {
-        if let Some(way) = ways.get(departure.way)
-            && let Some(queue) = way.queue
-        {
-            wait_one(ctx, packet, &departure, (way, queue), class);
+    let (mut classes, mut due) = (classes.into_iter(), Lane::default());
+    for (packet, departure) in lane.drain() {
+        match ways.get(departure.way).and_then(|way| Some((way, way.queue?))) {
+            Some(waits) => match classes.next() {
+                Some(class) => wait_one(ctx, packet, &departure, waits, class),
+                None => ctx.drop(packet, DropReason::NoBuffer),
+            },
+            // It has room for all that the other had.
+            None => drop(due.push(packet, departure)),
         }
     }
+    *lane = due;
 }
 
 /// What classes look at.
@@ -81,17 +86,17 @@ pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex, due: &mut ArrayVec<(
         match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
             Some(departure) => {
                 whole::seal(ctx, &mut to_seal);
-                departures.push_due(ctx, item.into_packet(), departure);
+                departures.push(ctx, item.into_packet(), departure);
             }
             None => {
-                outbound::send(ctx, &mut departures);
+                outbound::send_due(ctx, &mut departures);
                 departures.forget();
                 last_hop = LastHop::default();
                 scheduled::leave_one(ctx, port, item, mark, &mut to_seal);
             }
         }
     }
-    outbound::send(ctx, &mut departures);
+    outbound::send_due(ctx, &mut departures);
     whole::seal(ctx, &mut to_seal);
 }
 
