@@ -291,21 +291,7 @@ pub fn classes(port: PortIndex) -> Vec<Object> {
 }
 
 fn by_dscp(class_map: ClassMapIndex, dscp: u8) -> Criterion {
-    Criterion {
-        class_map,
-        place: 0,
-        negated: false,
-        source: None,
-        destination: None,
-        protocol: None,
-        source_ports: None,
-        destination_ports: None,
-        tcp_flags: None,
-        dscps: Some(DscpSet(1 << dscp)),
-        tunnel: None,
-        ingress: None,
-        nested: None,
-    }
+    Criterion { dscps: Some(DscpSet(1 << dscp)), ..Criterion::anything(class_map, 0) }
 }
 
 #[cfg(test)]

@@ -78,6 +78,28 @@ pub struct Criterion {
     pub nested: Option<ClassMapIndex>,
 }
 
+impl Criterion {
+    /// The criterion that everything matches, at a place of a class-map: to be narrowed.
+    #[must_use]
+    pub const fn anything(class_map: ClassMapIndex, place: u16) -> Self {
+        Self {
+            class_map,
+            place,
+            negated: false,
+            source: None,
+            destination: None,
+            protocol: None,
+            source_ports: None,
+            destination_ports: None,
+            tcp_flags: None,
+            dscps: None,
+            tunnel: None,
+            ingress: None,
+            nested: None,
+        }
+    }
+}
+
 /// A token bucket (RFC 2475 §2.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrafficProfile {

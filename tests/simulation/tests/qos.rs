@@ -28,21 +28,7 @@ const EF: ClassMapIndex = ClassMapIndex(0);
 const AROUND: u64 = 38;
 
 fn code_point(class_map: ClassMapIndex, dscp: u8) -> [Object; 2] {
-    let criterion = Criterion {
-        class_map,
-        place: 0,
-        negated: false,
-        source: None,
-        destination: None,
-        protocol: None,
-        source_ports: None,
-        destination_ports: None,
-        tcp_flags: None,
-        dscps: Some(DscpSet(1 << dscp)),
-        tunnel: None,
-        ingress: None,
-        nested: None,
-    };
+    let criterion = Criterion { dscps: Some(DscpSet(1 << dscp)), ..Criterion::anything(class_map, 0) };
     [Object::ClassMap(ClassMap { class_map, match_any: false }), Object::Criterion(criterion)]
 }
 

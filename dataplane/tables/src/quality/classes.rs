@@ -151,20 +151,8 @@ fn extent(
 }
 
 fn names_nothing(criterion: &Criterion) -> bool {
-    let bare = Criterion {
-        source: None,
-        destination: None,
-        protocol: None,
-        source_ports: None,
-        destination_ports: None,
-        tcp_flags: None,
-        dscps: None,
-        tunnel: None,
-        ingress: None,
-        nested: None,
-        ..*criterion
-    };
-    *criterion == bare
+    let anything = Criterion::anything(criterion.class_map, criterion.place);
+    *criterion == Criterion { negated: criterion.negated, ..anything }
 }
 
 /// Compiles policy-maps, which share what they may come to.

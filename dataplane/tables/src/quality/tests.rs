@@ -9,21 +9,7 @@ use messages::{
 use crate::Neighbors;
 use crate::testing::*;
 
-const ANYTHING: Criterion = Criterion {
-    class_map: ClassMapIndex(0),
-    place: 0,
-    negated: false,
-    source: None,
-    destination: None,
-    protocol: None,
-    source_ports: None,
-    destination_ports: None,
-    tcp_flags: None,
-    dscps: None,
-    tunnel: None,
-    ingress: None,
-    nested: None,
-};
+const ANYTHING: Criterion = Criterion::anything(ClassMapIndex(0), 0);
 
 fn class_map(number: u32, match_any: bool, criteria: impl IntoIterator<Item = Criterion>) -> Vec<Object> {
     let class_map = ClassMapIndex(number);
