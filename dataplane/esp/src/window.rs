@@ -269,12 +269,11 @@ mod tests {
     }
 
     /// RFC 4303 Appendix A2.2 word by word: Tl and Th are the edge's words, W the size.
-    #[expect(clippy::int_plus_one, reason = "as the RFC writes it")]
     fn infer_by_the_rfc(edge: u64, size: u64, low: u32) -> u64 {
         let (th, tl) = (edge >> 32, edge & 0xffff_ffff);
         let seql = u64::from(low);
         let seqh = if tl >= size - 1 {
-            if seql >= tl - size + 1 { th } else { th + 1 }
+            if seql >= tl - (size - 1) { th } else { th + 1 }
         } else if seql >= (1 << 32) + tl - (size - 1) {
             th.saturating_sub(1)
         } else {
@@ -380,6 +379,20 @@ mod tests {
         assert_eq!(window.infer(0xffff_ffff), SequenceNumber(0x4_ffff_ffff));
         assert_eq!(window.infer(0xffff_ffd1), SequenceNumber(0x4_ffff_ffd1));
         assert_eq!(window.infer(0xffff_ffd0), SequenceNumber(0x5_ffff_ffd0));
+    }
+
+    #[test]
+    fn inference_follows_the_pseudocode_where_the_cases_meet() {
+        for size in SIZES {
+            let window = window(size);
+            for edge_low in [size - 2, size - 1, size] {
+                let edge = 0x5_0000_0000 | u64::from(edge_low);
+                window.resume(SequenceNumber(edge));
+                for low in [0, 1, edge_low, edge_low + 1, u32::MAX - 1, u32::MAX] {
+                    assert_eq!(window.infer(low).0, infer_by_the_rfc(edge, u64::from(size), low));
+                }
+            }
+        }
     }
 
     #[test]
