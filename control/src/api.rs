@@ -28,7 +28,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::history::History;
 use crate::sas::NewSa;
 use crate::view::{Dataplane, View};
-pub use qos::{DropsBody, QosRow, ShaperBody};
+pub use qos::{ColourBody, ColoursBody, DropsBody, QosRow, ShaperBody};
 pub use rows::{
     ConfigurationBody, DataplaneBody, DropRow, NeighborRow, PolicyRow, PortRow, RouteRow, SaRow, StatusBody,
     TunnelRow, WorkerRow, WorkersBody,

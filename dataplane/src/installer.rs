@@ -364,7 +364,7 @@ impl Installer {
 
     /// Every class of every port and tunnel with a service policy.
     pub fn queue_states(&self) -> impl Iterator<Item = QueueState> + '_ {
-        self.schedulers.states()
+        self.schedulers.states(&self.tables().quality)
     }
 
     /// Every SA as it stands.

@@ -292,8 +292,13 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
         }
         (_, Field::Criterion) => "is a criterion that nothing can match, or there is none",
         (_, Field::Workers) => {
-            "quality of service needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy"
+            "a policy_map with queues needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy, or leave priority, bandwidth and shape out of the policy_map"
         }
+        (_, Field::Service) => {
+            "give every class priority or bandwidth, or none of them, and then neither a shape nor wred, codel or ecn"
+        }
+        (_, Field::PeakRate) => "peak_rate is below rate, which it includes; raise it",
+        (_, Field::Colour) => "a DSCP is both yellow and red; delete it from one",
         (_, Field::Mac) => "mac has to be the address of one station: neither multicast nor zero",
         (_, other) => return format!("{other} is out of range"),
     };

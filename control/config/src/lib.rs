@@ -53,6 +53,6 @@ pub use parse::{ParseError, ParseProblem};
 pub use problem::{Problem, Problems};
 pub use quality::{
     Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CodelEntry, CriterionEntry, DropProfileEntry, Flags,
-    Matching, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
+    Matching, PoliceEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
 };
 pub use values::{Action, Algorithm, KeyReference, ManualKeying, SaName, UnknownAlgorithm, UnknownSaName};

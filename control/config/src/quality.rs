@@ -6,6 +6,7 @@
 mod assemble;
 mod check;
 mod extent;
+mod police;
 mod values;
 
 use ipnet::IpNet;
@@ -18,6 +19,7 @@ use crate::{Item, Kind};
 
 pub(crate) use assemble::{Numbers, class_map, of_port, of_tunnel, policy_map};
 pub(crate) use check::check;
+pub use police::PoliceEntry;
 pub use values::{Bandwidth, BitRate, Flags, Matching};
 
 /// The name of the class that takes what no other class of a policy-map takes.
@@ -100,8 +102,7 @@ pub struct ProfileEntry {
     /// The rate on the wire.
     #[serde(with = "scalar")]
     pub rate: BitRate,
-    /// The burst in bytes on the wire. Default two longest packets, and what the rate carries in 1 ms (shaper) or 20 ms
-    /// (policer).
+    /// The burst in bytes on the wire. Default two longest packets, and what the rate carries in 1 ms.
     #[serde(
         deserialize_with = "within::optional::<_, _, 64, 1073741824>",
         default,
@@ -116,7 +117,8 @@ pub struct ProfileEntry {
 pub struct PolicyClassEntry {
     /// The class-map, or `class-default` for what no other class takes.
     pub class: String,
-    /// Served before all bandwidth classes; 0 before 1 before 2. Exactly one of priority and bandwidth.
+    /// Served before all bandwidth classes; 0 before 1 before 2. Exactly one of priority and bandwidth, or neither in any
+    /// class: then nothing waits.
     #[serde(
         deserialize_with = "within::optional::<_, _, 0, 2>",
         default,
@@ -126,9 +128,9 @@ pub struct PolicyClassEntry {
     /// A share of what the priority classes leave.
     #[serde(with = "scalar::optional", default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
-    /// What is above it is dropped on arrival.
+    /// What it is metered by on arrival.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub police: Option<ProfileEntry>,
+    pub police: Option<PoliceEntry>,
     /// How much may wait. Default 64 packets.
     #[serde(with = "scalar", default = "queue_limit", skip_serializing_if = "is_queue_limit")]
     pub queue_limit: QueueLimit,
@@ -198,6 +200,15 @@ pub struct CodelEntry {
 impl Default for CodelEntry {
     fn default() -> Self {
         Self { target_us: 5_000, interval_us: 100_000 }
+    }
+}
+
+impl PolicyMapEntry {
+    /// Whether packets wait: not if no class is served and nothing is shaped.
+    #[must_use]
+    pub fn has_queues(&self) -> bool {
+        let is_served = |class: &PolicyClassEntry| class.priority.is_some() || class.bandwidth.is_some();
+        self.shape.is_some() || self.classes.iter().any(is_served)
     }
 }
 

@@ -4,7 +4,7 @@
 use greyhound_config::{
     Config, Environment, EnvironmentPort, Indices, KeySource, Problems, SaEntry, compile, diff,
 };
-use messages::{Object, Secret, ServiceTarget};
+use messages::{Object, Secret, Service, ServiceTarget};
 
 const BRANCH: &str = r#"
 [[port]]
@@ -166,6 +166,41 @@ fn what_is_wrong_is_named() {
             "policy_map branch: classes: classes voice and calls both have priority 0; give one another, 0 to 2, or put both into one class-map",
         ),
         (
+            "police = { rate = \"1 Mbit/s\" }",
+            "police = { rate = \"1 Mbit/s\", peak_rate = \"2 Mbit/s\", excess_burst = 3000 }",
+            "policy_map branch: classes: class voice: police: peak_rate counts what is above the rate from 0 (RFC 2698), excess_burst and excess_rate beside it (RFC 2697, RFC 4115); give one kind",
+        ),
+        (
+            "police = { rate = \"1 Mbit/s\" }",
+            "police = { rate = \"1 Mbit/s\", peak_burst = 3000 }",
+            "policy_map branch: classes: class voice: police: peak_burst needs a peak_rate beside it",
+        ),
+        (
+            "police = { rate = \"1 Mbit/s\" }",
+            "police = { rate = \"1 Mbit/s\", peak_rate = \"999 kbit/s\" }",
+            "policy_map branch: classes: class voice: police: peak_rate is below rate, which it includes; raise it, or use excess_rate",
+        ),
+        (
+            "police = { rate = \"1 Mbit/s\" }",
+            "police = { rate = \"1 Mbit/s\", exceed = \"set_dscp AF12\" }",
+            "policy_map branch: classes: class voice: police: exceed needs a second bucket, by excess_burst, excess_rate or peak_rate; with one bucket, what is above it violates",
+        ),
+        (
+            "police = { rate = \"1 Mbit/s\" }",
+            "police = { rate = \"1 Mbit/s\", yellow = [\"AF12\"], red = [\"AF12\", \"AF13\"] }",
+            "policy_map branch: classes: class voice: police: AF12 is both yellow and red; delete it from one",
+        ),
+        (
+            "police = { rate = \"1 Mbit/s\" }",
+            "police = { rate = \"1 Mbit/s\", violate = \"AF13\" }",
+            "policy_map branch: classes: class voice: police: violate: \"AF13\" will not do; give \"transmit\", \"drop\", or a DSCP to set, as in \"set_dscp AF12\"",
+        ),
+        (
+            "shape = { rate = \"100 Mbit/s\" }\nclasses = [{ class = \"class-default\", bandwidth = \"100 %\" }]",
+            "classes = [{ class = \"class-default\", queue_limit = \"9 packets\" }]",
+            "policy_map uplink: classes: class class-default: has queue_limit, wred, codel or ecn, but in this policy_map nothing waits; give all classes priority or bandwidth, or leave them out",
+        ),
+        (
             "wred = { min = 20, max = 40 }",
             "wred = { min = 50, max = 40 }",
             "policy_map branch: classes: class class-default: wred: min 50 may not be above max 40, and one_in is 1 at least",
@@ -201,9 +236,25 @@ fn more_than_one_worker_is_refused_with_the_reason() {
     assert_eq!(
         problems.sentences().first().map(String::as_str),
         Some(
-            "port wan: service_policy: quality of service needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy"
+            "port wan: service_policy: a policy_map with queues needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy, or leave priority, bandwidth and shape out of the policy_map"
         )
     );
+}
+
+#[test]
+fn a_policy_map_without_queues_is_for_any_number_of_workers() {
+    let policy = |name: &str, classes: &str| {
+        format!("[[policy_map]]\nname = \"{name}\"\nclasses = [{classes}{{ class = \"class-default\" }}]\n")
+    };
+    let (head, _) = BRANCH.split_once("[[policy_map]]").unwrap();
+    let voice = "{ class = \"voice\", police = { rate = 1000 }, set_dscp = \"CS5\" },";
+    let text = head.to_owned() + &policy("branch", voice) + &policy("uplink", "");
+    let objects = objects(&text, 4).unwrap_or_else(|problems| panic!("{problems}"));
+    let services = objects.iter().filter_map(|object| match object {
+        Object::PolicyClass(class) => Some(class.service),
+        _ => None,
+    });
+    assert_eq!(services.collect::<Vec<_>>(), [Service::Unqueued; 3]);
 }
 
 /// Class-maps of which each names the next one `times`, and the last one a DSCP.

@@ -75,6 +75,10 @@ mod tests {
         IpPrefix { address: v6(), length: 128 }
     }
 
+    fn largest_profile() -> TrafficProfile {
+        TrafficProfile { rate_bps: u64::MAX, burst_bytes: Some(u32::MAX) }
+    }
+
     fn largest_objects() -> Vec<Object> {
         let ports = Some(PortRange { first: u16::MAX, last: u16::MAX });
         let selector = Selector {
@@ -117,7 +121,14 @@ mod tests {
                 place: u8::MAX,
                 class_map: Some(ClassMapIndex(u32::MAX)),
                 service: Service::Bandwidth(Share::Rate(u64::MAX)),
-                police: Some(TrafficProfile { rate_bps: u64::MAX, burst_bytes: Some(u32::MAX) }),
+                police: Some(Police {
+                    committed: largest_profile(),
+                    second: SecondBucket::Peak(largest_profile()),
+                    aware: Some(ColourAware { yellow: DscpSet(u64::MAX), red: DscpSet(u64::MAX) }),
+                    conform: PoliceAction::SetDscp(63),
+                    exceed: PoliceAction::SetDscp(63),
+                    violate: PoliceAction::SetDscp(63),
+                }),
                 limit: QueueLimit::Microseconds(u32::MAX),
                 early: EarlyDrop::Wred(Wred {
                     weight: 16,

@@ -117,8 +117,14 @@ pub enum Field {
     ClassMap,
     /// A criterion that nothing can match.
     Criterion,
-    /// More than one worker: quality of service needs a dataplane with one.
+    /// More than one worker: queues need a dataplane with one.
     Workers,
+    /// Classes of which some are served and some are not; or a shape or a queue where none is served.
+    Service,
+    /// A peak rate below the committed one.
+    PeakRate,
+    /// A DSCP that is of two colours.
+    Colour,
 }
 
 impl core::fmt::Display for Field {
@@ -150,6 +156,9 @@ impl core::fmt::Display for Field {
             Self::ClassMap => "the class-map",
             Self::Criterion => "the criterion",
             Self::Workers => "the number of workers",
+            Self::Service => "the service",
+            Self::PeakRate => "the peak rate",
+            Self::Colour => "the colour",
         })
     }
 }

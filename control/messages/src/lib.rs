@@ -39,9 +39,10 @@ pub use objects::{
     RouteTarget, Sa, Selector, StaticNeighbor, TosPolicy, Tunnel,
 };
 pub use quality::{
-    CLASSES_MAX, CRITERIA_MAX, ClassDrops, ClassMap, Criterion, DropProfile, DscpSet, EXPANDED_CRITERIA_MAX,
-    EarlyDrop, NESTING_MAX, PROFILES_MAX, PolicyClass, PolicyMap, QueueLimit, QueueState, Service,
-    ServicePolicy, ServiceTarget, Share, TcpFlags, TrafficProfile, Wred,
+    CLASSES_MAX, CRITERIA_MAX, ClassDrops, ClassMap, ColourAware, ColourCount, Criterion, DropProfile,
+    DscpSet, EXPANDED_CRITERIA_MAX, EarlyDrop, NESTING_MAX, PROFILES_MAX, Police, PoliceAction, PolicyClass,
+    PolicyMap, QueueLimit, QueueState, SecondBucket, Service, ServicePolicy, ServiceTarget, Share, TcpFlags,
+    TrafficProfile, Wred,
 };
 pub use request::{Base, List, Request};
 pub use secret::Secret;

@@ -110,6 +110,71 @@ pub struct TrafficProfile {
     pub burst_bytes: Option<u32>,
 }
 
+/// The second bucket of a policer, and with it the rule by which both give a packet its colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecondBucket {
+    /// None: what is above the committed rate is red.
+    None,
+    /// EBS in bytes, filled with what the first has no room for (RFC 2697).
+    ExcessBurst(u32),
+    /// PIR and PBS; a green packet takes of both (RFC 2698).
+    Peak(TrafficProfile),
+    /// EIR and EBS, each bucket for itself (RFC 4115).
+    ExcessRate(TrafficProfile),
+}
+
+/// Colours that packets come with, by DSCP; all others are green.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColourAware {
+    /// Yellow already.
+    pub yellow: DscpSet,
+    /// Red already.
+    pub red: DscpSet,
+}
+
+/// What is done with a packet of a colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PoliceAction {
+    /// It goes on.
+    Transmit,
+    /// It goes on with this DSCP, 0–63.
+    SetDscp(u8),
+    /// It is dropped.
+    Drop,
+}
+
+/// A policer: a three-colour meter, and what is done with each colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Police {
+    /// CIR and CBS.
+    pub committed: TrafficProfile,
+    /// The second bucket.
+    pub second: SecondBucket,
+    /// Colours that count already; without them the policer is colour-blind.
+    pub aware: Option<ColourAware>,
+    /// Green: what conforms.
+    pub conform: PoliceAction,
+    /// Yellow: what exceeds the committed rate only.
+    pub exceed: PoliceAction,
+    /// Red: what violates both.
+    pub violate: PoliceAction,
+}
+
+impl Police {
+    /// One bucket: what is above `committed` is dropped.
+    #[must_use]
+    pub const fn dropping(committed: TrafficProfile) -> Self {
+        Self {
+            committed,
+            second: SecondBucket::None,
+            aware: None,
+            conform: PoliceAction::Transmit,
+            exceed: PoliceAction::Transmit,
+            violate: PoliceAction::Drop,
+        }
+    }
+}
+
 /// A policy-map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyMap {
@@ -138,6 +203,8 @@ pub enum Service {
     },
     /// By deficit round robin.
     Bandwidth(Share),
+    /// Not at all: it goes straight on, metered and marked. All classes of a policy-map, or none.
+    Unqueued,
 }
 
 /// How much of a class may wait.
@@ -200,8 +267,8 @@ pub struct PolicyClass {
     pub class_map: Option<ClassMapIndex>,
     /// How it is served.
     pub service: Service,
-    /// What is above this is dropped on arrival.
-    pub police: Option<TrafficProfile>,
+    /// What it is metered by on arrival.
+    pub police: Option<Police>,
     /// How much may wait.
     pub limit: QueueLimit,
     /// What happens before.
@@ -236,7 +303,7 @@ pub struct ServicePolicy {
 /// Packets of a class that were dropped, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassDrops {
-    /// Above the class's policer.
+    /// By the class's policer.
     pub policed: u64,
     /// The queue was at its limit.
     pub queue_limit: u64,
@@ -248,6 +315,15 @@ pub struct ClassDrops {
     pub no_room: u64,
     /// Too long for the port.
     pub size: u64,
+}
+
+/// Packets and bytes of one colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColourCount {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A class of a service policy as the dataplane sees it. Bytes are those on the wire.
@@ -269,6 +345,8 @@ pub struct QueueState {
     pub sent_bytes: u64,
     /// Packets that were dropped.
     pub dropped: ClassDrops,
+    /// What its policer said: green, yellow, red; none without a policer.
+    pub colours: Option<[ColourCount; 3]>,
     /// Packets that got a CE mark.
     pub marked: u64,
     /// Packets that wait.

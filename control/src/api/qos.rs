@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use config::{Config, Environment, PolicyClassEntry, PolicyMapEntry, PortEntry, TunnelEntry};
-use messages::{ClassDrops, Event, PortIndex, QueueState, ServiceTarget};
+use messages::{ClassDrops, ColourCount, Event, PortIndex, QueueState, ServiceTarget};
 use serde::{Deserialize, Serialize};
 
 use crate::core::Listing;
@@ -21,7 +21,7 @@ pub struct QosRow {
     pub policy_map: Option<String>,
     /// The class.
     pub class: String,
-    /// "priority 0", or its bandwidth.
+    /// "priority 0", or its bandwidth; none if nothing waits in it.
     pub service: Option<String>,
     /// Packets that came.
     pub offered_packets: u64,
@@ -35,6 +35,8 @@ pub struct QosRow {
     pub dropped_packets: u64,
     /// By reason.
     pub dropped: DropsBody,
+    /// What its policer said, if it has one.
+    pub colours: Option<ColoursBody>,
     /// Packets that got a CE mark.
     pub marked_packets: u64,
     /// Packets that wait.
@@ -49,10 +51,38 @@ pub struct QosRow {
     pub shaper: Option<ShaperBody>,
 }
 
+/// Packets and bytes by the colour that a policer gave them, whatever it did with them then.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ColoursBody {
+    /// What conforms: green.
+    pub conform: ColourBody,
+    /// What exceeds: yellow.
+    pub exceed: ColourBody,
+    /// What violates: red.
+    pub violate: ColourBody,
+}
+
+/// Packets and bytes of a colour.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ColourBody {
+    /// Packets.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl From<[ColourCount; 3]> for ColoursBody {
+    fn from(colours: [ColourCount; 3]) -> Self {
+        let [conform, exceed, violate] =
+            colours.map(|ColourCount { packets, bytes }| ColourBody { packets, bytes });
+        Self { conform, exceed, violate }
+    }
+}
+
 /// Packets that were dropped, by reason.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct DropsBody {
-    /// Above the policer.
+    /// By the policer.
     pub policed: u64,
     /// The queue was at its limit.
     pub queue_limit: u64,
@@ -179,6 +209,7 @@ fn row(
         sent_bytes: state.sent_bytes,
         dropped_packets: dropped.sum(),
         dropped,
+        colours: state.colours.map(ColoursBody::from),
         marked_packets: state.marked,
         queued_packets: state.queued_packets,
         queued_bytes: state.queued_bytes,
@@ -239,6 +270,7 @@ classes = [{ class = "class-default", bandwidth = "100 %" }]
             sent_packets: 0,
             sent_bytes: 0,
             dropped: ClassDrops::default(),
+            colours: None,
             marked: 0,
             queued_packets: 0,
             queued_bytes: 0,

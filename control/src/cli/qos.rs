@@ -4,7 +4,7 @@
 use super::client::Client;
 use super::table::{number, or_dash, table, text};
 use super::{CliError, Output};
-use crate::api::{DropsBody, QosRow, ShaperBody};
+use crate::api::{ColoursBody, DropsBody, QosRow, ShaperBody};
 
 pub(super) async fn show(
     client: &Client,
@@ -21,6 +21,7 @@ pub(super) async fn show(
         number("sent"),
         number("dropped"),
         text("by reason"),
+        text("conform/exceed/violate"),
         number("marked"),
         number("queued"),
         number("bytes"),
@@ -45,6 +46,7 @@ fn cells(row: &QosRow) -> Vec<String> {
         row.sent_packets.to_string(),
         row.dropped_packets.to_string(),
         or_dash(reasons(&row.dropped)),
+        or_dash(row.colours.as_ref().map(colours)),
         row.marked_packets.to_string(),
         row.queued_packets.to_string(),
         row.queued_bytes.to_string(),
@@ -67,6 +69,12 @@ fn reasons(drops: &DropsBody) -> Option<String> {
     let there: Vec<String> =
         all.iter().filter(|(_, count)| *count > 0).map(|(name, count)| format!("{name} {count}")).collect();
     (!there.is_empty()).then(|| there.join(", "))
+}
+
+/// Packets by colour, as in "812/40/3".
+fn colours(colours: &ColoursBody) -> String {
+    let ColoursBody { conform, exceed, violate } = colours;
+    format!("{}/{}/{}", conform.packets, exceed.packets, violate.packets)
 }
 
 fn time(ns: u64) -> String {

@@ -19,6 +19,7 @@
 //! packets ahead of them go theirs, then they. What was dropped on the spot is in no lane: junk between good packets does
 //! not cut a burst into pieces, each with a call of the cipher.
 
+mod conditioning;
 mod exit;
 mod framing;
 mod headers;

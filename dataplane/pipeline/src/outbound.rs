@@ -57,8 +57,8 @@ fn into_tunnel<'a>(
     if mss::clamp(&mut packet, &note.parsed, tunnel.mss) {
         ctx.counters.add(WorkerCounter::MssClamped, 1);
     }
-    fitted(ctx, packet, note, tunnel.encapsulation.mtu, |ctx, packet, note| {
-        if let Some(packet) = scheduled::into_tunnel(ctx, packet, &note, tunnel) {
+    fitted(ctx, packet, note, tunnel.encapsulation.mtu, |ctx, packet, mut note| {
+        if let Some(packet) = scheduled::into_tunnel(ctx, packet, &mut note, tunnel) {
             enter(ctx, packet, &note, tunnel, to_seal);
         }
     });
@@ -85,9 +85,9 @@ fn out_of_port<'a>(
     to_seal: &mut Lane<SealNote<'a>>,
 ) {
     let verdict = policy::outbound(ctx, hop.port, &note.parsed);
-    if let Some(packet) = scheduled::out_of_port(ctx, packet, &note, hop.port, verdict) {
+    scheduled::out_of_port(ctx, packet, note, (hop.port, verdict), |ctx, packet, note| {
         go_out(ctx, packet, note, hop, verdict, to_seal);
-    }
+    });
 }
 
 /// A packet whose turn it is, if it had to wait → what the SPD says of it.

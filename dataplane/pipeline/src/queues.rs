@@ -203,7 +203,6 @@ fn reason(refusal: Refusal) -> DropReason {
         Refusal::NoSuchClass => DropReason::QosGone,
         // The longest packet of a plan is its port's MTU.
         Refusal::BadSize => DropReason::MtuChanged,
-        Refusal::Policed => DropReason::QosPoliced,
         Refusal::QueueLimit => DropReason::QosQueueLimit,
         Refusal::Wred => DropReason::QosWred,
         Refusal::CoDel => DropReason::QosCodel,

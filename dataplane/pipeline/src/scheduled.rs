@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Between routing and encapsulation: packets of ports and tunnels with a service policy wait for their turn.
+//! Between routing and encapsulation: packets of ports and tunnels with a service policy are metered and marked, and wait for
+//! their turn if the policy has queues.
 //!
-//! [`into_tunnel`] and [`out_of_port`] queue a packet that fits; [`leave`] sends what a port's scheduler lets go. What the
+//! [`into_tunnel`] and [`out_of_port`] serve a packet that fits; [`leave`] sends what a port's scheduler lets go. What the
 //! packet leaves with (tunnel, SA, template, MTU, SPD entry) is what holds at that moment: sequence numbers are given
 //! behind the scheduler, and nothing reorders behind them.
 
@@ -9,7 +10,7 @@ use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
-use tables::{Class, Encapsulation, NextStep, Plan, Queue, SpdVerdict, Tunnel};
+use tables::{Arriving, AtWork, Class, Encapsulation, NextStep, Plan, Queue, Services, SpdVerdict, Tunnel};
 use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
 
@@ -27,72 +28,72 @@ const TURN_PACKETS: usize = 4 * BURST;
 /// Behind the TCP header's beginning, where its flags are (RFC 9293 §3.1).
 pub(crate) const TCP_FLAGS_OFFSET: usize = 13;
 
-/// Queues a packet for a tunnel, if it has a place to wait; gives it back otherwise.
+/// Meters, marks and queues a packet for a tunnel as its service policies ask; gives it back if it need not wait.
 #[inline]
 pub(crate) fn into_tunnel(
     ctx: &mut Context<'_>,
     packet: Packet,
-    note: &Note,
+    note: &mut Note,
     tunnel: &Tunnel,
 ) -> Option<Packet> {
-    if ctx.tables.quality.is_empty() {
+    let (tables, encapsulation) = (ctx.tables, &tunnel.encapsulation);
+    let Some(egress) = encapsulation.egress else { return Some(packet) };
+    let services = tables.quality.tunnel(tunnel.tunnel, egress.port);
+    if services.is_none() {
         return Some(packet);
     }
-    let Some(queue) = tunnel.encapsulation.egress.and_then(|egress| {
-        let tables = ctx.tables;
-        tables.quality.tunnel(tunnel.tunnel, egress.port)
-    }) else {
-        return Some(packet);
-    };
-    let way = (tunnel.tunnel, &tunnel.encapsulation);
-    let l3_bytes = tunnel.encapsulation.wire_bytes(packet.len());
-    enqueue(ctx, packet, note, queue, Some(way), l3_bytes);
-    None
+    let l3_bytes = encapsulation.wire_bytes(packet.len());
+    serve(ctx, packet, note, services, Some((tunnel.tunnel, encapsulation)), l3_bytes)
 }
 
-/// Queues a packet that the SPD of `by` lets out without a tunnel, if the port it leaves by has a service policy; gives
-/// it back otherwise.
+/// Meters, marks and queues a packet that the SPD of `by` lets out without a tunnel, as the service policy of the port that
+/// it leaves by asks; gives what need not wait to `go_on`.
 #[inline]
-pub(crate) fn out_of_port(
-    ctx: &mut Context<'_>,
+pub(crate) fn out_of_port<'a>(
+    ctx: &mut Context<'a>,
     packet: Packet,
-    note: &Note,
-    by: PortIndex,
-    verdict: SpdVerdict,
-) -> Option<Packet> {
-    if ctx.tables.quality.is_empty() {
-        return Some(packet);
-    }
+    note: Note,
+    (by, verdict): (PortIndex, SpdVerdict),
+    mut go_on: impl FnMut(&mut Context<'a>, Packet, Note),
+) {
     let tables = ctx.tables;
+    if tables.quality.is_empty() {
+        return go_on(ctx, packet, note);
+    }
     let port = exit(ctx, by, verdict);
-    let Some(queue) = tables.quality.port(port) else { return Some(packet) };
+    let services = tables.quality.port(port);
+    if services.is_none() {
+        return go_on(ctx, packet, note);
+    }
+    let mut serve = |ctx: &mut Context<'a>, packet: Packet, mut note: Note, l3_bytes| {
+        if let Some(packet) = serve(ctx, packet, &mut note, services, None, l3_bytes) {
+            go_on(ctx, packet, note);
+        }
+    };
     match verdict {
         SpdVerdict::Bypass => {
             let mtu = tables.ports.get(port).map_or(u16::MAX, |entry| entry.mtu);
-            outbound::fitted(ctx, packet, *note, mtu, |ctx, packet, note| {
+            outbound::fitted(ctx, packet, note, mtu, |ctx, packet, note| {
                 let l3_bytes = packet.len();
-                enqueue(ctx, packet, &note, queue, None, l3_bytes);
+                serve(ctx, packet, note, l3_bytes);
             });
-            None
         }
         SpdVerdict::Protect(protection) => match tables.protections.get(protection) {
             Some(entry) if entry.mode == EspMode::Tunnel => {
                 let way = &entry.encapsulation;
-                outbound::fitted(ctx, packet, *note, way.mtu, |ctx, packet, note| {
+                outbound::fitted(ctx, packet, note, way.mtu, |ctx, packet, note| {
                     let l3_bytes = way.wire_bytes(packet.len());
-                    enqueue(ctx, packet, &note, queue, None, l3_bytes);
+                    serve(ctx, packet, note, l3_bytes);
                 });
-                None
             }
             // Transport mode carries our own packets only, which nobody is told of and which are never cut.
             Some(entry) if packet.len() <= usize::from(entry.encapsulation.mtu) => {
                 let l3_bytes = entry.encapsulation.wire_bytes(packet.len());
-                enqueue(ctx, packet, note, queue, None, l3_bytes);
-                None
+                serve(ctx, packet, note, l3_bytes);
             }
-            _ => Some(packet),
+            _ => go_on(ctx, packet, note),
         },
-        SpdVerdict::Discard | SpdVerdict::NoMatch => Some(packet),
+        SpdVerdict::Discard | SpdVerdict::NoMatch => go_on(ctx, packet, note),
     }
 }
 
@@ -103,19 +104,52 @@ fn exit(ctx: &Context<'_>, by: PortIndex, verdict: SpdVerdict) -> PortIndex {
     entry.and_then(|entry| entry.encapsulation.egress).map_or(by, |egress| egress.port)
 }
 
-fn enqueue(
+/// First the policy without queues, then the one with; what need not wait comes back.
+fn serve(
     ctx: &mut Context<'_>,
-    packet: Packet,
-    note: &Note,
-    queue: Queue<'_>,
+    mut packet: Packet,
+    note: &mut Note,
+    services: Services<'_>,
     into: Option<(TunnelIndex, &Encapsulation)>,
     l3_bytes: usize,
-) {
-    let parsed = &note.parsed;
-    let class = queue.classify(parsed, tcp_flags(&packet, parsed), note.port, into);
+) -> Option<Packet> {
+    let class = |at_work: AtWork<'_>, packet: &Packet, note: &Note| {
+        at_work.classify(&note.parsed, tcp_flags(packet, &note.parsed), note.port, into)
+    };
+    if let Some(at_work) = services.conditions {
+        let class = class(at_work, &packet, note);
+        match condition(ctx, &mut packet, (at_work, class), note.parsed.tos, l3_bytes) {
+            Ok(tos) => note.parsed.tos = tos,
+            Err(reason) => {
+                ctx.drop(packet, reason);
+                return None;
+            }
+        }
+    }
+    let Some(queue) = services.queue else { return Some(packet) };
+    let class = class(queue.at_work, &packet, note);
     let tunnel = into.map(|(tunnel, _)| tunnel);
     let item = |packet, generation| Item::new(packet, generation, tunnel);
-    enqueue_as(ctx, packet, (queue, class), parsed.tos, l3_bytes, item);
+    enqueue_as(ctx, packet, (queue, class), note.parsed.tos, l3_bytes, item);
+    None
+}
+
+/// Polices and marks an IP packet with `tos`; returns the ToS that it has then.
+#[inline(always)]
+fn condition(
+    ctx: &Context<'_>,
+    packet: &mut Packet,
+    (at_work, class): (AtWork<'_>, Class),
+    tos: u8,
+    l3_bytes: usize,
+) -> Result<u8, DropReason> {
+    let (dscp, wire_bytes) = (Dscp::of_tos(tos), Plan::wire_bytes(l3_bytes));
+    let arriving = Arriving { class, wire_bytes, dscp };
+    let marked = at_work.condition(&arriving, ctx.worker, ctx.now_ns).ok_or(DropReason::QosPoliced)?;
+    if marked != dscp {
+        dscp::rewrite(packet.data_mut(), marked).map_err(|_| DropReason::IpMalformed)?;
+    }
+    Ok(marked.tos(Ecn::of_tos(tos)))
 }
 
 /// Queues an IP packet with `tos` as an item of its class: marked if the class marks, or dropped if it may not wait.
@@ -128,18 +162,15 @@ pub(crate) fn enqueue_as(
     l3_bytes: usize,
     item: impl FnOnce(Packet, u64) -> Item,
 ) {
-    let mut code_point = Dscp::of_tos(tos);
-    if let Some(set) = class.set_dscp.filter(|set| *set != code_point) {
-        code_point = set;
-        if dscp::rewrite(packet.data_mut(), set).is_err() {
-            return ctx.drop(packet, DropReason::IpMalformed);
-        }
-    }
+    let tos = match condition(ctx, &mut packet, (queue.at_work, class), tos, l3_bytes) {
+        Ok(tos) => tos,
+        Err(reason) => return ctx.drop(packet, reason),
+    };
     let offer = Offer {
         tunnel: queue.slot,
         class: class.slot,
         wire_bytes: Plan::wire_bytes(l3_bytes),
-        dscp: code_point,
+        dscp: Dscp::of_tos(tos),
         ecn: Ecn::of_tos(tos),
     };
     let item = item(packet, ctx.tables.number);

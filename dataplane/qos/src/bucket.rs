@@ -58,8 +58,7 @@ impl Bucket {
     /// A full bucket.
     #[must_use]
     pub const fn new(profile: TrafficProfile) -> Self {
-        let depth = if profile.burst_bytes < BURST_BYTES_MAX { profile.burst_bytes } else { BURST_BYTES_MAX };
-        let depth = tokens(depth);
+        let depth = depth(profile.burst_bytes);
         Self { rate: profile.rate, depth, level: depth, updated_ns: 0 }
     }
 
@@ -133,9 +132,14 @@ impl Bucket {
     }
 }
 
+/// The tokens of a full bucket.
+pub(crate) const fn depth(burst_bytes: u32) -> u64 {
+    tokens(if burst_bytes < BURST_BYTES_MAX { burst_bytes } else { BURST_BYTES_MAX })
+}
+
 /// Saturates above 2 GiB, which no bucket holds.
 #[inline]
-const fn tokens(bytes: u32) -> u64 {
+pub(crate) const fn tokens(bytes: u32) -> u64 {
     (bytes as u64).saturating_mul(TOKENS_PER_BYTE)
 }
 

@@ -8,7 +8,7 @@ use messages::{ClassDrops, ObjectId, PortIndex, QueueState, Refusal, ServiceTarg
 use pipeline::{Handoff, Item};
 use qos::TrafficProfile;
 use qos::schedule::{ClassSlot, ClassState, Counters, Refusal as Cause, Scheduler, Stats, TunnelSlot};
-use tables::{Generation, Plan};
+use tables::{Conditioned, Generation, Plan, Quality};
 
 /// Packets that wait in a port's scheduler at most, unless something else is said.
 const ROOM: u32 = 8_192;
@@ -81,9 +81,12 @@ impl Schedulers {
         Err(out_of_memory(port))
     }
 
-    /// Every class, port by port.
-    pub(super) fn states(&self) -> impl Iterator<Item = QueueState> + '_ {
-        self.ports.iter().flat_map(|(port, running)| running.states(*port))
+    /// Every class: those with queues port by port, then those without.
+    pub(super) fn states<'a>(&'a self, quality: &'a Quality) -> impl Iterator<Item = QueueState> + 'a {
+        let queued = self.ports.iter().flat_map(|(port, running)| running.states(*port, quality));
+        queued.chain(quality.unqueued().flat_map(|(port, target, conditioner)| {
+            conditioner.all().map(move |(class, conditioned)| unqueued(port, target, class, &conditioned))
+        }))
     }
 }
 
@@ -91,38 +94,76 @@ fn out_of_memory(port: PortIndex) -> Refusal {
     Refusal::OutOfMemory(ObjectId::ServicePolicy(ServiceTarget::Port(port)))
 }
 
+/// A class that nothing waits in.
+fn unqueued(
+    port: PortIndex,
+    target: ServiceTarget,
+    class: ClassSlot,
+    conditioned: &Conditioned,
+) -> QueueState {
+    let offered = conditioned.offered();
+    let dropped = conditioned.dropped;
+    QueueState {
+        port,
+        target,
+        class: class.0,
+        offered_packets: offered.packets,
+        offered_bytes: offered.bytes,
+        sent_packets: offered.packets.saturating_sub(dropped.packets),
+        sent_bytes: offered.bytes.saturating_sub(dropped.bytes),
+        dropped: ClassDrops { policed: dropped.packets, ..ClassDrops::default() },
+        colours: conditioned.is_policed.then_some(conditioned.colours),
+        marked: 0,
+        queued_packets: 0,
+        queued_bytes: 0,
+        delay_p50_ns: None,
+        delay_p99_ns: None,
+        tokens_bytes: None,
+        burst_bytes: None,
+        rate_bps: None,
+    }
+}
+
 impl Running {
-    fn states(&self, port: PortIndex) -> impl Iterator<Item = QueueState> + '_ {
+    fn states<'a>(&'a self, port: PortIndex, quality: &'a Quality) -> impl Iterator<Item = QueueState> + 'a {
         let owners = (0..).map(TunnelSlot).zip(&self.plan.owners);
         let used = owners.filter(|(slot, _)| slot.0 > 0 || self.plan.takes_all);
         used.flat_map(move |(slot, target)| {
             let classes = self.plan.classes_of(slot).map_or(0, <[_]>::len);
             let classes = (0..u8::try_from(classes).unwrap_or(u8::MAX)).map(ClassSlot);
-            classes.filter_map(move |class| self.state(port, *target, slot, class))
+            let conditioner = quality.conditioner(*target);
+            classes.filter_map(move |class| {
+                let conditioned = conditioner.and_then(|conditioner| conditioner.conditioned(class));
+                self.state(port, *target, (slot, class), conditioned.as_ref())
+            })
         })
     }
 
+    /// A class, with what its policer has dropped in front of the queue.
     fn state(
         &self,
         port: PortIndex,
         target: ServiceTarget,
-        slot: TunnelSlot,
-        class: ClassSlot,
+        (slot, class): (TunnelSlot, ClassSlot),
+        conditioned: Option<&Conditioned>,
     ) -> Option<QueueState> {
         let ClassState { counters, delays } = self.stats.class(slot, class)?;
         let queued = counters.queued();
         let percentile = |percent| delays.as_ref().and_then(|delays| delays.percentile_ns(percent));
         let (shaper, tokens) = self.shaper(target, slot);
         let tokens = tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+        let policed = conditioned.map(|conditioned| conditioned.dropped).unwrap_or_default();
+        let colours = conditioned.filter(|conditioned| conditioned.is_policed);
         Some(QueueState {
             port,
             target,
             class: class.0,
-            offered_packets: counters.offered.packets,
-            offered_bytes: counters.offered.bytes,
+            offered_packets: counters.offered.packets.wrapping_add(policed.packets),
+            offered_bytes: counters.offered.bytes.wrapping_add(policed.bytes),
             sent_packets: counters.sent.packets,
             sent_bytes: counters.sent.bytes,
-            dropped: drops(&counters),
+            dropped: ClassDrops { policed: policed.packets, ..drops(&counters) },
+            colours: colours.map(|conditioned| conditioned.colours),
             marked: counters.marked,
             queued_packets: queued.packets,
             queued_bytes: queued.bytes,
@@ -147,7 +188,8 @@ impl Running {
 
 fn drops(counters: &Counters) -> ClassDrops {
     ClassDrops {
-        policed: counters.dropped(Cause::Policed),
+        // By the policer, in front of the scheduler.
+        policed: 0,
         queue_limit: counters.dropped(Cause::QueueLimit),
         wred: counters.dropped(Cause::Wred),
         codel: counters.dropped(Cause::CoDel),

@@ -5,8 +5,9 @@ use core::net::IpAddr;
 
 use messages::{
     Address, CLASSES_MAX, CRITERIA_MAX, Criterion, Direction, EarlyDrop, Field, IpPrefix, LifetimeLimits,
-    MssClamp, Object, ObjectId, PROFILES_MAX, Policy, PolicyClass, PortRange, PortSettings, Protection,
-    QueueLimit, Refusal, Route, RouteTarget, Sa, Service, Share, StaticNeighbor, TosPolicy, Tunnel,
+    MssClamp, Object, ObjectId, PROFILES_MAX, Police, PoliceAction, Policy, PolicyClass, PortRange,
+    PortSettings, Protection, QueueLimit, Refusal, Route, RouteTarget, Sa, SecondBucket, Service, Share,
+    StaticNeighbor, TosPolicy, Tunnel,
 };
 use qos::schedule::PRIORITY_LEVELS;
 use wire::address::{is_host, is_ipv4_mapped};
@@ -150,7 +151,7 @@ impl Check {
     fn policy_class(&self, class: &PolicyClass) -> Result<(), Refusal> {
         self.that(class.place < CLASSES_MAX, Field::Classes)?;
         self.that(class.set_dscp.is_none_or(|dscp| Dscp::new(dscp).is_some()), Field::Dscp)?;
-        class.police.iter().try_for_each(|profile| self.rate(profile.rate_bps))?;
+        class.police.iter().try_for_each(|police| self.police(police))?;
         match class.service {
             Service::Priority { level } => {
                 self.that(usize::from(level) < PRIORITY_LEVELS, Field::PriorityLevel)
@@ -159,6 +160,10 @@ impl Check {
                 self.that((1..=100).contains(&percent), Field::Share)
             }
             Service::Bandwidth(Share::Rate(bps)) => self.rate(bps),
+            Service::Unqueued => {
+                let has_no_queue = class.early == EarlyDrop::None && !class.ecn;
+                self.that(has_no_queue, Field::Service)
+            }
         }?;
         let is_limit = match class.limit {
             QueueLimit::Packets(limit) | QueueLimit::Bytes(limit) | QueueLimit::Microseconds(limit) => {
@@ -167,6 +172,23 @@ impl Check {
         };
         self.that(is_limit, Field::QueueLimit)?;
         self.that(is_early_drop(&class.early), Field::EarlyDrop)
+    }
+
+    fn police(&self, police: &Police) -> Result<(), Refusal> {
+        let second = match police.second {
+            SecondBucket::None | SecondBucket::ExcessBurst(_) => None,
+            SecondBucket::Peak(profile) | SecondBucket::ExcessRate(profile) => Some(profile.rate_bps),
+        };
+        [Some(police.committed.rate_bps), second].into_iter().flatten().try_for_each(|bps| self.rate(bps))?;
+        // RFC 2698 §3: PIR is CIR at least.
+        let is_peak =
+            !matches!(police.second, SecondBucket::Peak(peak) if peak.rate_bps < police.committed.rate_bps);
+        self.that(is_peak, Field::PeakRate)?;
+        let is_action = |action| !matches!(action, PoliceAction::SetDscp(dscp) if Dscp::new(dscp).is_none());
+        let are_actions = [police.conform, police.exceed, police.violate].into_iter().all(is_action);
+        self.that(are_actions, Field::Dscp)?;
+        let is_one_colour = police.aware.is_none_or(|aware| aware.yellow.0 & aware.red.0 == 0);
+        self.that(is_one_colour, Field::Colour)
     }
 
     fn rate(&self, bps: u64) -> Result<(), Refusal> {

@@ -1,34 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Quality of service: which packets are scheduled, as what class, by which port's scheduler.
+//! Quality of service: of what class packets are, what polices them, and which port's scheduler they wait in.
 //!
 //! ```text
 //! tunnel ─▶ its slot in the scheduler of its egress port ─┐
-//! port   ─▶ slot 0, for all that has no policy of its own ┴▶ classifier ─▶ class ─▶ [scheduler of the port]
+//! port   ─▶ slot 0, for all that has no policy of its own ┴▶ classifier ─▶ class ─▶ policer ─▶ [scheduler of the port]
 //! ```
+//!
+//! A policy without queues has a classifier and policers only: what it lets pass goes on to the port's queues, if there are
+//! any. One of a tunnel stands in place of its port's, if that has no queues either.
 //!
 //! A [`Plan`] says what a port's scheduler has to be; while it stays the same, the scheduler goes on as it is. The
 //! scheduler itself, with its queues and tokens, is the worker's.
 
 mod classes;
+mod conditioner;
 mod plan;
+mod profiles;
 
 use core::net::IpAddr;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use messages::{PolicyMapIndex, PortIndex, Refusal, TosPolicy, TunnelIndex};
+use messages::{PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TosPolicy, TunnelIndex, WorkerId};
 use qos::classify::{Arrival, Headers, KeyV4, NO_TUNNEL, WholeV4};
 use qos::schedule::{ClassSlot, TunnelSlot};
 use wire::flow::{Fragment, Parsed};
 use wire::{Dscp, Ecn, Family, IpProtocol, ipv4, ipv6};
 
+pub use conditioner::{Arriving, Conditioned, Conditioner};
 pub use plan::Plan;
 
 use crate::compile::same;
 use crate::encapsulation::Encapsulation;
 use crate::{Generation, Limits, Shadow, Tunnels};
 use classes::Policy;
+use profiles::Profiles;
 
 /// Slot of what has no policy of its own.
 const OWN: TunnelSlot = TunnelSlot(0);
@@ -36,29 +43,64 @@ const OWN: TunnelSlot = TunnelSlot(0);
 /// See the module's head. Cloning is a few reference counts.
 #[derive(Clone, Default)]
 pub struct Quality {
-    ports: Arc<[Option<PortQueues>]>,
+    ports: Arc<[OfPort]>,
     /// By tunnel; only those with a policy of their own, or without pre-classify.
-    tunnels: Arc<[TunnelQueue]>,
+    tunnels: Arc<[OfTunnel]>,
     policies: Arc<BTreeMap<PolicyMapIndex, Arc<Policy>>>,
 }
 
-/// The scheduler of a port, as far as it is constant.
-#[derive(Clone)]
-struct PortQueues {
-    plan: Arc<Plan>,
-    /// The policy of each slot.
-    policies: Box<[Arc<Policy>]>,
+/// What a port has.
+#[derive(Clone, Default)]
+struct OfPort {
+    /// The scheduler, as far as it is constant.
+    plan: Option<Arc<Plan>>,
+    /// The port's own service policy.
+    service: Option<Arc<Service>>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct TunnelQueue {
-    /// None: the port's.
+impl OfPort {
+    /// The port's own slot, if its policy has queues.
+    fn queue(&self, port: PortIndex, pre_classify: bool) -> Option<Queue<'_>> {
+        self.plan.as_ref().filter(|plan| plan.takes_all)?;
+        let service = self.service.as_deref()?;
+        Some(Queue { port, slot: OWN, at_work: AtWork { service, pre_classify } })
+    }
+
+    /// The port's own policy, if it has no queues.
+    fn conditions(&self, pre_classify: bool) -> Option<AtWork<'_>> {
+        let service = self.service.as_deref().filter(|service| !service.policy.is_queued())?;
+        Some(AtWork { service, pre_classify })
+    }
+}
+
+/// What a tunnel has that its port has not.
+#[derive(Clone)]
+struct OfTunnel {
+    service: Option<Arc<Service>>,
+    /// Its place in the scheduler of its port, if its policy has queues.
     slot: Option<TunnelSlot>,
     pre_classify: bool,
 }
 
-impl TunnelQueue {
-    const PORTS_OWN: Self = Self { slot: None, pre_classify: true };
+impl OfTunnel {
+    const NOTHING: Self = Self { service: None, slot: None, pre_classify: true };
+}
+
+/// A policy at a port or tunnel.
+struct Service {
+    policy: Arc<Policy>,
+    /// If it has one: a policy that neither polices nor counts needs none.
+    conditioner: Option<Conditioner>,
+    /// The port that its packets leave by, and how long they may be.
+    port: PortIndex,
+    profiles: Profiles,
+}
+
+/// A policy at work: on what leaves by a port, or goes into a tunnel.
+#[derive(Clone, Copy)]
+pub struct AtWork<'a> {
+    service: &'a Service,
+    pre_classify: bool,
 }
 
 /// Where a packet is queued.
@@ -68,11 +110,37 @@ pub struct Queue<'a> {
     pub port: PortIndex,
     /// Its slot in the port's scheduler.
     pub slot: TunnelSlot,
-    policy: &'a Policy,
-    pre_classify: bool,
+    /// The policy.
+    pub at_work: AtWork<'a>,
 }
 
-/// What becomes of a packet.
+/// What service policies do with packets that go one way: first one without queues, then one with.
+#[derive(Clone, Copy, Default)]
+pub struct Services<'a> {
+    /// Packets are metered and marked.
+    pub conditions: Option<AtWork<'a>>,
+    /// Packets wait here.
+    pub queue: Option<Queue<'a>>,
+}
+
+impl Services<'_> {
+    /// Whether there is none.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.conditions.is_none() && self.queue.is_none()
+    }
+
+    /// Whether classes look at the original packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn pre_classify(&self) -> bool {
+        self.conditions.is_none_or(|at_work| at_work.pre_classify)
+            && self.queue.is_none_or(|queue| queue.at_work.pre_classify)
+    }
+}
+
+/// The class of a packet, and what it says by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Class {
     /// The class's place in its policy-map.
@@ -82,70 +150,89 @@ pub struct Class {
 }
 
 impl Quality {
-    /// Whether nothing is scheduled anywhere.
+    /// Whether there is no service policy anywhere.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.ports.is_empty()
+        self.ports.is_empty() && self.tunnels.is_empty()
     }
 
     /// What the scheduler of a port has to be; `None` if it has none.
     #[must_use]
     pub fn plan(&self, port: PortIndex) -> Option<&Arc<Plan>> {
-        Some(&self.ports.get(port.index())?.as_ref()?.plan)
+        self.ports.get(port.index())?.plan.as_ref()
     }
 
     /// All ports with a scheduler.
     pub fn plans(&self) -> impl Iterator<Item = (PortIndex, &Arc<Plan>)> {
         let ports = (0..).map(PortIndex).zip(self.ports.iter());
-        ports.filter_map(|(port, queues)| Some((port, &queues.as_ref()?.plan)))
+        ports.filter_map(|(port, of_port)| Some((port, of_port.plan.as_ref()?)))
     }
 
-    /// Whether packets that leave by a port without a tunnel are queued.
+    /// Every policy without queues that is at work: the port that its packets leave by, whose it is, and its classes.
+    pub fn unqueued(&self) -> impl Iterator<Item = (PortIndex, ServiceTarget, &Conditioner)> {
+        let ports = (0..).map(|port| ServiceTarget::Port(PortIndex(port)));
+        let tunnels = (0..).map(|tunnel| ServiceTarget::Tunnel(TunnelIndex(tunnel)));
+        let ports = ports.zip(self.ports.iter().map(|of_port| of_port.service.as_deref()));
+        let tunnels = tunnels.zip(self.tunnels.iter().map(|of_tunnel| of_tunnel.service.as_deref()));
+        ports.chain(tunnels).filter_map(|(target, service)| {
+            let service = service.filter(|service| !service.policy.is_queued())?;
+            Some((service.port, target, service.conditioner.as_ref()?))
+        })
+    }
+
+    /// What polices the classes of a port or tunnel, if something does.
+    #[must_use]
+    pub fn conditioner(&self, target: ServiceTarget) -> Option<&Conditioner> {
+        self.service(target)?.conditioner.as_ref()
+    }
+
+    fn service(&self, target: ServiceTarget) -> Option<&Arc<Service>> {
+        match target {
+            ServiceTarget::Port(port) => self.ports.get(port.index())?.service.as_ref(),
+            ServiceTarget::Tunnel(tunnel) => self.tunnels.get(tunnel.index())?.service.as_ref(),
+        }
+    }
+
+    /// Whether something has to be done with packets that leave by a port without a tunnel.
     #[inline]
     #[must_use]
     pub fn takes_port(&self, port: PortIndex) -> bool {
-        !self.is_empty() && self.port(port).is_some()
+        !self.is_empty() && !self.port(port).is_none()
     }
 
-    /// Where packets into a tunnel that leaves by `egress` are queued; `None`: nowhere.
+    /// What is done with packets into a tunnel that leaves by `egress`.
     #[inline]
     #[must_use]
-    pub fn tunnel(&self, tunnel: TunnelIndex, egress: PortIndex) -> Option<Queue<'_>> {
-        let queues = self.ports.get(egress.index())?.as_ref()?;
-        let TunnelQueue { slot, pre_classify } =
-            self.tunnels.get(tunnel.index()).copied().unwrap_or(TunnelQueue::PORTS_OWN);
-        let slot = match slot {
-            Some(slot) => slot,
-            None if queues.plan.takes_all => OWN,
-            None => return None,
-        };
-        queues.queue(egress, slot, pre_classify)
+    pub fn tunnel(&self, tunnel: TunnelIndex, egress: PortIndex) -> Services<'_> {
+        if self.is_empty() {
+            return Services::default();
+        }
+        let of_port = self.ports.get(egress.index());
+        let of_tunnel = self.tunnels.get(tunnel.index()).unwrap_or(&OfTunnel::NOTHING);
+        let pre_classify = of_tunnel.pre_classify;
+        let own = of_tunnel.service.as_deref().map(|service| AtWork { service, pre_classify });
+        match (own, of_tunnel.slot) {
+            (Some(at_work), Some(slot)) => {
+                Services { conditions: None, queue: Some(Queue { port: egress, slot, at_work }) }
+            }
+            _ => Services {
+                conditions: own.or_else(|| of_port?.conditions(pre_classify)),
+                queue: of_port.and_then(|of_port| of_port.queue(egress, pre_classify)),
+            },
+        }
     }
 
-    /// Where packets that leave by a port without a tunnel are queued; `None`: nowhere.
+    /// What is done with packets that leave by a port without a tunnel.
     #[inline]
     #[must_use]
-    pub fn port(&self, port: PortIndex) -> Option<Queue<'_>> {
-        let queues = self.ports.get(port.index())?.as_ref().filter(|queues| queues.plan.takes_all)?;
-        queues.queue(port, OWN, true)
+    pub fn port(&self, port: PortIndex) -> Services<'_> {
+        let Some(of_port) = self.ports.get(port.index()) else { return Services::default() };
+        Services { conditions: of_port.conditions(true), queue: of_port.queue(port, true) }
     }
 }
 
-impl PortQueues {
-    fn queue(&self, port: PortIndex, slot: TunnelSlot, pre_classify: bool) -> Option<Queue<'_>> {
-        Some(Queue { port, slot, policy: self.policies.get(slot.0 as usize)?, pre_classify })
-    }
-}
-
-impl Queue<'_> {
-    /// Whether classes look at the original packet.
-    #[inline(always)]
-    #[must_use]
-    pub fn pre_classifies(&self) -> bool {
-        self.pre_classify
-    }
-
+impl AtWork<'_> {
     /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers.
     #[inline]
     pub fn classify_v4<const BURST: usize>(
@@ -158,7 +245,7 @@ impl Queue<'_> {
         let arrival = Arrival { port: ingress.0, vlan_priority: None, tunnel: tunnel.0 };
         let keys: ArrayVec<KeyV4, BURST> =
             packets.take(classes.remaining_capacity()).map(|whole| KeyV4::new(&whole, &arrival)).collect();
-        self.policy.classify_v4(&keys, classes);
+        self.service.policy.classify_v4(&keys, classes);
     }
 
     /// The class of a packet: by its original headers, or without pre-classify by the headers that it will have.
@@ -174,7 +261,17 @@ impl Queue<'_> {
         let tunnel = into.map_or(NO_TUNNEL, |(tunnel, _)| tunnel.0);
         let arrival = Arrival { port: ingress.0, vlan_priority: None, tunnel };
         let outer = into.filter(|_| !self.pre_classify).and_then(|(_, way)| delivered(parsed, way));
-        self.policy.classify(&Headers::of(outer.as_ref().unwrap_or(parsed), tcp_flags, arrival))
+        self.service.policy.classify(&Headers::of(outer.as_ref().unwrap_or(parsed), tcp_flags, arrival))
+    }
+
+    /// What DSCP a packet goes on with; `None`: its class's policer drops it. One thread only calls this for a worker.
+    #[inline(always)]
+    #[must_use]
+    pub fn condition(&self, arriving: &Arriving, worker: WorkerId, now_ns: u64) -> Option<Dscp> {
+        match &self.service.conditioner {
+            Some(conditioner) => conditioner.condition(arriving, worker, now_ns),
+            None => Some(arriving.class.set_dscp.unwrap_or(arriving.dscp)),
+        }
     }
 }
 

@@ -18,11 +18,7 @@ const TUNNELS: u32 = 16;
 
 /// EF at 10 % and bulk at 200 % of a link, both over 16 tunnels.
 pub(super) fn overloaded_link(bps: u64, duration_ns: u64) -> anyhow::Result<Vec<Row>> {
-    let police = TrafficProfile { rate: rate(bps / 5)?, burst_bytes: 16 * MTU_WIRE_BYTES };
-    let classes = vec![
-        ClassSpec { police: Some(police), ..class(Service::Priority { level: 0 }) },
-        class(Service::Share(Share::Percent(100))),
-    ];
+    let classes = vec![class(Service::Priority { level: 0 }), class(Service::Share(Share::Percent(100)))];
     let sources = vec![
         Source::new(0, Dscp::EF, TUNNELS, Frames::Fixed(64), bps as f64 * 0.1),
         Source::new(1, Dscp::DEFAULT, TUNNELS, Frames::Fixed(1518), bps as f64 * 2.0),

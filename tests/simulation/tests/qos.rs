@@ -13,9 +13,9 @@ use greyhound_simulation::topology::{End, LAN, Shape, WAN};
 use greyhound_simulation::wanted::{ANY, ip, prefix, route_by};
 use messages::{
     ClassMap, ClassMapIndex, Criterion, Direction, DropReason, DscpSet, EarlyDrop, EspMode, Object, ObjectId,
-    Policy, PolicyAction, PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortSide, ProtectionIndex,
-    QueueLimit, QueueState, Selector, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
-    TunnelIndex, WorkerCounter,
+    Police, Policy, PolicyAction, PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortSide,
+    ProtectionIndex, QueueLimit, QueueState, Selector, Service, ServicePolicy, ServiceTarget, Share,
+    TrafficProfile, TunnelIndex, WorkerCounter,
 };
 use wire::{Dscp, Ecn};
 
@@ -285,7 +285,7 @@ fn a_commit_that_changes_no_policy_keeps_what_waits_and_one_that_does_passes_it_
 #[test]
 fn what_is_above_its_policer_is_dropped_and_what_is_marked_leaves_marked() {
     let mut objects = voice_and_rest(100, ServiceTarget::Tunnel(TUNNEL));
-    let police = Some(TrafficProfile { rate_bps: MBIT, burst_bytes: Some(3_000) });
+    let police = Some(Police::dropping(TrafficProfile { rate_bps: MBIT, burst_bytes: Some(3_000) }));
     objects.push(Object::PolicyClass(PolicyClass {
         police,
         set_dscp: Some(Dscp::CS6.get()),

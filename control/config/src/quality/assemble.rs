@@ -7,8 +7,8 @@ use messages::{
 };
 
 use super::{
-    Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CriterionEntry, Flags, Matching, PolicyClassEntry,
-    PolicyMapEntry, ProfileEntry, WredEntry,
+    Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CriterionEntry, Flags, Matching, PoliceEntry,
+    PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
 };
 use crate::{Indices, PortEntry, TunnelEntry};
 
@@ -111,7 +111,7 @@ fn policy_class(
     let service = match (entry.priority, entry.bandwidth) {
         (Some(level), _) => Service::Priority { level },
         (None, Some(Bandwidth(share))) => Service::Bandwidth(share),
-        (None, None) => return None,
+        (None, None) => Service::Unqueued,
     };
     let early = match (&entry.wred, &entry.codel) {
         (Some(entry), _) => EarlyDrop::Wred(wred(entry)),
@@ -125,7 +125,7 @@ fn policy_class(
         place,
         class_map,
         service,
-        police: entry.police.as_ref().map(profile),
+        police: entry.police.as_ref().map(PoliceEntry::police),
         limit: entry.queue_limit,
         early,
         ecn: entry.ecn,

@@ -10,8 +10,8 @@ use wire::IpProtocol;
 
 use super::extent::{ClassMaps, Extent, circles, extents};
 use super::{
-    Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CriterionEntry, PolicyClassEntry, PolicyMapEntry,
-    ProfileEntry, WredEntry,
+    Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CriterionEntry, PoliceEntry, PolicyClassEntry,
+    PolicyMapEntry, ProfileEntry, QUEUE_LIMIT, WredEntry,
 };
 use crate::check::no_such;
 use crate::problem::Complaints;
@@ -183,20 +183,33 @@ impl Checker<'_> {
             if !seen.insert(class.class.as_str()) {
                 about.field("classes", format!("class {} is there twice; delete one", class.class));
             }
-            self.policy_class(class, about);
+            self.policy_class(class, map.has_queues(), about);
         }
         priorities(map, about);
         shares(map, about);
     }
 
-    fn policy_class(&self, class: &PolicyClassEntry, about: &mut Complaints<'_, PolicyMapEntry>) {
+    fn policy_class(
+        &self,
+        class: &PolicyClassEntry,
+        has_queues: bool,
+        about: &mut Complaints<'_, PolicyMapEntry>,
+    ) {
         let name = class.class.as_str();
         let mut say = |text: &str| about.field("classes", format!("class {name}: {text}"));
         if name != CLASS_DEFAULT && !self.class_maps.contains_key(name) {
             say(&no_such("class_map", name, self.config.class_maps.iter().map(|map| &map.name)));
         }
-        if class.priority.is_some() == class.bandwidth.is_some() {
+        if has_queues && class.priority.is_some() == class.bandwidth.is_some() {
             say("needs exactly one of priority and bandwidth, as in priority = 0 or bandwidth = \"30 %\"");
+        }
+        if !has_queues && has_queue_options(class) {
+            say(
+                "has queue_limit, wred, codel or ecn, but in this policy_map nothing waits; give all classes priority or bandwidth, or leave them out",
+            );
+        }
+        if let Some(text) = class.police.as_ref().and_then(PoliceEntry::complaint) {
+            say(&text);
         }
         if class.wred.is_some() && class.codel.is_some() {
             say("has wred and codel; leave one out");
@@ -219,6 +232,10 @@ impl Checker<'_> {
             say("codel: target_us has to be above 0 and below interval_us");
         }
     }
+}
+
+fn has_queue_options(class: &PolicyClassEntry) -> bool {
+    class.wred.is_some() || class.codel.is_some() || class.ecn || class.queue_limit != QUEUE_LIMIT
 }
 
 fn wrong_thresholds(wred: &WredEntry) -> Option<String> {

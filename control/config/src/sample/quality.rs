@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Random class-maps and policy-maps, and where they are at work.
 
-use messages::{PortRange, QueueLimit, Share, TcpFlags};
+use messages::{PoliceAction, PortRange, QueueLimit, Share, TcpFlags};
 use rand::{Rng, RngExt};
 use wire::{Dscp, IpProtocol};
 
 use crate::{
     Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CodelEntry, Config, CriterionEntry, DropProfileEntry,
-    Flags, Matching, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
+    Flags, Matching, PoliceEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
 };
 
 /// Adds quality of service to a configuration, which is for one worker then.
@@ -100,13 +100,30 @@ fn class(rng: &mut impl Rng, name: &str, levels: &mut core::ops::Range<u8>) -> P
         class: name.to_owned(),
         priority,
         bandwidth: if priority.is_some() { None } else { Some(share) },
-        police: if rng.random() { Some(ProfileEntry { rate: BitRate(64_000), burst: None }) } else { None },
+        police: if rng.random() { Some(police(rng)) } else { None },
         queue_limit: limits[rng.random_range(0..limits.len())],
         ecn: rng.random::<bool>() && (wred.is_some() || codel.is_some()),
         wred,
         codel,
         set_dscp: if rng.random() { Some(dscp(rng)) } else { None },
     }
+}
+
+/// Any kind of policer.
+fn police(rng: &mut impl Rng) -> PoliceEntry {
+    let mut police = PoliceEntry::of(BitRate(64_000));
+    match rng.random_range(0..4) {
+        0 => return police,
+        1 => police.excess_burst = Some(rng.random_range(20_000..1 << 20)),
+        2 => police.peak_rate = Some(BitRate(rng.random_range(64_000..1 << 20))),
+        _ => police.excess_rate = Some(BitRate(rng.random_range(1..1 << 20))),
+    }
+    if rng.random() {
+        (police.yellow, police.red) = (vec![Dscp::EF], vec![Dscp::CS6, Dscp::CS7]);
+    }
+    let actions = [PoliceAction::Transmit, PoliceAction::Drop, PoliceAction::SetDscp(dscp(rng).get())];
+    police.exceed = actions[rng.random_range(0..actions.len())];
+    police
 }
 
 fn wred(rng: &mut impl Rng) -> WredEntry {

@@ -7,7 +7,7 @@ use messages::EspMode;
 use tables::{Marking, ShortcutOut};
 use wire::ipv4;
 
-use super::plain::{DONT_FRAGMENT, Plain};
+use super::plain::{DONT_FRAGMENT, Plain, TOS_OFFSET};
 use crate::identification::Identification;
 
 /// Outer IPv4 header, ESP header and IV.
@@ -27,7 +27,9 @@ pub(super) fn put_on<const HEADERS: usize, const FRONT: usize>(
     let front: &mut [u8; FRONT] = l3.first_chunk_mut()?;
     *front.first_chunk_mut::<HEADERS>()? = *shortcut.headers.first_chunk()?;
     spend_hop(front.get_mut(HEADERS..)?)?;
-    let mut behind = (plain.tos, plain.flags);
+    // As it is by now, not as it came: it may have been marked.
+    let tos = *front.get(HEADERS + TOS_OFFSET)?;
+    let mut behind = (tos, plain.flags);
     if shortcut.mode == EspMode::Tunnel {
         let bytes = u16::try_from(HEADERS - IN_CLEAR_BYTES).ok()?.checked_add(plain.total_bytes)?;
         let delivery = front.get_mut(IN_CLEAR_BYTES..)?;

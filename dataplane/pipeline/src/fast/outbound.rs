@@ -8,14 +8,14 @@ use arrayvec::ArrayVec;
 use esp::{OutboundSa, Reservation, SealBurst, SealError};
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
-use tables::{Queue, ShortcutOut};
+use tables::{Services, ShortcutOut};
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::Sorter;
 use super::framing::{Framing, LastHop};
 use super::headers::{self, IN_CLEAR_BYTES};
 use super::plain::{self, Plain};
-use super::waiting;
+use super::{conditioning, waiting};
 use crate::context::Context;
 use crate::dispatch::Lanes;
 use crate::lane::Lane;
@@ -66,8 +66,8 @@ pub(super) struct Way<'a> {
     shortcut: &'a ShortcutOut,
     sa: &'a OutboundSa,
     framing: Framing,
-    /// Where packets wait for their turn, if they do.
-    pub(super) queue: Option<Queue<'a>>,
+    /// What service policies do with packets first.
+    pub(super) services: Services<'a>,
 }
 
 impl<'a> Way<'a> {
@@ -76,13 +76,13 @@ impl<'a> Way<'a> {
     fn find<'c: 'a>(ctx: &Context<'c>, last_hop: &mut LastHop, tunnel: TunnelIndex) -> Option<Self> {
         let tables = ctx.tables;
         let shortcut = tables.tunnels.shortcut_out(tunnel)?;
-        let queue = tables.quality.tunnel(tunnel, shortcut.port);
-        queue.is_none_or(|queue| queue.pre_classifies()).then_some(())?;
+        let services = tables.quality.tunnel(tunnel, shortcut.port);
+        services.pre_classify().then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
         sa.prefetch();
         shortcut.counts.prefetch(ctx.worker);
-        Some(Self { tunnel, shortcut, sa, framing, queue })
+        Some(Self { tunnel, shortcut, sa, framing, services })
     }
 
     /// The length of the IP packet that a payload packet becomes.
@@ -117,8 +117,8 @@ pub(super) struct Departures<'a> {
     ways: ArrayVec<Way<'a>, BURST>,
     /// The last way can be relied on.
     may_follow: bool,
-    /// Some way leads to a queue first.
-    some_wait: bool,
+    /// Service policies have something to do with packets of some way.
+    some_served: bool,
     /// The port that the burst came in by.
     pub(super) ingress: PortIndex,
 }
@@ -136,7 +136,7 @@ impl<'a> Departures<'a> {
         let follows = self.may_follow && self.ways.last().is_some_and(|last| last.tunnel == tunnel);
         if !follows {
             let way = Way::find(ctx, last_hop, tunnel)?;
-            self.some_wait |= way.queue.is_some();
+            self.some_served |= !way.services.is_none();
             self.ways.try_push(way).ok()?;
             self.may_follow = true;
         }
@@ -165,8 +165,10 @@ type Failures = ArrayVec<(usize, SealError), BURST>;
 
 /// Sends packets, but for those that have to wait for their turn.
 pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
-    if departures.some_wait {
-        waiting::wait(ctx, &mut departures.lane, &departures.ways, departures.ingress);
+    if departures.some_served {
+        let Departures { lane, ways, ingress, .. } = departures;
+        conditioning::condition(ctx, lane, ways, *ingress);
+        waiting::wait(ctx, lane, ways, *ingress);
     }
     send_due(ctx, departures);
 }

@@ -15,6 +15,8 @@ const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
 const FRAGMENT_BITS: u16 = 0xbfff;
 /// DF, beside the fragment offset.
 pub(super) const DONT_FRAGMENT: u16 = 0x4000;
+/// Where it has its ToS.
+pub(super) const TOS_OFFSET: usize = 1;
 /// Where a plain packet has its TCP flags; and the flag.
 pub(super) const TCP_FLAGS_OFFSET: usize = ipv4::HEADER_BYTES + scheduled::TCP_FLAGS_OFFSET;
 const TCP_SYN: u8 = 0x02;

@@ -12,7 +12,7 @@ use wire::IpProtocol;
 
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
-use super::plain::{Plain, TCP_FLAGS_OFFSET};
+use super::plain::{Plain, TCP_FLAGS_OFFSET, TOS_OFFSET};
 use crate::context::Context;
 use crate::lane::Lane;
 use crate::queues::Item;
@@ -26,17 +26,20 @@ pub(super) fn wait<'a>(
     ways: &[Way<'_>],
     ingress: PortIndex,
 ) {
+    if ways.iter().all(|way| way.services.queue.is_none()) {
+        return;
+    }
     let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
     for (packets, run) in lane.runs_mut(Departure::goes_with) {
         let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
         let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-        if let Some(queue) = way.queue {
-            queue.classify_v4(whole, ingress, way.tunnel, &mut classes);
+        if let Some(queue) = way.services.queue {
+            queue.at_work.classify_v4(whole, ingress, way.tunnel, &mut classes);
         }
     }
     let (mut classes, mut due) = (classes.into_iter(), Lane::default());
     for (packet, departure) in lane.drain() {
-        match ways.get(departure.way).and_then(|way| Some((way, way.queue?))) {
+        match ways.get(departure.way).and_then(|way| Some((way, way.services.queue?))) {
             Some(waits) => match classes.next() {
                 Some(class) => wait_one(ctx, packet, &departure, waits, class),
                 None => ctx.drop(packet, DropReason::NoBuffer),
@@ -50,13 +53,20 @@ pub(super) fn wait<'a>(
 
 /// What classes look at.
 #[inline(always)]
-fn whole_of(packet: &Packet, departure: &Departure<'_>) -> WholeV4 {
-    let &Plain { source, destination, ports, protocol, tos, .. } = departure.plain;
+pub(super) fn whole_of(packet: &Packet, departure: &Departure<'_>) -> WholeV4 {
+    let &Plain { source, destination, ports, protocol, .. } = departure.plain;
+    let tos = tos_of(packet, departure);
     let tcp_flags = match protocol {
         IpProtocol::TCP => packet.data().get(departure.offset + TCP_FLAGS_OFFSET).copied().unwrap_or(0),
         _ => 0,
     };
     WholeV4 { source, destination, ports, protocol, tos, tcp_flags }
+}
+
+/// The ToS that a packet has by now: it may have been marked since it was parsed.
+#[inline(always)]
+pub(super) fn tos_of(packet: &Packet, departure: &Departure<'_>) -> u8 {
+    packet.data().get(departure.offset + TOS_OFFSET).copied().unwrap_or(departure.plain.tos)
 }
 
 #[inline(always)]
@@ -67,13 +77,13 @@ fn wait_one(
     (way, queue): (&Way<'_>, Queue<'_>),
     class: Class,
 ) {
-    let plain = departure.plain;
+    let (plain, tos) = (departure.plain, tos_of(&packet, departure));
     if packet.reframe(departure.offset, 0, usize::from(plain.total_bytes)).is_err() {
         return ctx.drop(packet, DropReason::IpMalformed);
     }
     let l3_bytes = way.sealed_bytes(plain);
     let item = |packet, generation| Item::plain(packet, generation, way.tunnel);
-    scheduled::enqueue_as(ctx, packet, (queue, class), plain.tos, l3_bytes, item);
+    scheduled::enqueue_as(ctx, packet, (queue, class), tos, l3_bytes, item);
 }
 
 /// Sends what the scheduler of a port has let go, each with its mark.

@@ -19,8 +19,6 @@ pub enum Refusal {
     NoSuchClass,
     /// Its bytes on the wire are none, or more than the port's most.
     BadSize,
-    /// Above the policer of a priority class.
-    Policed,
     /// The class's queue is at its limit.
     QueueLimit,
     /// WRED, before the queue is full.
@@ -33,15 +31,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::NoSuchClass,
-        Self::BadSize,
-        Self::Policed,
-        Self::QueueLimit,
-        Self::Wred,
-        Self::CoDel,
-        Self::NoRoom,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::NoSuchClass, Self::BadSize, Self::QueueLimit, Self::Wred, Self::CoDel, Self::NoRoom];
 
     /// The name in output.
     #[must_use]
@@ -49,7 +40,6 @@ impl Refusal {
         match self {
             Self::NoSuchClass => "no_such_class",
             Self::BadSize => "bad_size",
-            Self::Policed => "policed",
             Self::QueueLimit => "queue_limit",
             Self::Wred => "wred",
             Self::CoDel => "codel",

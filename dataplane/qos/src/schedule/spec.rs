@@ -62,8 +62,8 @@ pub struct PolicySpec {
 pub struct ClassSpec {
     /// How it is served.
     pub service: Service,
-    /// What the class may have; more is dropped on arrival.
-    pub police: Option<TrafficProfile>,
+    /// What its policer, which stands in front of the scheduler, lets come: a limit in time is reckoned by it.
+    pub police: Option<Rate>,
     /// How much may wait.
     pub limit: Limit,
     /// What happens before the limit is reached.
@@ -218,7 +218,6 @@ impl PortSpec {
                     in_range("WRED's one_in", u64::from(profile.one_in), 1, u64::from(u16::MAX))?;
                 }
             }
-            self.check_burst("a class's policer", class.police)?;
             match class.service {
                 Service::Share(Share::Percent(percent)) => in_range("percent", u64::from(percent), 1, 100)?,
                 Service::Share(Share::Rate(_)) => {}
@@ -290,7 +289,7 @@ fn limit(class: &ClassSpec, rate: Option<u64>, weight: u128) -> Option<(u32, u64
         Limit::Time(time_ns) => time_ns,
     };
     let bps = match (class.service, class.police) {
-        (Service::Priority { .. }, Some(profile)) => u128::from(profile.rate.bps()),
+        (Service::Priority { .. }, Some(rate)) => u128::from(rate.bps()),
         (Service::Priority { .. }, None) => u128::from(rate?),
         (Service::Share(Share::Rate(share)), _) => u128::from(share.bps()),
         (Service::Share(Share::Percent(_)), _) => rate.map(|_| weight / 100)?,
@@ -342,7 +341,7 @@ mod tests {
         let limit = Limit::Time(10_000_000);
         let priority = |police| ClassSpec { police, ..class(Service::Priority { level: 0 }, limit) };
         let classes =
-            vec![priority(Some(profile(800_000, 2000))), class(Service::Share(Share::Percent(20)), limit)];
+            vec![priority(Rate::from_bps(800_000)), class(Service::Share(Share::Percent(20)), limit)];
         let reckoned = port(Some(profile(10_000_000, 3000)), classes.clone()).reckon(0).unwrap();
         let bytes: Vec<u64> = reckoned.iter().map(|class| class.limit_bytes).collect();
         assert_eq!(bytes, [1000, 2500]);

@@ -9,7 +9,7 @@ use crate::bucket::Bucket;
 
 impl<T> Scheduler<T> {
     /// Takes over from `before`: each class goes on as the class that `successor` names, with its items in their order,
-    /// its counters and the tokens of its policer; each tunnel as the one that `heir` names, with its shaper's tokens,
+    /// and its counters; each tunnel as the one that `heir` names, with its shaper's tokens,
     /// as many as fit. Items without a successor (`NoSuchClass`), longer than
     /// the port now takes (`BadSize`) or without room (`NoRoom`) go to `gone`. Nothing is queued in `before` afterwards.
     ///
@@ -32,9 +32,6 @@ impl<T> Scheduler<T> {
             for (class, old_index) in (0..class_count).map(ClassSlot).zip(first_class..) {
                 let target = successor(slot, class)
                     .and_then(|(tunnel, class)| Some((tunnel, self.class_index(tunnel, class)?)));
-                if let Some((_, index)) = target {
-                    self.inherit_policer(index, before, old_index, now_ns);
-                }
                 self.take_class(before, old_index, target, &mut gone);
             }
         }
@@ -48,16 +45,6 @@ impl<T> Scheduler<T> {
                 gone(queued.item);
             }
         }
-    }
-
-    fn inherit_policer(&mut self, index: u32, before: &mut Self, old_index: u32, now_ns: u64) {
-        let (Some(class), Some(old)) =
-            (self.classes.get(index as usize), before.classes.get(old_index as usize))
-        else {
-            return;
-        };
-        let policer = self.policers.get_mut(class.policer as usize);
-        inherit_tokens(policer, before.policers.get_mut(old.policer as usize), now_ns);
     }
 
     fn take_class(

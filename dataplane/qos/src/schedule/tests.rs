@@ -24,8 +24,8 @@ fn class(service: Service) -> ClassSpec {
     }
 }
 
-fn priority(level: u8, police: Option<TrafficProfile>) -> ClassSpec {
-    ClassSpec { police, ..class(Service::Priority { level }) }
+fn priority(level: u8) -> ClassSpec {
+    class(Service::Priority { level })
 }
 
 fn percent(percent: u8) -> ClassSpec {
@@ -66,7 +66,7 @@ fn all_at(scheduler: &mut Scheduler<u32>, now_ns: u64) -> Vec<(u32, u8, u32)> {
 
 #[test]
 fn priority_of_any_tunnel_goes_before_all_shares_and_lower_levels_wait_for_higher() {
-    let spec = port(vec![percent(100), priority(1, None), priority(0, None)], 2);
+    let spec = port(vec![percent(100), priority(1), priority(0)], 2);
     let mut scheduler = Scheduler::new(&spec).unwrap();
     for (tunnel, class) in [(0, 0), (0, 0), (1, 1), (1, 1), (1, 2), (0, 2)] {
         scheduler.enqueue(0, offer(tunnel, class, 100), 0).unwrap();
@@ -141,7 +141,7 @@ fn a_shaped_tunnel_passes_its_burst_then_its_rate_and_others_do_not_wait_for_it(
 
 #[test]
 fn a_short_priority_packet_leaves_a_parked_tunnel_as_soon_as_it_has_tokens_for_it() {
-    let mut spec = port(vec![percent(100), priority(0, None)], 1);
+    let mut spec = port(vec![percent(100), priority(0)], 1);
     spec.tunnels[0].shape = Some(profile(8_000_000, 1500));
     let mut scheduler = Scheduler::new(&spec).unwrap();
     for _ in 0..2 {
@@ -170,7 +170,7 @@ fn the_ports_shaper_holds_all_and_the_wait_it_names_is_exact() {
 
 #[test]
 fn what_is_refused_comes_back_with_its_reason_and_is_counted() {
-    let mut classes = vec![percent(100), priority(0, Some(profile(8_000, 1500)))];
+    let mut classes = vec![percent(100), priority(0)];
     classes[0].limit = Limit::Bytes(2000);
     let mut spec = port(classes, 1);
     spec.items_max = 16;
@@ -185,7 +185,6 @@ fn what_is_refused_comes_back_with_its_reason_and_is_counted() {
     assert_eq!(refusal(&mut scheduler, offer(0, 0, 1500)), None);
     assert_eq!(refusal(&mut scheduler, offer(0, 0, 501)), Some((7, Refusal::QueueLimit)));
     assert_eq!(refusal(&mut scheduler, offer(0, 1, 1500)), None);
-    assert_eq!(refusal(&mut scheduler, offer(0, 1, 1)), Some((7, Refusal::Policed)));
     let shares = scheduler.stats().class(TunnelSlot(0), ClassSlot(0)).unwrap();
     assert_eq!(shares.counters.offered, Volume { packets: 4, bytes: 3502 });
     assert_eq!([Refusal::BadSize, Refusal::QueueLimit].map(|why| shares.counters.dropped(why)), [2, 1]);
@@ -193,7 +192,7 @@ fn what_is_refused_comes_back_with_its_reason_and_is_counted() {
 
 #[test]
 fn bulk_cannot_take_the_last_places_from_priority() {
-    let mut spec = port(vec![percent(100), priority(0, None)], 1);
+    let mut spec = port(vec![percent(100), priority(0)], 1);
     spec.items_max = 16;
     let mut scheduler = Scheduler::new(&spec).unwrap();
     let queued = (0..20).filter(|_| scheduler.enqueue(0, offer(0, 0, 64), 0).is_ok()).count();
@@ -265,7 +264,7 @@ proptest! {
     /// and rate; what is queued always leaves in the end.
     #[test]
     fn nothing_is_lost_doubled_reordered_or_stuck(offers in prop::collection::vec(any_offer(), 1..300), dequeues in 0usize..4) {
-        let mut classes = vec![priority(0, Some(profile(2_000_000, 3000))), priority(2, None), percent(60), percent(5)];
+        let mut classes = vec![priority(0), priority(2), percent(60), percent(5)];
         classes[2].limit = Limit::Time(20_000_000);
         classes[3].early = EarlyDrop::CoDel(CoDel { target_ns: 100_000, interval_ns: 1_000_000 });
         let mut spec = port(classes, 4);
@@ -333,7 +332,7 @@ proptest! {
 fn a_successor_goes_on_with_what_was_queued_counted_and_left_of_tokens() {
     let shape = Some(profile(8_000_000, 3000));
     let tunnels = |count| vec![TunnelSpec { shape, weight: 1, policy: 0 }; count];
-    let spec = PortSpec { tunnels: tunnels(2), ..port(vec![priority(0, None), percent(100)], 2) };
+    let spec = PortSpec { tunnels: tunnels(2), ..port(vec![priority(0), percent(100)], 2) };
     let mut before = Scheduler::new(&spec).unwrap();
     for (item, (tunnel, class)) in (0u32..).zip([(0, 1), (0, 1), (0, 1), (1, 0), (1, 1)]) {
         before.enqueue(item, offer(tunnel, class, 1500), 0).unwrap();
@@ -341,7 +340,7 @@ fn a_successor_goes_on_with_what_was_queued_counted_and_left_of_tokens() {
     assert_eq!(all_at(&mut before, 0), [(1, 0, 1500), (0, 1, 1500), (1, 1, 1500), (0, 1, 1500)]);
     before.enqueue(5, offer(1, 1, 1500), 0).unwrap();
     // Tunnel 1 goes, tunnel 0 moves to place 1, its classes change places.
-    let spec = PortSpec { tunnels: tunnels(3), ..port(vec![percent(100), priority(0, None)], 3) };
+    let spec = PortSpec { tunnels: tunnels(3), ..port(vec![percent(100), priority(0)], 3) };
     let mut after = Scheduler::new(&spec).unwrap();
     let mut gone = Vec::new();
     let heir = |tunnel: TunnelSlot, class: ClassSlot| {
@@ -381,11 +380,10 @@ fn what_is_too_long_for_a_successors_port_goes_and_holds_nothing_up() {
 }
 
 #[test]
-fn a_change_fills_neither_policers_nor_shapers_of_tunnels_whose_first_class_goes() {
+fn a_change_does_not_fill_shapers_of_tunnels_whose_first_class_goes() {
     let shape = Some(profile(8_000_000, 3000));
     let tunnels = vec![TunnelSpec { shape, weight: 1, policy: 0 }];
-    let police = Some(profile(8_000_000, 3000));
-    let classes = vec![percent(60), ClassSpec { police, ..percent(40) }];
+    let classes = vec![percent(60), percent(40)];
     let spec = PortSpec { tunnels: tunnels.clone(), ..port(classes, 1) };
     let mut before = Scheduler::new(&spec).unwrap();
     for _ in 0..2 {
@@ -393,12 +391,10 @@ fn a_change_fills_neither_policers_nor_shapers_of_tunnels_whose_first_class_goes
     }
     assert_eq!(all_at(&mut before, 0).len(), 2);
     // The first class goes, the second becomes the first; 500 bytes come in meanwhile.
-    let spec = PortSpec { tunnels, ..port(vec![ClassSpec { police, ..percent(40) }], 1) };
+    let spec = PortSpec { tunnels, ..port(vec![percent(40)], 1) };
     let mut after = Scheduler::new(&spec).unwrap();
     let second = |tunnel, class: ClassSlot| (class.0 == 1).then_some((tunnel, ClassSlot(0)));
     after.succeed(&mut before, 500_000, Some, second, |_, _| panic!("nothing waits"));
-    let refusal = after.enqueue(0, offer(0, 0, 501), 500_000).unwrap_err().refusal;
-    assert_eq!(refusal, Refusal::Policed);
     after.enqueue(0, offer(0, 0, 500), 500_000).unwrap();
     after.enqueue(0, offer(0, 0, 64), 564_000).unwrap();
     assert_eq!(all_at(&mut after, 500_000), [(0, 0, 500)]);

@@ -38,7 +38,6 @@ pub(super) struct Class {
     pub(super) deficit: u32,
     pub(super) quantum: u32,
     link: u32,
-    pub(super) policer: u32,
     pub(super) records_delays: bool,
     pub(super) policy: u32,
     pub(super) slot: ClassSlot,
@@ -106,7 +105,6 @@ impl Links for Box<[Class]> {
 pub(super) struct Built {
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) classes: Vec<Class>,
-    pub(super) policers: Vec<Bucket>,
     /// Whether each class records delays.
     pub(super) delays: Vec<bool>,
 }
@@ -145,16 +143,14 @@ impl Built {
     ) -> Result<[u32; PRIORITY_LEVELS], SpecError> {
         let mut by_level = [NONE; PRIORITY_LEVELS];
         for ((slot, class), reckoned) in (0u8..).zip(&policy.classes).zip(spec.reckon(tunnel)?) {
-            let (level, police) = match class.service {
-                Service::Priority { level } => (usize::from(level), class.police),
-                Service::Share(_) => (SHARES, class.police),
+            let level = match class.service {
+                Service::Priority { level } => usize::from(level),
+                Service::Share(_) => SHARES,
             };
             if let Some(place) = by_level.get_mut(level) {
                 *place = self.classes.len() as u32;
             }
-            let policer = self.policers.len() as u32;
             self.delays.push(class.delays);
-            self.policers.extend(police.map(Bucket::new));
             self.classes.push(Class {
                 fifo: Fifo::EMPTY,
                 limit_bytes: reckoned.limit_bytes,
@@ -162,7 +158,6 @@ impl Built {
                 deficit: 0,
                 quantum: reckoned.quantum,
                 link: NONE,
-                policer: if police.is_some() { policer } else { NONE },
                 records_delays: class.delays,
                 policy: policy_index as u32,
                 slot: ClassSlot(slot),

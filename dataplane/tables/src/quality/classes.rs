@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use messages::{
     CLASSES_MAX, ClassMapIndex, Criterion, EXPANDED_CRITERIA_MAX, Field, IpPrefix, NESTING_MAX, ObjectId,
-    PolicyClass, PolicyMap, PolicyMapIndex, PortRange, Refusal,
+    PolicyClass, PolicyMap, PolicyMapIndex, PortRange, Refusal, Service,
 };
 use qos::classify::{
     self, Addresses, Budget, Classifier, Dscps, Fragments, Headers, KeyV4, Match, Rule, Span, TcpFlags,
@@ -32,6 +32,16 @@ pub(super) struct Policy {
 }
 
 impl Policy {
+    /// Whether packets wait: all classes are served, or none.
+    pub(super) fn is_queued(&self) -> bool {
+        self.classes.iter().any(|class| class.service != Service::Unqueued)
+    }
+
+    /// Whether a class polices; or whether nothing else counts its packets.
+    pub(super) fn needs_conditioner(&self) -> bool {
+        !self.is_queued() || self.classes.iter().any(|class| class.police.is_some())
+    }
+
     #[inline]
     pub(super) fn classify(&self, headers: &Headers) -> Class {
         self.class(self.classifier.classify(headers))
@@ -176,6 +186,10 @@ impl Compiler<'_> {
         let is_complete = last.class_map.is_none() && first.iter().all(|class| class.class_map.is_some());
         if !is_complete || classes.len() > usize::from(CLASSES_MAX) {
             return Err(Refusal::OutOfRange(id, Field::Classes));
+        }
+        let unqueued = classes.iter().filter(|class| class.service == Service::Unqueued).count();
+        if unqueued > 0 && (unqueued < classes.len() || map.shape.is_some()) {
+            return Err(Refusal::OutOfRange(id, Field::Service));
         }
         let too_many = Refusal::OutOfRange(id, Field::ClassMap);
         let mut rules = Vec::new();

@@ -8,14 +8,16 @@ use messages::{
     ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TunnelIndex,
 };
 use qos::schedule::{
-    ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, PolicySpec, PortSpec, Service, Share,
-    SpecError, TunnelSlot, TunnelSpec, Wred,
+    ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, PolicySpec, PortSpec, Share, SpecError,
+    TunnelSlot, TunnelSpec, Wred,
 };
-use qos::{Rate, TrafficProfile};
+use qos::{TrafficProfile, schedule};
 use wire::{Dscp, ethernet};
 
 use super::classes::Policy;
-use super::{Inputs, PortQueues, TunnelQueue};
+use super::conditioner::Conditioner;
+use super::profiles::{Profiles, rate};
+use super::{Inputs, OfPort, OfTunnel, Service};
 
 /// Preamble and gap in front of and behind every frame on Ethernet (IEEE 802.3 §4.4.2).
 const PREAMBLE_AND_GAP_BYTES: u32 = 20;
@@ -27,9 +29,6 @@ const ITEMS: u32 = 8_192;
 /// Tunnels of a port up to which delays are recorded for each.
 const DELAYS_MAX: usize = 4_096;
 const NS_PER_S: u64 = 1_000_000_000;
-/// What a burst that is not given carries on top of two longest packets: of a shaper, and of a policer.
-const SHAPER_BURST_NS: u64 = 1_000_000;
-const POLICER_BURST_NS: u64 = 20_000_000;
 /// A packet as WRED takes it for typical while a queue is empty.
 const TYPICAL_PACKET_BYTES: u64 = 500;
 
@@ -85,65 +84,96 @@ impl Plan {
     }
 }
 
-type Built = (Arc<[Option<PortQueues>]>, Arc<[TunnelQueue]>);
+type Built = (Arc<[OfPort]>, Arc<[OfTunnel]>);
 
-/// Every port's plan, and the slot of every tunnel.
+/// What every port and every tunnel has.
 pub(super) fn build(
     inputs: &Inputs<'_>,
     policies: &BTreeMap<PolicyMapIndex, Arc<Policy>>,
 ) -> Result<Built, Refusal> {
     let mut drafts: BTreeMap<PortIndex, Draft> = BTreeMap::new();
-    let mut queues = Vec::new();
-    for service in inputs.wanted.service_policies.values() {
-        let id = ObjectId::ServicePolicy(service.target);
-        if inputs.limits.workers > 1 {
-            return Err(Refusal::OutOfRange(id, Field::Workers));
-        }
-        let policy = match service.policy_map {
+    let mut of_tunnels = Vec::new();
+    for wanted in inputs.wanted.service_policies.values() {
+        let id = ObjectId::ServicePolicy(wanted.target);
+        let policy = match wanted.policy_map {
             None => None,
             Some(map) => Some(policies.get(&map).ok_or(Refusal::Dangling(id, ObjectId::PolicyMap(map)))?),
         };
-        match service.target {
+        if inputs.limits.workers > 1 && policy.is_some_and(|policy| policy.is_queued()) {
+            return Err(Refusal::OutOfRange(id, Field::Workers));
+        }
+        match wanted.target {
             ServiceTarget::Port(port) => {
                 let entry =
                     inputs.wanted.ports.get(&port).ok_or(Refusal::Dangling(id, ObjectId::Port(port)))?;
-                drafts.entry(port).or_insert_with(|| Draft::new(entry.mtu)).own = policy.cloned();
+                let draft = drafts.entry(port).or_insert_with(|| Draft::new(entry.mtu));
+                draft.own = match policy {
+                    Some(policy) => Some(service(inputs, wanted.target, policy, (port, entry.mtu))?),
+                    None => None,
+                };
             }
             ServiceTarget::Tunnel(tunnel) => {
                 let there = inputs.tunnels.get(tunnel);
                 let entry = there.ok_or(Refusal::Dangling(id, ObjectId::Tunnel(tunnel)))?;
-                let own = policy.zip(entry.encapsulation.egress);
-                let slot = own.map(|(policy, egress)| {
-                    let mtu = egress.port_mtu;
-                    drafts.entry(egress.port).or_insert_with(|| Draft::new(mtu)).add(tunnel, policy)
-                });
-                place(&mut queues, tunnel, TunnelQueue { slot, pre_classify: service.pre_classify });
+                let mut of_tunnel = OfTunnel { pre_classify: wanted.pre_classify, ..OfTunnel::NOTHING };
+                if let (Some(policy), Some(egress)) = (policy, entry.encapsulation.egress) {
+                    let (port, mtu) = (egress.port, egress.port_mtu);
+                    of_tunnel.service = Some(service(inputs, wanted.target, policy, (port, mtu))?);
+                    of_tunnel.slot = policy
+                        .is_queued()
+                        .then(|| drafts.entry(port).or_insert_with(|| Draft::new(mtu)).add(tunnel, policy));
+                }
+                place(&mut of_tunnels, tunnel, of_tunnel);
             }
         }
     }
     let count = drafts.keys().last().map_or(0, |last| last.index() + 1);
-    let mut ports: Vec<Option<PortQueues>> = vec![None; count];
+    let mut of_ports = vec![OfPort::default(); count];
     for (port, draft) in drafts {
-        if let Some(place) = ports.get_mut(port.index()) {
-            *place = Some(draft.finish(inputs, port)?);
+        if let Some(place) = of_ports.get_mut(port.index()) {
+            *place = draft.finish(inputs, port)?;
         }
     }
-    Ok((ports.into(), queues.into()))
+    Ok((of_ports.into(), of_tunnels.into()))
 }
 
-fn place(queues: &mut Vec<TunnelQueue>, tunnel: TunnelIndex, queue: TunnelQueue) {
-    if queues.len() <= tunnel.index() {
-        queues.resize(tunnel.index() + 1, TunnelQueue::PORTS_OWN);
+/// A policy at a port or tunnel: that of the previous generation if it is the same, so that policers go on.
+fn service(
+    inputs: &Inputs<'_>,
+    target: ServiceTarget,
+    policy: &Arc<Policy>,
+    (port, mtu): (PortIndex, u16),
+) -> Result<Arc<Service>, Refusal> {
+    let profiles = Profiles { packet_bytes_max: Plan::wire_bytes(usize::from(mtu)) };
+    let before = inputs.previous.and_then(|previous| previous.quality.service(target));
+    if let Some(before) = before
+        && Arc::ptr_eq(&before.policy, policy)
+        && (before.port, before.profiles) == (port, profiles)
+    {
+        return Ok(Arc::clone(before));
     }
-    if let Some(place) = queues.get_mut(tunnel.index()) {
-        *place = queue;
+    let before = before.and_then(|before| before.conditioner.as_ref());
+    let conditioner = policy
+        .needs_conditioner()
+        .then(|| Conditioner::new(&policy.classes, &profiles, inputs.limits.workers, before))
+        .transpose()?;
+    Ok(Arc::new(Service { policy: Arc::clone(policy), conditioner, port, profiles }))
+}
+
+fn place(of_tunnels: &mut Vec<OfTunnel>, tunnel: TunnelIndex, of_tunnel: OfTunnel) {
+    if of_tunnels.len() <= tunnel.index() {
+        of_tunnels.resize(tunnel.index() + 1, OfTunnel::NOTHING);
+    }
+    if let Some(place) = of_tunnels.get_mut(tunnel.index()) {
+        *place = of_tunnel;
     }
 }
 
 /// A port's plan while tunnels are added.
 struct Draft {
     mtu: u16,
-    own: Option<Arc<Policy>>,
+    own: Option<Arc<Service>>,
+    /// Those whose policies have queues.
     tunnels: Vec<(TunnelIndex, Arc<Policy>)>,
 }
 
@@ -157,27 +187,27 @@ impl Draft {
         TunnelSlot(u32::try_from(self.tunnels.len()).unwrap_or(u32::MAX))
     }
 
-    fn finish(self, inputs: &Inputs<'_>, port: PortIndex) -> Result<PortQueues, Refusal> {
-        let takes_all = self.own.is_some();
-        let packet_bytes_max = Plan::wire_bytes(usize::from(self.mtu));
-        let mut all = self.own.iter().chain(self.tunnels.iter().map(|(_, policy)| policy));
-        // A port without a policy of its own only paces its tunnels: its own slot stays empty, whatever its classes are.
-        let own = all.next().cloned();
-        let mut specs =
-            Specs { packet_bytes_max, delays: self.tunnels.len() <= DELAYS_MAX, ..Specs::default() };
-        let shape = match &self.own {
-            Some(policy) => specs.shape(policy)?,
-            None => None,
+    fn finish(self, inputs: &Inputs<'_>, port: PortIndex) -> Result<OfPort, Refusal> {
+        let plan = self.plan(inputs, port)?;
+        Ok(OfPort { plan, service: self.own })
+    }
+
+    /// None if neither the port nor one of its tunnels has a policy with queues.
+    fn plan(&self, inputs: &Inputs<'_>, port: PortIndex) -> Result<Option<Arc<Plan>>, Refusal> {
+        let queued = self.own.as_ref().map(|service| &service.policy).filter(|policy| policy.is_queued());
+        let takes_all = queued.is_some();
+        // A port without queues of its own only paces its tunnels: its own slot stays empty, whatever its classes are.
+        let Some(own) = queued.or_else(|| self.tunnels.first().map(|(_, policy)| policy)) else {
+            return Ok(None);
         };
-        let mut tunnels = Vec::new();
+        let profiles = Profiles { packet_bytes_max: Plan::wire_bytes(usize::from(self.mtu)) };
+        let mut specs = Specs { profiles, delays: self.tunnels.len() <= DELAYS_MAX, ..Specs::default() };
+        let own_shape = specs.shape(own)?;
+        let (shape, unused) = if takes_all { (own_shape, None) } else { (None, own_shape) };
+        let policy = specs.policy(own, unused.or(shape))?;
+        let mut tunnels = vec![TunnelSpec { shape: unused, weight: 1, policy }];
         let mut owners = vec![ServiceTarget::Port(port)];
-        let mut slot_policies: Vec<Arc<Policy>> = Vec::new();
-        if let Some(own) = own {
-            let unused = if takes_all { None } else { specs.shape(&own)? };
-            let policy = specs.policy(&own, unused.or(shape))?;
-            tunnels.push(TunnelSpec { shape: unused, weight: 1, policy });
-            slot_policies.push(own);
-        }
+        let mut slot_policies = vec![Arc::clone(own)];
         for (tunnel, policy) in &self.tunnels {
             let shaped = specs.shape(policy)?;
             let policy_place = specs.policy(policy, shaped.or(shape))?;
@@ -186,12 +216,13 @@ impl Draft {
             slot_policies.push(Arc::clone(policy));
         }
         let seed = u64::from(port.0) + 1;
+        let packet_bytes_max = profiles.packet_bytes_max;
         let spec =
             PortSpec { shape, packet_bytes_max, items_max: ITEMS, seed, policies: specs.policies, tunnels };
         spec.validate().map_err(|error| refusal(&error, &specs.of, &slot_policies))?;
         let slots = owners.iter().copied().zip((0..).map(TunnelSlot)).collect();
         let plan = Plan { spec, owners, takes_all, classes: specs.classes, slots };
-        Ok(PortQueues { plan: shared(inputs, port, plan), policies: slot_policies.into() })
+        Ok(Some(shared(inputs, port, plan)))
     }
 }
 
@@ -206,7 +237,7 @@ fn shared(inputs: &Inputs<'_>, port: PortIndex, plan: Plan) -> Arc<Plan> {
 /// The policies of a port's scheduler, each once.
 #[derive(Default)]
 struct Specs {
-    packet_bytes_max: u32,
+    profiles: Profiles,
     delays: bool,
     policies: Vec<PolicySpec>,
     classes: Vec<Vec<Option<ClassMapIndex>>>,
@@ -218,25 +249,7 @@ impl Specs {
     fn shape(&self, policy: &Policy) -> Result<Option<TrafficProfile>, Refusal> {
         let PolicyMap { policy_map, shape } = policy.map;
         let id = ObjectId::PolicyMap(policy_map);
-        shape.map(|profile| self.profile(profile, SHAPER_BURST_NS, id)).transpose()
-    }
-
-    fn profile(
-        &self,
-        profile: messages::TrafficProfile,
-        burst_ns: u64,
-        id: ObjectId,
-    ) -> Result<TrafficProfile, Refusal> {
-        let rate = Rate::from_bps(profile.rate_bps).ok_or(Refusal::OutOfRange(id, Field::Rate))?;
-        let carried = u128::from(profile.rate_bps) * u128::from(burst_ns) / u128::from(8 * NS_PER_S);
-        let usual = carried + 2 * u128::from(self.packet_bytes_max);
-        let usual = u32::try_from(usual).unwrap_or(u32::MAX).min(qos::bucket::BURST_BYTES_MAX);
-        let burst_bytes = profile.burst_bytes.unwrap_or(usual);
-        let range = self.packet_bytes_max..=qos::bucket::BURST_BYTES_MAX;
-        if !range.contains(&burst_bytes) {
-            return Err(Refusal::OutOfRange(id, Field::Burst));
-        }
-        Ok(TrafficProfile { rate, burst_bytes })
+        shape.map(|profile| self.profiles.shaper(profile, id)).transpose()
     }
 
     /// Place of a policy that has `rate` to share.
@@ -255,25 +268,25 @@ impl Specs {
         Ok(place)
     }
 
-    fn class(&self, class: &messages::PolicyClass, rate: Option<u64>) -> Result<ClassSpec, Refusal> {
+    fn class(&self, class: &messages::PolicyClass, shared_bps: Option<u64>) -> Result<ClassSpec, Refusal> {
         let id = ObjectId::PolicyClass(class.policy_map, class.place);
-        let police = class.police.map(|profile| self.profile(profile, POLICER_BURST_NS, id)).transpose()?;
+        let police = class.police.map(|police| rate(police.committed.rate_bps, id)).transpose()?;
         let service = match class.service {
-            messages::Service::Priority { level } => Service::Priority { level },
+            messages::Service::Priority { level } => schedule::Service::Priority { level },
             messages::Service::Bandwidth(messages::Share::Percent(percent)) => {
-                Service::Share(Share::Percent(percent))
+                schedule::Service::Share(Share::Percent(percent))
             }
             messages::Service::Bandwidth(messages::Share::Rate(bps)) => {
-                let rate = Rate::from_bps(bps).ok_or(Refusal::OutOfRange(id, Field::Rate))?;
-                Service::Share(Share::Rate(rate))
+                schedule::Service::Share(Share::Rate(rate(bps, id)?))
             }
+            messages::Service::Unqueued => return Err(Refusal::OutOfRange(id, Field::Service)),
         };
         let limit = match class.limit {
             messages::QueueLimit::Packets(packets) => Limit::Packets(packets),
             messages::QueueLimit::Bytes(bytes) => Limit::Bytes(bytes),
             messages::QueueLimit::Microseconds(us) => Limit::Time(u64::from(us) * 1_000),
         };
-        let early = early(&class.early, rate);
+        let early = early(&class.early, shared_bps);
         Ok(ClassSpec { service, police, limit, early, ecn: class.ecn, delays: self.delays })
     }
 }

@@ -11,7 +11,7 @@ mod network;
 mod packets;
 
 use frames::{Canon, Reader};
-use messages::{DropReason, PortIndex, SaState, WorkerCounter, WorkerId};
+use messages::{DropReason, PortIndex, QueueState, SaState, WorkerCounter, WorkerId};
 use network::{Network, Rig};
 use packets::Source;
 use rand::RngExt;
@@ -28,6 +28,7 @@ struct Books {
     drops: Vec<(u16, DropReason, u64)>,
     tunnels: Vec<(usize, [u64; 4])>,
     sas: Vec<SaState>,
+    classes: Vec<QueueState>,
 }
 
 /// Everything that one worker sent by one port, in order.
@@ -133,7 +134,8 @@ fn books(rig: &mut Rig, now_ns: u64) -> Books {
         Some((index as usize, all))
     };
     let tunnels = (0..network::TUNNELS).filter_map(of).collect();
-    Books { workers, drops, tunnels, sas: rig.installer.sa_states(now_ns).collect() }
+    let sas = rig.installer.sa_states(now_ns).collect();
+    Books { workers, drops, tunnels, sas, classes: rig.installer.queue_states().collect() }
 }
 
 #[test]

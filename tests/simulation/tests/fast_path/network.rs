@@ -10,9 +10,11 @@ use dataplane::store::SequenceStore;
 use greyhound_simulation::topology::{LAN, WAN};
 use greyhound_simulation::wanted::{ANY, host, ip, policy, prefix, route_by, route_into};
 use messages::{
-    Address, Base, DfPolicy, Direction, EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp, Object,
-    PolicyAction, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex, Sa, SaIndex, Secret,
-    Selector, TosPolicy, Tunnel, TunnelIndex, WorkerId,
+    Address, Base, ClassMap, ClassMapIndex, ColourAware, Criterion, DfPolicy, Direction, DscpSet, EarlyDrop,
+    EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp, Object, Police, PoliceAction, PolicyAction,
+    PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex,
+    QueueLimit, Sa, SaIndex, SecondBucket, Secret, Selector, Service, ServicePolicy, ServiceTarget,
+    TosPolicy, TrafficProfile, Tunnel, TunnelIndex, WorkerId,
 };
 use pipeline::{HandedOver, Pipeline, PipelineConfig};
 use pktbuf::{Batch, Pool};
@@ -74,6 +76,7 @@ impl Network {
         network.objects.extend(network.protections.iter().copied().map(Object::Protection));
         network.objects.extend(network.tunnels.iter().copied().map(Object::Tunnel));
         network.objects.extend(network.sas.iter().cloned().map(Object::Sa));
+        network.objects.extend(marks());
         network
     }
 
@@ -127,6 +130,48 @@ fn frame() -> Vec<Object> {
     objects.push(policy(1, gre, PolicyAction::Bypass));
     objects.push(policy(2, bare, PolicyAction::Protect(ProtectionIndex(BARE))));
     objects.push(policy(3, Selector { protocol: Some(1), ..ANY }, PolicyAction::Bypass));
+    objects
+}
+
+/// Policies without queues: one for what leaves by a port, another for a tunnel, and a tunnel that does not pre-classify.
+/// Nothing is dropped, as that would depend on the order of packets within a burst.
+fn marks() -> Vec<Object> {
+    const UDP: ClassMapIndex = ClassMapIndex(0);
+    let udp = Criterion { protocol: Some(17), ..Criterion::anything(UDP, 0) };
+    let mut objects =
+        vec![Object::ClassMap(ClassMap { class_map: UDP, match_any: false }), Object::Criterion(udp)];
+    let police = Police {
+        aware: Some(ColourAware { yellow: DscpSet(1 << 46), red: DscpSet(1 << 10) }),
+        exceed: PoliceAction::SetDscp(12),
+        violate: PoliceAction::SetDscp(14),
+        second: SecondBucket::ExcessBurst(1 << 30),
+        ..Police::dropping(TrafficProfile { rate_bps: 1_000_000_000_000, burst_bytes: None })
+    };
+    for (map, police, set_dscp) in [(0, Some(police), Some(18)), (1, None, Some(34))] {
+        let policy_map = PolicyMapIndex(map);
+        objects.push(Object::PolicyMap(PolicyMap { policy_map, shape: None }));
+        for (place, class_map) in [(0, Some(UDP)), (1, None)] {
+            objects.push(Object::PolicyClass(PolicyClass {
+                policy_map,
+                place,
+                class_map,
+                service: Service::Unqueued,
+                police: police.filter(|_| place == 0),
+                limit: QueueLimit::Packets(64),
+                early: EarlyDrop::None,
+                ecn: false,
+                set_dscp: set_dscp.filter(|_| place == 0),
+            }));
+        }
+    }
+    for (target, map, pre_classify) in [
+        (ServiceTarget::Port(WAN), Some(0), true),
+        (ServiceTarget::Tunnel(TunnelIndex(2)), Some(1), true),
+        (ServiceTarget::Tunnel(TunnelIndex(1)), None, false),
+    ] {
+        let policy_map = map.map(PolicyMapIndex);
+        objects.push(Object::ServicePolicy(ServicePolicy { target, policy_map, pre_classify }));
+    }
     objects
 }
 
