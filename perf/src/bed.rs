@@ -57,6 +57,8 @@ pub struct Setting {
     pub engine: Engine,
     /// What the sealer sends has a class of eight and goes through the scheduler of its port, which is not congested.
     pub scheduled: bool,
+    /// What the sealer sends has a class of so many, the first of them policed, and does not wait; 0: it has none.
+    pub classes: u8,
 }
 
 impl Setting {
@@ -64,7 +66,17 @@ impl Setting {
     #[must_use]
     pub const fn usual(tunnels: u32, workers: u16, engine: Engine) -> Self {
         let (mode, family) = (EspMode::Transport, Family::Ipv4);
-        Self { tunnels, mode, key_bits: 128, esn: false, family, workers, engine, scheduled: false }
+        Self {
+            tunnels,
+            mode,
+            key_bits: 128,
+            esn: false,
+            family,
+            workers,
+            engine,
+            scheduled: false,
+            classes: 0,
+        }
     }
 }
 
@@ -207,7 +219,9 @@ pub fn objects(role: Role, setting: &Setting) -> anyhow::Result<Vec<Object>> {
     let ends = |tunnel| (endpoint(role, tunnel).into(), endpoint(role.peer(), tunnel).into());
     objects.extend(profile::policies(WAN, setting.tunnels, ends).into_iter().map(Object::Policy));
     if setting.scheduled && role == Role::Sealer {
-        objects.extend(profile::classes(WAN));
+        objects.extend(profile::scheduled(WAN));
+    } else if setting.classes > 0 && role == Role::Sealer {
+        objects.extend(profile::conditioned(WAN, setting.classes));
     }
     Ok(objects)
 }
@@ -276,6 +290,7 @@ fn tunnel_objects(role: Role, setting: &Setting, number: u32) -> anyhow::Result<
             mtu: None,
             mss: MssClamp::Off,
             strict_source: false,
+            marks: messages::TunnelMarks::default(),
         }),
     ];
     for direction in [Direction::Inbound, Direction::Outbound] {

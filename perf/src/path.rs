@@ -86,6 +86,9 @@ pub struct Row {
     /// Through the scheduler of the port, in eight classes, not congested.
     #[serde(default)]
     pub scheduled: bool,
+    /// With a policy of so many classes that does not queue; 0: without.
+    #[serde(default)]
+    pub classes: u8,
     /// IP version inside.
     pub family: u8,
     /// The engine.
@@ -246,6 +249,7 @@ impl Course {
             esn: self.setting.esn,
             whole_way: self.whole_way,
             scheduled: self.setting.scheduled,
+            classes: self.setting.classes,
             family: if self.setting.family == wire::Family::Ipv4 { 4 } else { 6 },
             engine: self.setting.engine.name().to_owned(),
             verified_by: self.reference.map(|reference| reference.engine().name().to_owned()),

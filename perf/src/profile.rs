@@ -11,9 +11,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeSet;
 
 use messages::{
-    ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, IpPrefix, Object, Policy, PolicyAction,
+    ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, IpPrefix, Object, Police, Policy, PolicyAction,
     PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, PortRange, ProtectionIndex, QueueLimit,
-    Selector, Service, ServicePolicy, ServiceTarget, Share,
+    Selector, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
 };
 use wire::Family;
 
@@ -32,7 +32,9 @@ pub const PACKETS: usize = 49_152;
 
 const IPV6_NETWORK: u128 = 0x2a00 << 112;
 const DSCPS: [u8; 6] = [0, 0, 10, 18, 34, 46];
-/// DSCPs with a class of their own where packets are scheduled: four that occur and three that do not.
+/// Classes by DSCP, that for the rest included.
+pub const CLASSES_MAX: u8 = 8;
+/// DSCPs with a class of their own where packets have classes: four that occur and three that do not.
 const CLASSES: [u8; 7] = [46, 34, 18, 10, 26, 48, 8];
 /// First octets of the scattered prefixes: none that the bed itself uses.
 const OCTETS: [core::ops::Range<u32>; 3] = [11..100, 102..127, 128..170];
@@ -259,31 +261,51 @@ impl Random {
 
 /// A policy-map with eight classes by DSCP for everything that leaves by a port, EF before the others.
 #[must_use]
-pub fn classes(port: PortIndex) -> Vec<Object> {
-    let policy_map = PolicyMapIndex(0);
-    let mut objects = vec![Object::PolicyMap(PolicyMap { policy_map, shape: None })];
-    for (place, dscp) in (0..).zip(CLASSES.map(Some).into_iter().chain([None])) {
-        let class_map = dscp.map(|_| ClassMapIndex(u32::from(place)));
-        if let (Some(class_map), Some(dscp)) = (class_map, dscp) {
-            objects.push(Object::ClassMap(ClassMap { class_map, match_any: false }));
-            objects.push(Object::Criterion(by_dscp(class_map, dscp)));
-        }
-        let service = match place {
+pub fn scheduled(port: PortIndex) -> Vec<Object> {
+    classes(port, CLASSES_MAX, |place| PolicyClass {
+        service: match place {
             0 => Service::Priority { level: 0 },
             _ => Service::Bandwidth(Share::Percent(14)),
-        };
-        objects.push(Object::PolicyClass(PolicyClass {
-            policy_map,
-            place,
-            class_map,
-            service,
-            police: None,
-            limit: QueueLimit::Packets(256),
-            early: EarlyDrop::None,
-            ecn: false,
-            set_dscp: None,
-        }));
+        },
+        ..class(place)
+    })
+}
+
+/// A policy-map with up to eight classes by DSCP and without queues for everything that leaves by a port; EF has a policer that
+/// it never exceeds.
+#[must_use]
+pub fn conditioned(port: PortIndex, count: u8) -> Vec<Object> {
+    let profile = TrafficProfile { rate_bps: 1_000_000_000_000, burst_bytes: Some(1 << 30) };
+    let police = (count > 1).then(|| Police::dropping(profile));
+    classes(port, count, |place| PolicyClass { police: police.filter(|_| place == 0), ..class(place) })
+}
+
+fn class(place: u8) -> PolicyClass {
+    PolicyClass {
+        policy_map: PolicyMapIndex(0),
+        place,
+        class_map: None,
+        service: Service::Unqueued,
+        police: None,
+        limit: QueueLimit::Packets(256),
+        early: EarlyDrop::None,
+        ecn: false,
+        set_dscp: None,
     }
+}
+
+/// A policy-map with `count` classes, the last of which takes the rest.
+fn classes(port: PortIndex, count: u8, class: impl Fn(u8) -> PolicyClass) -> Vec<Object> {
+    let policy_map = PolicyMapIndex(0);
+    let mut objects = vec![Object::PolicyMap(PolicyMap { policy_map, shape: None })];
+    let last = count.clamp(1, CLASSES_MAX) - 1;
+    for (place, dscp) in (0..last).zip(CLASSES) {
+        let class_map = ClassMapIndex(u32::from(place));
+        objects.push(Object::ClassMap(ClassMap { class_map, match_any: false }));
+        objects.push(Object::Criterion(by_dscp(class_map, dscp)));
+        objects.push(Object::PolicyClass(PolicyClass { class_map: Some(class_map), ..class(place) }));
+    }
+    objects.push(Object::PolicyClass(class(last)));
     let target = ServiceTarget::Port(port);
     let policy_map = Some(policy_map);
     objects.push(Object::ServicePolicy(ServicePolicy { target, policy_map, pre_classify: true }));

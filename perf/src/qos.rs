@@ -7,6 +7,7 @@
 
 mod classify;
 mod cost;
+mod policy;
 mod rules;
 mod run;
 mod scenarios;
@@ -83,6 +84,14 @@ pub fn scenarios(quick: bool) -> Vec<Scenario> {
 /// The scheduler refuses the set-up.
 pub fn cost(shapers: u32, quick: bool, clock: &Calibration) -> anyhow::Result<Cost> {
     cost::measure(shapers, quick, clock)
+}
+
+/// What a policy without queues costs the path.
+///
+/// # Errors
+/// A headend cannot be built, or packets do not come out of it as they must.
+pub fn policy(quick: bool, clock: &Calibration) -> anyhow::Result<Row> {
+    policy::measure(quick, clock)
 }
 
 /// The cost of the classifier with each set of rules, and their rows; the sets can be written to a directory.

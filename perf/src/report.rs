@@ -144,6 +144,7 @@ fn cells(row: &Row) -> Vec<String> {
     let engine = row.engine_cycles.median;
     let esn = if row.esn { "+esn" } else { "" };
     let scheduled = if row.scheduled { ", scheduled" } else { "" };
+    let classes = if row.classes > 0 { format!(", {} classes", row.classes) } else { String::new() };
     let whole_way = if row.whole_way { ", whole way" } else { "" };
     vec![
         row.direction.clone(),
@@ -151,7 +152,7 @@ fn cells(row: &Row) -> Vec<String> {
         row.tunnels.to_string(),
         row.memory.clone(),
         row.key_bits.to_string(),
-        format!("{}{esn}{whole_way}{scheduled}", row.mode),
+        format!("{}{esn}{whole_way}{scheduled}{classes}", row.mode),
         row.family.to_string(),
         format!("{median:.0}"),
         format!("{min:.0}-{max:.0}"),

@@ -8,17 +8,18 @@ use std::collections::{BTreeMap, HashMap};
 
 use ipnet::IpNet;
 use messages::{
-    Address, Direction, Fingerprint, GreOptions, IpPrefix, Key, Object, ObjectId, Policy, PolicyAction,
-    PolicyIndex, PortIndex, PortSettings, Protection, ProtectionIndex, Route, RouteTarget, Sa, SaIndex,
-    Selector, StaticNeighbor, Tunnel, TunnelIndex, WorkerId,
+    Address, Direction, DscpMapIndex, Fingerprint, GreOptions, IpPrefix, Key, Object, ObjectId, Policy,
+    PolicyAction, PolicyIndex, PortIndex, PortSettings, Protection, ProtectionIndex, Route, RouteTarget, Sa,
+    SaIndex, Selector, StaticNeighbor, Tunnel, TunnelIndex, WorkerId,
 };
 
 use crate::model::REPLAY_WINDOW;
 use crate::problem::{Complaints, Place, Problem};
 use crate::quality::{self, Numbers};
 use crate::{
-    Action, ClassMapEntry, Config, Environment, Indices, Item, KeySource, Kind, NeighborEntry, PolicyEntry,
-    PolicyMapEntry, PortEntry, Problems, ProtectionEntry, RouteEntry, SaEntry, TunnelEntry,
+    Action, ClassMapEntry, Config, DscpMapEntry, Environment, Indices, Item, KeySource, Kind, NeighborEntry,
+    PolicyEntry, PolicyMapEntry, PortEntry, Problems, ProtectionEntry, RouteEntry, SaEntry, TunnelEntry,
+    dscp,
 };
 
 /// A configuration as objects.
@@ -47,6 +48,7 @@ pub(crate) fn assemble(
     each(&config.sas, |item, position| assembler.sa(item, position));
     each(&config.class_maps, |item, position| assembler.class_map(item, position));
     each(&config.policy_maps, |item, position| assembler.policy_map(item, position));
+    each(&config.dscp_maps, |item, position| assembler.dscp_map(item, position));
     assembler.done
 }
 
@@ -207,18 +209,20 @@ impl<'a> Assembler<'a> {
             Some(name) => Some(self.protection_index(entry, position, name)?),
             None => None,
         };
+        let (tos, marks) = dscp::marks(entry, self.indices)?;
         let tunnel = Tunnel {
             tunnel: TunnelIndex(self.number(entry, position, &self.indices.tunnels, &entry.name)?),
             source: entry.source,
             destination: entry.destination,
             gre: GreOptions { key: entry.key, checksum: entry.checksum, sequence: entry.sequence },
             protection,
-            tos: entry.tos,
+            tos,
             df: entry.df,
             ttl: entry.ttl,
             mtu: entry.mtu,
             mss: entry.mss,
             strict_source: entry.strict_source,
+            marks,
         };
         let service = self.with_numbers(|numbers| quality::of_tunnel(entry, tunnel.tunnel, numbers));
         self.add_service(service, Kind::Tunnel, position);
@@ -246,6 +250,11 @@ impl<'a> Assembler<'a> {
         self.number(entry, position, &self.indices.policy_maps, &entry.name)?;
         let objects = self.with_numbers(|numbers| quality::policy_map(entry, numbers))?;
         objects.into_iter().try_for_each(|object| self.add_item(object, entry, position))
+    }
+
+    fn dscp_map(&mut self, entry: &DscpMapEntry, position: usize) -> Option<()> {
+        let number = self.number(entry, position, &self.indices.dscp_maps, &entry.name)?;
+        self.add_item(Object::DscpMap(dscp::dscp_map(entry, DscpMapIndex(number))), entry, position)
     }
 
     fn policy(&mut self, entry: &'a PolicyEntry, position: usize) -> Option<()> {

@@ -53,7 +53,7 @@ fn rank(id: &ObjectId) -> u8 {
         ObjectId::Port(_) => 0,
         ObjectId::Address(_) => 1,
         ObjectId::Neighbor(..) => 2,
-        ObjectId::Protection(_) => 3,
+        ObjectId::Protection(_) | ObjectId::DscpMap(_) => 3,
         ObjectId::Tunnel(_) => 4,
         ObjectId::Route(_) => 5,
         ObjectId::Policy(_) => 6,

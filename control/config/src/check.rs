@@ -12,11 +12,11 @@ use messages::{Direction, PortSide};
 use wire::{IpProtocol, address};
 
 use crate::problem::{Complaints, Place, Problem};
-use crate::quality;
 use crate::{
     Action, Config, Item, Kind, NeighborEntry, PolicyEntry, PortEntry, Problems, ProtectionEntry, RouteEntry,
     SaEntry, TunnelEntry,
 };
+use crate::{dscp, quality};
 
 const NAME_MAX: usize = 64;
 const PORT_NAME_MAX: usize = 32;
@@ -36,7 +36,9 @@ pub(crate) fn check(config: &Config) -> Problems {
     each(&config.sas, |item, position| checker.sa(item, position));
     each(&config.class_maps, |item, position| checker.named(item, position, &item.name, NAME_MAX));
     each(&config.policy_maps, |item, position| checker.named(item, position, &item.name, NAME_MAX));
+    each(&config.dscp_maps, |item, position| checker.named(item, position, &item.name, NAME_MAX));
     quality::check(config, &mut checker.problems);
+    dscp::check(config, &mut checker.problems);
     checker.manual_keying();
     checker.problems
 }

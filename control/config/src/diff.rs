@@ -80,6 +80,7 @@ pub fn diff(running: &Config, wanted: &Config) -> Diff {
     entries(&mut items, &running.sas, &wanted.sas);
     entries(&mut items, &running.class_maps, &wanted.class_maps);
     entries(&mut items, &running.policy_maps, &wanted.policy_maps);
+    entries(&mut items, &running.dscp_maps, &wanted.dscp_maps);
     Diff { items }
 }
 

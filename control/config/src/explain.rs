@@ -16,6 +16,7 @@ pub struct Names<'a> {
     sas: HashMap<u32, &'a str>,
     class_maps: HashMap<u32, &'a str>,
     policy_maps: HashMap<u32, &'a str>,
+    dscp_maps: HashMap<u32, &'a str>,
     environment: &'a Environment,
 }
 
@@ -33,6 +34,7 @@ impl<'a> Names<'a> {
             sas: turn(&indices.sas),
             class_maps: turn(&indices.class_maps),
             policy_maps: turn(&indices.policy_maps),
+            dscp_maps: turn(&indices.dscp_maps),
             environment,
         }
     }
@@ -98,6 +100,7 @@ impl<'a> Names<'a> {
                 self.class_map(*map).map(|map| format!("class_map {map}: criterion {}", place + 1))
             }
             ObjectId::PolicyMap(map) => named(Kind::PolicyMap, self.policy_map(*map)),
+            ObjectId::DscpMap(map) => named(Kind::DscpMap, self.dscp_maps.get(&map.0).copied()),
             ObjectId::PolicyClass(map, place) => {
                 self.policy_map(*map).map(|map| format!("policy_map {map}: class {}", place + 1))
             }

@@ -23,6 +23,8 @@ pub struct Indices {
     pub class_maps: BTreeMap<String, u32>,
     /// Policy-maps by name.
     pub policy_maps: BTreeMap<String, u32>,
+    /// Maps of DSCPs by name.
+    pub dscp_maps: BTreeMap<String, u32>,
 }
 
 impl Indices {
@@ -40,6 +42,7 @@ impl Indices {
             sas: hand_out(&self.sas, config.sas.iter().map(|sa| sa.name().to_string())),
             class_maps: hand_out(&self.class_maps, config.class_maps.iter().map(|map| map.name.clone())),
             policy_maps: hand_out(&self.policy_maps, config.policy_maps.iter().map(|map| map.name.clone())),
+            dscp_maps: hand_out(&self.dscp_maps, config.dscp_maps.iter().map(|map| map.name.clone())),
         }
     }
 }

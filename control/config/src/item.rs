@@ -35,6 +35,9 @@ pub enum Kind {
     /// `[[policy_map]]`.
     #[serde(rename = "policy_map")]
     PolicyMap,
+    /// `[[dscp_map]]`.
+    #[serde(rename = "dscp_map")]
+    DscpMap,
 }
 
 impl Kind {
@@ -53,6 +56,7 @@ impl Kind {
             Self::Sa => "sa",
             Self::ClassMap => "class_map",
             Self::PolicyMap => "policy_map",
+            Self::DscpMap => "dscp_map",
         }
     }
 }

@@ -12,6 +12,7 @@ use messages::{
 use serde::{Deserialize, Serialize};
 use wire::{IpProtocol, MacAddr};
 
+use crate::dscp::{DeliveryDscp, DscpMapEntry, InnerDscp};
 use crate::quality::{ClassMapEntry, PolicyMapEntry};
 use crate::scalar::{self, within};
 use crate::values::{self, Action, Algorithm, KeyReference, ManualKeying, SaName};
@@ -60,6 +61,9 @@ pub struct Config {
     /// Classes, and how they are served.
     #[serde(rename = "policy_map", skip_serializing_if = "Vec::is_empty")]
     pub policy_maps: Vec<PolicyMapEntry>,
+    /// DSCPs that become others.
+    #[serde(rename = "dscp_map", skip_serializing_if = "Vec::is_empty")]
+    pub dscp_maps: Vec<DscpMapEntry>,
 }
 
 /// `[[port]]`: a port of `dataplane.toml`.
@@ -182,9 +186,12 @@ pub struct TunnelEntry {
     /// Tunnel protection. Without it, the SPD of the egress port decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protection: Option<String>,
-    /// ToS of the delivery header. Default copy.
-    #[serde(with = "scalar", default = "copy_tos", skip_serializing_if = "is_copy_tos")]
-    pub tos: TosPolicy,
+    /// DSCP of the delivery header. Default copy.
+    #[serde(with = "scalar", default, skip_serializing_if = "is_default")]
+    pub tos: DeliveryDscp,
+    /// DSCP of what comes out of it. Default keep.
+    #[serde(with = "scalar", default, skip_serializing_if = "is_default")]
+    pub inner_tos: InnerDscp,
     /// DF of the delivery header. Default copy.
     #[serde(with = "scalar", default = "copy_df", skip_serializing_if = "is_copy_df")]
     pub df: DfPolicy,
@@ -404,6 +411,7 @@ impl Config {
         config.sas.sort_by_key(SaEntry::name);
         config.class_maps.sort_by(|a, b| a.name.cmp(&b.name));
         config.policy_maps.sort_by(|a, b| a.name.cmp(&b.name));
+        config.dscp_maps.sort_by(|a, b| a.name.cmp(&b.name));
         config
     }
 }

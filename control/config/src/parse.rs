@@ -153,9 +153,10 @@ impl Reader<'_> {
                 "sa" => config.sas = self.entries(Kind::Sa, value),
                 "class_map" => config.class_maps = self.entries(Kind::ClassMap, value),
                 "policy_map" => config.policy_maps = self.entries(Kind::PolicyMap, value),
+                "dscp_map" => config.dscp_maps = self.entries(Kind::DscpMap, value),
                 unknown => {
                     let text = format!(
-                        "{unknown:?} is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]] and [[policy_map]]"
+                        "{unknown:?} is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]], [[policy_map]] and [[dscp_map]]"
                     );
                     self.complain(key.span(), text);
                 }
@@ -322,9 +323,13 @@ fn example(kind: Kind, field: &str) -> &'static str {
 fn label(kind: Kind, table: &DeTable<'_>) -> Option<String> {
     let text = |field: &str| table.get(field).and_then(|value| value.get_ref().as_str());
     match kind {
-        Kind::Port | Kind::Protection | Kind::Tunnel | Kind::Policy | Kind::ClassMap | Kind::PolicyMap => {
-            text("name").map(str::to_owned)
-        }
+        Kind::Port
+        | Kind::Protection
+        | Kind::Tunnel
+        | Kind::Policy
+        | Kind::ClassMap
+        | Kind::PolicyMap
+        | Kind::DscpMap => text("name").map(str::to_owned),
         Kind::Route => text("prefix").map(str::to_owned),
         Kind::Neighbor => {
             let address = text("address")?;

@@ -15,11 +15,12 @@ use messages::{
 };
 use rand::{Rng, RngExt};
 use sha2::{Digest as _, Sha256};
-use wire::{IpProtocol, MacAddr};
+use wire::{Dscp, IpProtocol, MacAddr};
 
 use crate::{
-    Action, Algorithm, Config, Environment, EnvironmentPort, KeyReference, KeySource, ManualKeying,
-    NeighborEntry, PolicyEntry, PortEntry, ProtectionEntry, RouteEntry, SaEntry, TunnelEntry,
+    Action, Algorithm, Config, DeliveryDscp, DscpChangeEntry, DscpMapEntry, Environment, EnvironmentPort,
+    InnerDscp, KeyReference, KeySource, ManualKeying, NeighborEntry, PolicyEntry, PortEntry, ProtectionEntry,
+    RouteEntry, SaEntry, TunnelEntry,
 };
 
 pub use quality::quality;
@@ -262,6 +263,37 @@ impl<R: Rng> Sampler<'_, R> {
         if self.chance(2) { TosPolicy::Copy } else { TosPolicy::Dscp(self.rng.random_range(0..64)) }
     }
 
+    fn dscp(&mut self) -> Dscp {
+        Dscp::new(self.rng.random_range(0..64)).unwrap_or_default()
+    }
+
+    /// The name of a map, which there is then.
+    fn dscp_map(&mut self) -> String {
+        let name = format!("dscps-{}", self.rng.random_range(0..3));
+        if self.config.dscp_maps.iter().all(|map| map.name != name) {
+            let change = DscpChangeEntry { from: vec![Dscp::EF, Dscp::CS6], to: self.dscp() };
+            self.config.dscp_maps.push(DscpMapEntry { name: name.clone(), map: vec![change] });
+        }
+        name
+    }
+
+    fn delivery_dscp(&mut self) -> DeliveryDscp {
+        match self.rng.random_range(0..4) {
+            0 => DeliveryDscp::Set(self.dscp()),
+            1 => DeliveryDscp::Map(self.dscp_map()),
+            _ => DeliveryDscp::Copy,
+        }
+    }
+
+    fn inner_dscp(&mut self) -> InnerDscp {
+        match self.rng.random_range(0..8) {
+            0 => InnerDscp::Set(self.dscp()),
+            1 => InnerDscp::Map(self.dscp_map()),
+            2 => InnerDscp::Copy,
+            _ => InnerDscp::Keep,
+        }
+    }
+
     fn df(&mut self) -> DfPolicy {
         self.pick(&[DfPolicy::Copy, DfPolicy::Copy, DfPolicy::Clear, DfPolicy::Set])
     }
@@ -279,7 +311,8 @@ impl<R: Rng> Sampler<'_, R> {
             checksum: self.chance(5),
             sequence: self.chance(5),
             protection: protection.map(str::to_owned),
-            tos: self.tos(),
+            tos: self.delivery_dscp(),
+            inner_tos: self.inner_dscp(),
             df: self.df(),
             ttl: self.ttl(),
             mtu: self.maybe(4, |it| it.rng.random_range(68..=9000)),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What several tests need: samples, samples with an edit, and their objects.
 
-use messages::{DfPolicy, MssClamp, ObjectId, PortSide, TosPolicy};
+use messages::{DfPolicy, MssClamp, ObjectId, PortSide, ReceivedDscp, TosPolicy};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -97,6 +97,7 @@ pub(crate) fn shuffled(config: &Config, seed: u64) -> Config {
     shuffle(&mut config.sas, &mut rng);
     shuffle(&mut config.class_maps, &mut rng);
     shuffle(&mut config.policy_maps, &mut rng);
+    shuffle(&mut config.dscp_maps, &mut rng);
     config
 }
 
@@ -127,7 +128,15 @@ pub(crate) fn references(object: &messages::Object) -> Vec<ObjectId> {
             RouteTarget::Tunnel(tunnel) => vec![ObjectId::Tunnel(tunnel)],
             RouteTarget::Discard => Vec::new(),
         },
-        Object::Tunnel(tunnel) => tunnel.protection.map(ObjectId::Protection).into_iter().collect(),
+        Object::Tunnel(tunnel) => {
+            let received = match tunnel.marks.receipt {
+                ReceivedDscp::Map(map) => Some(map),
+                _ => None,
+            };
+            let maps = [tunnel.marks.outward, received].into_iter().flatten().map(ObjectId::DscpMap);
+            tunnel.protection.map(ObjectId::Protection).into_iter().chain(maps).collect()
+        }
+        Object::DscpMap(_) => Vec::new(),
         Object::Protection(_) => Vec::new(),
         Object::Policy(policy) => match policy.action {
             PolicyAction::Protect(protection) => {

@@ -28,6 +28,7 @@ impl Config {
         entries(&mut text, &self.sas);
         entries(&mut text, &self.class_maps);
         entries(&mut text, &self.policy_maps);
+        entries(&mut text, &self.dscp_maps);
         text
     }
 }

@@ -110,7 +110,7 @@ fn values_that_will_not_do() {
             "tos = 63",
             "tos = 64",
             "tos = 64",
-            "tunnel branch-7: tos: 64 will not do; give \"copy\", a DSCP's name such as \"EF\", or its number from 0 to 63",
+            "tunnel branch-7: tos: 64 will not do; give \"copy\", a DSCP's name such as \"EF\", its number from 0 to 63, or a map, as in \"map uplink\"",
         ),
         (
             "df = \"clear\"",
@@ -300,14 +300,14 @@ fn what_is_missing_or_unknown() {
             "[[neighbor]]",
             "[[neighbour]]",
             "[[neighbour]]",
-            "\"neighbour\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]] and [[policy_map]]",
+            "\"neighbour\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]], [[policy_map]] and [[dscp_map]]",
         ),
         ("[[neighbor]]", "[neighbor]", "[neighbor]", "neighbor is a list of tables; write [[neighbor]]"),
         (
             "loopbacks",
             "loopback",
             "loopback = [\"10.255.0.1/32\", \"2001:db8:ff::1\"]",
-            "\"loopback\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]] and [[policy_map]]",
+            "\"loopback\" is not known here; there are manual_keying, loopbacks, [[port]], [[neighbor]], [[route]], [[protection]], [[tunnel]], [[policy]], [[sa]], [[class_map]], [[policy_map]] and [[dscp_map]]",
         ),
         (
             "answer_ping = false",

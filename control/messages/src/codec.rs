@@ -115,7 +115,12 @@ mod tests {
                 mtu: Some(u16::MAX),
                 mss: MssClamp::Fixed(u16::MAX),
                 strict_source: true,
+                marks: TunnelMarks {
+                    outward: Some(DscpMapIndex(u32::MAX)),
+                    receipt: ReceivedDscp::Map(DscpMapIndex(u32::MAX)),
+                },
             }),
+            Object::DscpMap(DscpMap { dscp_map: DscpMapIndex(u32::MAX), changes: vec![(63, 63); 64] }),
             Object::PolicyClass(PolicyClass {
                 policy_map: PolicyMapIndex(u32::MAX),
                 place: u8::MAX,

@@ -54,6 +54,10 @@ index! {
     ClassMapIndex(u32)
 }
 index! {
+    /// A map of DSCPs.
+    DscpMapIndex(u32)
+}
+index! {
     /// A policy-map: classes and how they are served.
     PolicyMapIndex(u32)
 }

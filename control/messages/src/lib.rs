@@ -30,8 +30,8 @@ pub use event::{
 };
 pub use hello::{Greeting, GreetingError, Hello, HelloPort, PREAMBLE_BYTES, PROTOCOL_VERSION};
 pub use ids::{
-    ClassMapIndex, Digest, Fingerprint, PolicyIndex, PolicyMapIndex, PortIndex, ProtectionIndex, SaIndex,
-    TunnelIndex, WorkerId,
+    ClassMapIndex, Digest, DscpMapIndex, Fingerprint, PolicyIndex, PolicyMapIndex, PortIndex,
+    ProtectionIndex, SaIndex, TunnelIndex, WorkerId,
 };
 pub use objects::{
     Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
@@ -40,9 +40,9 @@ pub use objects::{
 };
 pub use quality::{
     CLASSES_MAX, CRITERIA_MAX, ClassDrops, ClassMap, ColourAware, ColourCount, Criterion, DropProfile,
-    DscpSet, EXPANDED_CRITERIA_MAX, EarlyDrop, NESTING_MAX, PROFILES_MAX, Police, PoliceAction, PolicyClass,
-    PolicyMap, QueueLimit, QueueState, SecondBucket, Service, ServicePolicy, ServiceTarget, Share, TcpFlags,
-    TrafficProfile, Wred,
+    DscpMap, DscpSet, EXPANDED_CRITERIA_MAX, EarlyDrop, NESTING_MAX, PROFILES_MAX, Police, PoliceAction,
+    PolicyClass, PolicyMap, QueueLimit, QueueState, ReceivedDscp, SecondBucket, Service, ServicePolicy,
+    ServiceTarget, Share, TcpFlags, TrafficProfile, TunnelMarks, Wred,
 };
 pub use request::{Base, List, Request};
 pub use secret::Secret;

@@ -7,8 +7,9 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClassMap, ClassMapIndex, Criterion, PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex,
-    ProtectionIndex, SaIndex, Secret, ServicePolicy, ServiceTarget, TunnelIndex, WorkerId,
+    ClassMap, ClassMapIndex, Criterion, DscpMap, DscpMapIndex, PolicyClass, PolicyIndex, PolicyMap,
+    PolicyMapIndex, PortIndex, ProtectionIndex, SaIndex, Secret, ServicePolicy, ServiceTarget, TunnelIndex,
+    TunnelMarks, WorkerId,
 };
 
 /// A prefix; bits beyond `length` are zero in every valid object.
@@ -156,6 +157,8 @@ pub struct Tunnel {
     pub mss: MssClamp,
     /// Drop payload packets whose source is not routed to this tunnel (`strict_source`).
     pub strict_source: bool,
+    /// DSCPs at both ends.
+    pub marks: TunnelMarks,
 }
 
 /// ESP mode (RFC 4301 §4.1).
@@ -338,6 +341,8 @@ pub enum Object {
     PolicyClass(PolicyClass),
     /// A policy-map at work.
     ServicePolicy(ServicePolicy),
+    /// A map of DSCPs.
+    DscpMap(DscpMap),
 }
 
 /// What names an object; putting another object under the same id replaces it.
@@ -369,6 +374,8 @@ pub enum ObjectId {
     PolicyClass(PolicyMapIndex, u8),
     /// The policy-map of a port or tunnel.
     ServicePolicy(ServiceTarget),
+    /// A map of DSCPs.
+    DscpMap(DscpMapIndex),
 }
 
 impl Object {
@@ -389,6 +396,7 @@ impl Object {
             Self::PolicyMap(x) => ObjectId::PolicyMap(x.policy_map),
             Self::PolicyClass(x) => ObjectId::PolicyClass(x.policy_map, x.place),
             Self::ServicePolicy(x) => ObjectId::ServicePolicy(x.target),
+            Self::DscpMap(x) => ObjectId::DscpMap(x.dscp_map),
         }
     }
 }
@@ -414,6 +422,7 @@ impl core::fmt::Display for ObjectId {
             Self::Criterion(map, place) => write!(f, "criterion {place} of class-map {map}"),
             Self::PolicyMap(map) => write!(f, "policy-map {map}"),
             Self::PolicyClass(map, place) => write!(f, "class {place} of policy-map {map}"),
+            Self::DscpMap(map) => write!(f, "dscp-map {map}"),
             Self::ServicePolicy(ServiceTarget::Port(port)) => write!(f, "service-policy of port {port}"),
             Self::ServicePolicy(ServiceTarget::Tunnel(tunnel)) => {
                 write!(f, "service-policy of tunnel {tunnel}")

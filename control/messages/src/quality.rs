@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClassMapIndex, IpPrefix, PolicyMapIndex, PortIndex, PortRange, TunnelIndex};
+use crate::{ClassMapIndex, DscpMapIndex, IpPrefix, PolicyMapIndex, PortIndex, PortRange, TunnelIndex};
 
 /// Classes that a policy-map has at most.
 pub const CLASSES_MAX: u8 = 16;
@@ -28,6 +28,38 @@ pub const PROFILES_MAX: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DscpSet(pub u64);
+
+/// DSCPs that become others; those that it does not name stay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DscpMap {
+    /// Which map.
+    pub dscp_map: DscpMapIndex,
+    /// From and to, 0–63 both; at most 64.
+    pub changes: Vec<(u8, u8)>,
+}
+
+/// What becomes of DSCPs at a tunnel's ends, beside the ToS policy of its delivery header. ECN follows RFC 6040.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelMarks {
+    /// What the DSCP of the packet inside goes through before the delivery header copies it.
+    pub outward: Option<DscpMapIndex>,
+    /// The DSCP of a packet that comes out of the tunnel.
+    pub receipt: ReceivedDscp,
+}
+
+/// The DSCP of a packet that comes out of a tunnel (RFC 2983 §4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReceivedDscp {
+    /// As it is inside.
+    #[default]
+    Keep,
+    /// That of the delivery header.
+    Copy,
+    /// A fixed one, 0–63.
+    Set(u8),
+    /// What a map has for that of the delivery header.
+    Map(DscpMapIndex),
+}
 
 /// TCP flags: those of `mask` are as in `value`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use messages::{DropReason, PortIndex, ProtectionIndex, TunnelIndex, WorkerCounte
 use pktbuf::Packet;
 use tables::{NextStep, NoTunnel, SequenceOrder, Tunnel};
 use wire::flow::Parsed;
-use wire::{Ecn, EtherType, Family, ParseError, ecn, gre};
+use wire::{Dscp, Ecn, EtherType, Family, ParseError, dscp, ecn, gre};
 
 use crate::context::{Context, Note, Origin};
 use crate::dispatch::{Lanes, dispatch};
@@ -78,6 +78,9 @@ fn decapsulate_one(ctx: &mut Context<'_>, mut packet: Packet, note: &GreNote, la
     match ecn::decapsulate(note.ecn, Ecn::of_tos(parsed.tos)) {
         Ok(combined) => apply_ecn(ctx, &mut packet, &mut parsed, combined),
         Err(ecn::Drop) => return ctx.drop(packet, DropReason::EcnInvalid),
+    }
+    if let Some(mark) = &tunnel.receipt {
+        set_dscp(&mut packet, &mut parsed, mark.apply(Dscp::of_tos(note.delivery.tos)));
     }
     if mss::clamp(&mut packet, &parsed, tunnel.mss) {
         ctx.counters.add(WorkerCounter::MssClamped, 1);
@@ -163,6 +166,13 @@ fn check_payload(
 
 fn routed_to(ctx: &Context<'_>, tunnel: TunnelIndex, address: &IpAddr) -> bool {
     matches!(ctx.tables.routes.lookup(address), Some(NextStep::Tunnel(found)) if found == tunnel)
+}
+
+/// Writes the DSCP that a packet leaves the tunnel with.
+fn set_dscp(packet: &mut Packet, parsed: &mut Parsed, dscp: Dscp) {
+    if dscp != Dscp::of_tos(parsed.tos) && dscp::rewrite(packet.data_mut(), dscp).is_ok() {
+        parsed.tos = dscp.tos(Ecn::of_tos(parsed.tos));
+    }
 }
 
 /// Writes the ECN field that leaves the tunnel, if it differs from the one inside.

@@ -12,7 +12,7 @@ use tables::{Encapsulation, SpdVerdict, Tunnel, Verdict};
 use wire::IpProtocol;
 
 use crate::context::{Context, Note};
-use crate::encapsulate::{self, EncapsulateError};
+use crate::encapsulate::{self, EncapsulateError, Inside};
 use crate::forward::{self, Routed};
 use crate::fragment::{self, Fits};
 use crate::lane::Lane;
@@ -206,14 +206,10 @@ fn dressed(
     sealed_bytes: impl Fn(usize) -> usize,
 ) -> Option<Packet> {
     let template = &encapsulation.template;
-    let done = encapsulate::encapsulate(
-        &mut packet,
-        (&note.parsed).into(),
-        template,
-        sealed_bytes,
-        ctx.identification,
-    )
-    .and_then(|()| number_gre(&mut packet, template.gre_offset, tunnel));
+    let mut inside = Inside::from(&note.parsed);
+    inside.tos = tunnel.map_or(inside.tos, |tunnel| tunnel.outward(inside.tos));
+    let done = encapsulate::encapsulate(&mut packet, inside, template, sealed_bytes, ctx.identification)
+        .and_then(|()| number_gre(&mut packet, template.gre_offset, tunnel));
     match done {
         Ok(()) => Some(packet),
         Err(_) => {

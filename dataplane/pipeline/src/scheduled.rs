@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
-use tables::{Arriving, AtWork, Class, Encapsulation, NextStep, Plan, Queue, Services, SpdVerdict, Tunnel};
+use tables::{Arriving, AtWork, Class, NextStep, Plan, Queue, Services, SpdVerdict, Tunnel};
 use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
 
@@ -43,7 +43,7 @@ pub(crate) fn into_tunnel(
         return Some(packet);
     }
     let l3_bytes = encapsulation.wire_bytes(packet.len());
-    serve(ctx, packet, note, services, Some((tunnel.tunnel, encapsulation)), l3_bytes)
+    serve(ctx, packet, note, services, Some(tunnel), l3_bytes)
 }
 
 /// Meters, marks and queues a packet that the SPD of `by` lets out without a tunnel, as the service policy of the port that
@@ -110,11 +110,17 @@ fn serve(
     mut packet: Packet,
     note: &mut Note,
     services: Services<'_>,
-    into: Option<(TunnelIndex, &Encapsulation)>,
+    into: Option<&Tunnel>,
     l3_bytes: usize,
 ) -> Option<Packet> {
+    let way = into.map(|tunnel| (tunnel.tunnel, &tunnel.encapsulation));
     let class = |at_work: AtWork<'_>, packet: &Packet, note: &Note| {
-        at_work.classify(&note.parsed, tcp_flags(packet, &note.parsed), note.port, into)
+        let (flags, mut parsed) = (tcp_flags(packet, &note.parsed), note.parsed);
+        // The delivery header takes over what its tunnel makes of the ToS.
+        if let Some(tunnel) = into.filter(|_| !at_work.pre_classifies()) {
+            parsed.tos = tunnel.outward(parsed.tos);
+        }
+        at_work.classify(&parsed, flags, note.port, way)
     };
     if let Some(at_work) = services.conditions {
         let class = class(at_work, &packet, note);
@@ -128,7 +134,7 @@ fn serve(
     }
     let Some(queue) = services.queue else { return Some(packet) };
     let class = class(queue.at_work, &packet, note);
-    let tunnel = into.map(|(tunnel, _)| tunnel);
+    let tunnel = into.map(|tunnel| tunnel.tunnel);
     let item = |packet, generation| Item::new(packet, generation, tunnel);
     enqueue_as(ctx, packet, (queue, class), note.parsed.tos, l3_bytes, item);
     None

@@ -6,12 +6,14 @@
 //! - [`Classifier`] answers for a burst at once what [`first_match`] finds by looking at one rule after the other.
 //! - [`FlowCache`] remembers answers for flows.
 //!
+//! Where the code point alone decides, a table says the class of whole packets (`by_dscp`).
 //! Rules become boxes over 16-bit lanes of the headers (`cube`), boxes become up to four trees (`build`), which a burst
 //! walks level by level (`tree`). Families have trees of their own, and so have later fragments, which have no ports.
 //!
 //! Left out: what a class means; reassembly.
 
 mod build;
+mod by_dscp;
 mod cube;
 mod expression;
 mod flow_cache;
@@ -25,6 +27,9 @@ mod tree;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use wire::Dscp;
+
+use by_dscp::ByDscp;
 use cube::{Extra, Extras, Part, rank};
 use key::{AnyKey, Key};
 use tree::{TOGETHER, Tree};
@@ -68,6 +73,7 @@ pub enum BuildError {
 pub struct Classifier(Arc<Compiled>);
 
 struct Compiled {
+    by_dscp: ByDscp,
     whole: Families,
     later: Later,
     extras: Box<[Extra]>,
@@ -96,6 +102,7 @@ impl Classifier {
         if rules.len() > RULES_MAX {
             return Err(BuildError::TooManyRules { rules: rules.len() });
         }
+        let by_dscp = ByDscp::of(rules, default);
         let mut extras = Extras::new();
         let whole = Families::build(rules, Part::Whole, &mut extras)?;
         let later = match fragments {
@@ -103,7 +110,21 @@ impl Classifier {
             _ => Later::Trees(Families::build(rules, Part::Later(fragments), &mut extras)?),
         };
         let generation = next_generation();
-        Ok(Self(Arc::new(Compiled { whole, later, extras: extras.into_boxed(), default, generation })))
+        Ok(Self(Arc::new(Compiled {
+            by_dscp,
+            whole,
+            later,
+            extras: extras.into_boxed(),
+            default,
+            generation,
+        })))
+    }
+
+    /// The class of every whole packet with this code point, if nothing else of it has to be looked at.
+    #[inline(always)]
+    #[must_use]
+    pub fn by_dscp(&self, dscp: Dscp) -> Option<Class> {
+        self.0.by_dscp.class(dscp)
     }
 
     /// The class of any packet.

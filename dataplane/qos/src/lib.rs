@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Quality of service: classifier, marks, meters, shapers and the scheduler of one egress port. Not in the packet path yet.
+//! Quality of service: classifier, marks, meters, shapers and the scheduler of one egress port.
 //!
 //! - [`bucket`]: the token bucket under all of them, in exact arithmetic.
 //! - [`classify`]: classes by the original headers, compiled from ordered rules.
-//! - [`mark`]: code points and VLAN priorities that packets leave with.
+//! - [`mark`]: code points that packets leave with.
 //! - [`police`]: three-colour meters and what is done with each colour.
 //! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED and CoDel.
 //!

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Marks: which code point and which VLAN priority a packet leaves with.
+//! Marks: which code point a packet leaves with.
 //!
-//! Only what to write is decided here; [`wire::dscp::rewrite`] and the frame's builder write it. The ECN field is
+//! Only what to write is decided here; [`wire::dscp::rewrite`] writes it. The ECN field is
 //! never touched: RFC 6040 has its own rules at tunnel ends ([`wire::ecn`]).
 
-use wire::Dscp;
+use std::sync::Arc;
+
+use wire::{Dscp, Ecn};
 
 /// What becomes of a code point.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,7 +16,7 @@ pub enum DscpMark {
     /// This one, whatever it was.
     Set(Dscp),
     /// The one that the table has for it.
-    Map(Box<DscpMap>),
+    Map(Arc<DscpMap>),
 }
 
 impl DscpMark {
@@ -33,7 +35,7 @@ impl DscpMark {
     #[inline]
     #[must_use]
     pub fn apply_to_tos(&self, tos: u8) -> u8 {
-        self.apply(Dscp::of_tos(tos)).get() << 2 | tos & 3
+        self.apply(Dscp::of_tos(tos)).tos(Ecn::of_tos(tos))
     }
 }
 
@@ -57,6 +59,13 @@ impl DscpMap {
         map
     }
 
+    /// What a ToS byte or traffic class becomes; its ECN field stays.
+    #[inline]
+    #[must_use]
+    pub fn apply_to_tos(&self, tos: u8) -> u8 {
+        self.of(Dscp::of_tos(tos)).tos(Ecn::of_tos(tos))
+    }
+
     /// What `dscp` becomes.
     #[inline]
     #[must_use]
@@ -65,48 +74,9 @@ impl DscpMap {
     }
 }
 
-/// A priority code point of 802.1Q, 0 to 7.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct VlanPriority(u8);
-
-impl VlanPriority {
-    /// The priority `value`; `None` from 8 on.
-    #[must_use]
-    pub const fn new(value: u8) -> Option<Self> {
-        if value < 8 { Some(Self(value)) } else { None }
-    }
-
-    /// The value, 0 to 7.
-    #[inline]
-    #[must_use]
-    pub const fn get(self) -> u8 {
-        self.0
-    }
-}
-
-/// The 802.1p priority of each class, by its number; classes beyond have the default 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VlanPriorityOfClass(Box<[VlanPriority]>);
-
-impl VlanPriorityOfClass {
-    /// Those of classes 0, 1 and so on.
-    #[must_use]
-    pub fn new(of_classes: Vec<VlanPriority>) -> Self {
-        Self(of_classes.into_boxed_slice())
-    }
-
-    /// The priority of a class.
-    #[inline]
-    #[must_use]
-    pub fn of(&self, class: crate::classify::Class) -> VlanPriority {
-        self.0.get(usize::from(class.0)).copied().unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::classify::Class;
 
     fn all() -> impl Iterator<Item = Dscp> {
         (0..64).filter_map(Dscp::new)
@@ -124,7 +94,7 @@ mod tests {
     fn a_map_changes_what_it_names_and_the_last_change_counts() {
         let to = |value| Dscp::new(value).unwrap();
         let map = DscpMap::new([(Dscp::EF, to(10)), (Dscp::CS6, to(1)), (Dscp::EF, to(40))]);
-        let mark = DscpMark::Map(Box::new(map));
+        let mark = DscpMark::Map(Arc::new(map));
         for dscp in all() {
             let expected = match dscp {
                 Dscp::EF => to(40),
@@ -135,13 +105,5 @@ mod tests {
             assert_eq!(mark.apply_to_tos(dscp.get() << 2 | 2), expected.get() << 2 | 2);
         }
         assert!(all().all(|dscp| DscpMap::new([]).of(dscp) == dscp));
-    }
-
-    #[test]
-    fn a_class_without_a_priority_has_0() {
-        let five = VlanPriority::new(5).unwrap();
-        let table = VlanPriorityOfClass::new(vec![VlanPriority::default(), five]);
-        assert_eq!([0, 1, 2, 999].map(|class| table.of(Class(class)).get()), [0, 5, 0, 0]);
-        assert_eq!(VlanPriority::new(8), None);
     }
 }

@@ -160,6 +160,7 @@ fn tunnel(index: u32, source: IpAddr, destination: IpAddr) -> Tunnel {
         mtu: None,
         mss: MssClamp::Automatic,
         strict_source: true,
+        marks: messages::TunnelMarks::default(),
     }
 }
 

@@ -4,10 +4,10 @@
 use core::net::IpAddr;
 
 use messages::{
-    Address, CLASSES_MAX, CRITERIA_MAX, Criterion, Direction, EarlyDrop, Field, IpPrefix, LifetimeLimits,
-    MssClamp, Object, ObjectId, PROFILES_MAX, Police, PoliceAction, Policy, PolicyClass, PortRange,
-    PortSettings, Protection, QueueLimit, Refusal, Route, RouteTarget, Sa, SecondBucket, Service, Share,
-    StaticNeighbor, TosPolicy, Tunnel,
+    Address, CLASSES_MAX, CRITERIA_MAX, Criterion, Direction, DscpMap, EarlyDrop, Field, IpPrefix,
+    LifetimeLimits, MssClamp, Object, ObjectId, PROFILES_MAX, Police, PoliceAction, Policy, PolicyClass,
+    PortRange, PortSettings, Protection, QueueLimit, ReceivedDscp, Refusal, Route, RouteTarget, Sa,
+    SecondBucket, Service, Share, StaticNeighbor, TosPolicy, Tunnel,
 };
 use qos::schedule::PRIORITY_LEVELS;
 use wire::address::{is_host, is_ipv4_mapped};
@@ -39,6 +39,7 @@ pub(crate) fn object(object: &Object, limits: &Limits) -> Result<(), Refusal> {
         Object::Criterion(x) => check.criterion(x),
         Object::PolicyMap(x) => x.shape.iter().try_for_each(|profile| check.rate(profile.rate_bps)),
         Object::PolicyClass(x) => check.policy_class(x),
+        Object::DscpMap(x) => check.dscp_map(x),
     }
 }
 
@@ -95,6 +96,8 @@ impl Check {
         self.within(tunnel.tunnel.0, limits.tunnels_max)?;
         self.ends(&tunnel.source, &tunnel.destination)?;
         self.header(tunnel.tos, tunnel.ttl)?;
+        let is_dscp = !matches!(tunnel.marks.receipt, ReceivedDscp::Set(dscp) if Dscp::new(dscp).is_none());
+        self.that(is_dscp, Field::Dscp)?;
         self.that(tunnel.mtu.is_none_or(|mtu| mtu >= ipv4::MIN_MTU), Field::Mtu)?;
         self.that(!matches!(tunnel.mss, MssClamp::Fixed(mss) if !MSS.contains(&mss)), Field::Mss)
     }
@@ -172,6 +175,12 @@ impl Check {
         };
         self.that(is_limit, Field::QueueLimit)?;
         self.that(is_early_drop(&class.early), Field::EarlyDrop)
+    }
+
+    fn dscp_map(&self, map: &DscpMap) -> Result<(), Refusal> {
+        let is_dscp = |dscp: u8| Dscp::new(dscp).is_some();
+        let are_dscps = map.changes.iter().all(|(from, to)| is_dscp(*from) && is_dscp(*to));
+        self.that(are_dscps && map.changes.len() <= 64, Field::Dscp)
     }
 
     fn police(&self, police: &Police) -> Result<(), Refusal> {

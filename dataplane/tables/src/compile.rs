@@ -97,7 +97,8 @@ impl Base {
     fn frame_change(&self, wanted: &Shadow) -> FrameChange {
         let all_but_routes = same(&self.source.ports, &wanted.ports)
             && same(&self.source.addresses, &wanted.addresses)
-            && same(&self.source.policies, &wanted.policies);
+            && same(&self.source.policies, &wanted.policies)
+            && same(&self.source.dscp_maps, &wanted.dscp_maps);
         match (all_but_routes, same(&self.source.routes, &wanted.routes)) {
             (true, true) => FrameChange::Nothing,
             (true, false) => FrameChange::Routes,

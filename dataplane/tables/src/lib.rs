@@ -51,7 +51,7 @@ pub use limits::{Limits, PortLimits};
 pub use neighbors::{Ask, Full, Link, NeighborIndex, Neighbors};
 pub use ports::{PortEntry, Ports};
 pub use protections::{ProtectionEntry, Protections};
-pub use quality::{Arriving, AtWork, Class, Conditioned, Conditioner, Plan, Quality, Queue, Services};
+pub use quality::{Arriving, AtWork, Class, Conditioned, Conditioner, Plan, Quality, Queue, Services, Tally};
 pub use routes::{Leaf, NextHop, NextStep, Routes};
 pub use runtime::{SequenceOrder, TunnelCounters, TunnelCounts, TunnelRuntime};
 pub use sas::{SaConfig, Sas};

@@ -28,7 +28,7 @@ use qos::schedule::{ClassSlot, TunnelSlot};
 use wire::flow::{Fragment, Parsed};
 use wire::{Dscp, Ecn, Family, IpProtocol, ipv4, ipv6};
 
-pub use conditioner::{Arriving, Conditioned, Conditioner};
+pub use conditioner::{Arriving, Conditioned, Conditioner, Tally};
 pub use plan::Plan;
 
 use crate::compile::same;
@@ -248,6 +248,27 @@ impl AtWork<'_> {
         self.service.policy.classify_v4(&keys, classes);
     }
 
+    /// Whether classes look at the original packet.
+    #[inline(always)]
+    #[must_use]
+    pub fn pre_classifies(&self) -> bool {
+        self.pre_classify
+    }
+
+    /// Whether the code point alone decides of what class a whole packet is.
+    #[inline(always)]
+    #[must_use]
+    pub fn goes_by_dscp(&self) -> bool {
+        self.service.policy.goes_by_dscp()
+    }
+
+    /// The class of whole packets with this ToS, if its code point decides alone.
+    #[inline(always)]
+    #[must_use]
+    pub fn by_tos(&self, tos: u8) -> Option<Class> {
+        self.service.policy.by_tos(tos)
+    }
+
     /// The class of a packet: by its original headers, or without pre-classify by the headers that it will have.
     #[inline]
     #[must_use]
@@ -262,6 +283,30 @@ impl AtWork<'_> {
         let arrival = Arrival { port: ingress.0, vlan_priority: None, tunnel };
         let outer = into.filter(|_| !self.pre_classify).and_then(|(_, way)| delivered(parsed, way));
         self.service.policy.classify(&Headers::of(outer.as_ref().unwrap_or(parsed), tcp_flags, arrival))
+    }
+
+    /// What DSCP each of many packets goes on with, as [`condition`](Self::condition) says of one; `tally` is to be
+    /// [settled](Self::settle).
+    #[inline(always)]
+    #[must_use]
+    pub fn condition_of_many(
+        &self,
+        arriving: &Arriving,
+        worker: WorkerId,
+        now_ns: u64,
+        tally: &mut Tally,
+    ) -> Option<Dscp> {
+        match &self.service.conditioner {
+            Some(conditioner) => conditioner.condition_of_many(arriving, worker, now_ns, tally),
+            None => Some(arriving.class.set_dscp.unwrap_or(arriving.dscp)),
+        }
+    }
+
+    /// Counts what has gathered of many packets.
+    pub fn settle(&self, tally: &Tally, worker: WorkerId) {
+        if let Some(conditioner) = &self.service.conditioner {
+            conditioner.settle(tally, worker);
+        }
     }
 
     /// What DSCP a packet goes on with; `None`: its class's policer drops it. One thread only calls this for a worker.

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use messages::{
-    Address, ClassMap, ClassMapIndex, Criterion, IpPrefix, Object, ObjectId, Policy, PolicyClass,
-    PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, Protection, Refusal, Route, SaIndex,
-    ServicePolicy, ServiceTarget, StaticNeighbor, Tunnel,
+    Address, ClassMap, ClassMapIndex, Criterion, DscpMap, DscpMapIndex, IpPrefix, Object, ObjectId, Policy,
+    PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, Protection, Refusal, Route,
+    SaIndex, ServicePolicy, ServiceTarget, StaticNeighbor, Tunnel,
 };
 
 use crate::chunked::Chunked;
@@ -34,6 +34,7 @@ pub struct Shadow {
     pub(crate) policy_maps: Arc<BTreeMap<PolicyMapIndex, PolicyMap>>,
     pub(crate) policy_classes: Arc<BTreeMap<(PolicyMapIndex, u8), PolicyClass>>,
     pub(crate) service_policies: Arc<BTreeMap<ServiceTarget, ServicePolicy>>,
+    pub(crate) dscp_maps: Arc<BTreeMap<DscpMapIndex, DscpMap>>,
 }
 
 impl Shadow {
@@ -57,6 +58,7 @@ impl Shadow {
             Object::PolicyMap(x) => put(&mut self.policy_maps, x.policy_map, *x),
             Object::PolicyClass(x) => put(&mut self.policy_classes, (x.policy_map, x.place), x.clone()),
             Object::ServicePolicy(x) => put(&mut self.service_policies, x.target, *x),
+            Object::DscpMap(x) => put(&mut self.dscp_maps, x.dscp_map, x.clone()),
         }
         Ok(())
     }
@@ -80,6 +82,7 @@ impl Shadow {
             ObjectId::PolicyMap(map) => take(&mut self.policy_maps, &map),
             ObjectId::PolicyClass(map, place) => take(&mut self.policy_classes, &(map, place)),
             ObjectId::ServicePolicy(target) => take(&mut self.service_policies, &target),
+            ObjectId::DscpMap(map) => take(&mut self.dscp_maps, &map),
         };
         if was_there { Ok(()) } else { Err(Refusal::Unknown(id)) }
     }
@@ -181,6 +184,7 @@ impl core::fmt::Debug for Shadow {
             .field("policy_maps", &self.policy_maps)
             .field("policy_classes", &self.policy_classes)
             .field("service_policies", &self.service_policies)
+            .field("dscp_maps", &self.dscp_maps)
             .finish()
     }
 }

@@ -11,8 +11,10 @@
 //! ```
 
 use core::net::IpAddr;
+use std::sync::Arc;
 
 use messages::{DfPolicy, EspMode, GreOptions, PortIndex, SaIndex, TosPolicy, TunnelIndex};
+use qos::mark::DscpMap;
 use static_assertions::const_assert_eq;
 use wire::{EtherType, ipv4};
 
@@ -92,6 +94,8 @@ pub struct ShortcutOut {
     pub esp_next_header: u8,
     /// TCP segments that open a connection have to be looked at.
     pub clamps_mss: bool,
+    /// What DSCPs go through before the delivery header takes them over.
+    pub outward: Option<Arc<DscpMap>>,
 }
 
 const_assert_eq!(size_of::<ShortcutOut>(), 128);
@@ -122,6 +126,7 @@ impl ShortcutOut {
             header_bytes: template.len,
             esp_next_header: template.esp_next_header,
             clamps_mss: tunnel.mss.is_some(),
+            outward: tunnel.outward.clone(),
         })
     }
 }
@@ -175,7 +180,11 @@ impl ShortcutIn {
             remote: ipv4_bits(protection.remote)?,
             source: ipv4_bits(tunnel.source)?,
             destination: ipv4_bits(tunnel.destination)?,
-            gre_word: if sequence { NO_GRE } else { with_key | u32::from(EtherType::IPV4.0) },
+            gre_word: if sequence || tunnel.receipt.is_some() {
+                NO_GRE
+            } else {
+                with_key | u32::from(EtherType::IPV4.0)
+            },
             gre_key: key,
             tunnel: tunnel.tunnel,
             counts: tunnel.state.counts().clone(),

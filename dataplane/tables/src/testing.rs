@@ -58,6 +58,7 @@ pub(crate) fn tunnel(index: u32) -> Tunnel {
         mtu: None,
         mss: MssClamp::Automatic,
         strict_source: false,
+        marks: messages::TunnelMarks::default(),
     }
 }
 

@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use messages::{GreOptions, ProtectionIndex, TunnelIndex};
+use qos::mark::{DscpMap, DscpMark};
 
 use crate::addresses::address_words;
 use crate::chunked::Chunked;
@@ -37,6 +38,10 @@ pub struct Tunnel {
     pub mss: Option<MssLimits>,
     /// Drop payload packets whose source is not routed to this tunnel.
     pub strict_source: bool,
+    /// What the DSCP of a payload packet goes through before the delivery header takes it over.
+    pub outward: Option<Arc<DscpMap>>,
+    /// What payload packets that come out of it get for the DSCP of the delivery header; none: they keep their own.
+    pub receipt: Option<DscpMark>,
     /// What its packets must come under: the configured protection, or the one that the egress port's SPD demands for
     /// GRE between its endpoints. `None`: they come in clear, if the SPD allows it.
     pub protection: Option<ProtectionIndex>,
@@ -106,6 +111,15 @@ pub struct Tunnels {
     shortcuts_out: Chunked<ShortcutOut>,
     /// By protection.
     shortcuts_in: Chunked<ShortcutIn>,
+}
+
+impl Tunnel {
+    /// The ToS that the delivery header takes over from a packet with `tos`.
+    #[inline]
+    #[must_use]
+    pub fn outward(&self, tos: u8) -> u8 {
+        self.outward.as_ref().map_or(tos, |map| map.apply_to_tos(tos))
+    }
 }
 
 impl Tunnels {

@@ -169,6 +169,7 @@ fn tunnel(index: u32, source: &str, destination: &str, protection: Option<u32>) 
         mtu: key.map(|_| 1400),
         mss: [MssClamp::Automatic, MssClamp::Fixed(1300), MssClamp::Off][index as usize % 3],
         strict_source: index == 1,
+            marks: messages::TunnelMarks::default(),
     })
 }
 

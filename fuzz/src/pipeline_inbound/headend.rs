@@ -236,6 +236,7 @@ fn tunnel(index: u32, source: &str, destination: &str, protection: Option<u32>) 
         mtu: None,
         mss: MssClamp::Automatic,
         strict_source: index == 2,
+            marks: messages::TunnelMarks::default(),
     })
 }
 

@@ -63,6 +63,9 @@ pub(crate) struct Arguments {
     /// Outbound through a scheduler with eight classes, not congested. Compare with `--ignore scheduled`.
     #[arg(long)]
     scheduled: bool,
+    /// Outbound with a policy of so many classes by DSCP, without queues, EF policed. Compare with `--ignore classes`.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=8), conflicts_with = "scheduled")]
+    classes: u8,
     /// Note what each stage takes as well: a second table, and parts of the bars of `--svg`.
     #[arg(long)]
     stages: bool,
@@ -129,6 +132,7 @@ impl Arguments {
             key_bits: self.key_bits.parse()?,
             esn: self.esn,
             scheduled: self.scheduled,
+            classes: self.classes,
             family: if self.family == "6" { Family::Ipv6 } else { Family::Ipv4 },
             ..Setting::usual(tunnels, 1, self.common.engine)
         })
@@ -137,7 +141,8 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         super::pin(self.cpu)?;
         let is_outbound = matches!(self.direction, DirectionChoice::Outbound);
-        ensure!(is_outbound || !self.scheduled, "--scheduled is for --direction outbound");
+        let has_policy = self.scheduled || self.classes > 0;
+        ensure!(is_outbound || !has_policy, "--scheduled and --classes are for --direction outbound");
         let clock = Calibration::measure();
         let buffers = "memory pool, 256 (warm) and 4,096 (cold)";
         let machine = Machine::here(&self.common.engine.describe(), buffers, &clock);

@@ -214,6 +214,7 @@ impl Shape {
             mtu: None,
             mss: MssClamp::Automatic,
             strict_source: false,
+            marks: messages::TunnelMarks::default(),
         }));
         for (address, length) in [(remote.host(), 32), (remote.host_v6(), 128)] {
             let prefix = IpPrefix { address, length };

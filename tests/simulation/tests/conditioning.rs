@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, ip_in};
 use greyhound_simulation::sealer::Sealer;
-use greyhound_simulation::topology::{End, Shape, WAN};
+use greyhound_simulation::topology::{End, Shape, Topology, WAN};
+use greyhound_simulation::wanted::tunnel;
 use messages::{
-    ClassMap, ClassMapIndex, ColourAware, Criterion, DropReason, DscpSet, EarlyDrop, Object, Police,
-    PoliceAction, PolicyClass, PolicyMap, PolicyMapIndex, QueueLimit, QueueState, SecondBucket, Service,
-    ServicePolicy, ServiceTarget, Share, TrafficProfile, TunnelIndex,
+    Base, ClassMap, ClassMapIndex, ColourAware, Criterion, DropReason, DscpMap, DscpMapIndex, DscpSet,
+    EarlyDrop, EspMode, Object, Police, PoliceAction, PolicyClass, PolicyMap, PolicyMapIndex, QueueLimit,
+    QueueState, ReceivedDscp, SecondBucket, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
+    TunnelIndex, TunnelMarks,
 };
 use wire::{Dscp, Ecn};
 
@@ -183,6 +185,47 @@ fn a_policy_without_queues_stands_before_the_queues_of_its_port() {
     assert_eq!(colours(of(TUNNEL)), [2, 0, 3]);
     assert_eq!(colours(of(PORT)), [2, 0, 0], "what the tunnel's policer has dropped never came here");
     assert_eq!(of(PORT).sent_packets, 2);
+}
+
+#[test]
+fn what_comes_out_of_a_tunnel_has_its_own_dscp_or_what_the_delivery_headers_says() {
+    let (out, back) = (DscpMapIndex(0), DscpMapIndex(1));
+    for esp in [EspMode::Transport, EspMode::Tunnel] {
+        for (receipt, expected) in [
+            (ReceivedDscp::Keep, AF11),
+            (ReceivedDscp::Copy, 8),
+            (ReceivedDscp::Set(5), 5),
+            (ReceivedDscp::Map(back), AF13),
+        ] {
+            let mut net = Topology::unconfigured(Shape { esp: Some(esp), ..Shape::default() });
+            for end in [End::A, End::B] {
+                let mut objects = net.shape.objects(end, 0);
+                objects.push(Object::DscpMap(DscpMap { dscp_map: out, changes: vec![(AF11, 8)] }));
+                objects.push(Object::DscpMap(DscpMap { dscp_map: back, changes: vec![(8, AF13)] }));
+                tunnel(&mut objects).marks = TunnelMarks { outward: Some(out), receipt };
+                let now_ns = net.now_ns;
+                net.headend(end).put(Base::Empty, &objects, now_ns).expect("a valid configuration");
+            }
+            net.settle();
+            for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ce] {
+                for v6 in [false, true] {
+                    let host = |end: End| if v6 { end.host_v6() } else { end.host() };
+                    let packet = |dscp| {
+                        let dscp = Dscp::new(dscp).expect("a DSCP");
+                        Udp::new(host(End::A), host(End::B), &[0x5a; 99]).tos(dscp, ecn)
+                    };
+                    net.site(End::A).send(&packet(AF11).to_bytes());
+                    net.settle();
+                    let arrived = net.site(End::B).take();
+                    assert_eq!(
+                        arrived,
+                        [Udp { ttl: 62, ..packet(expected) }.to_bytes()],
+                        "{esp:?} {receipt:?}"
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -253,6 +253,7 @@ fn tunnel(way: &Way, gre: &Gre, protected: bool) -> Object {
         mtu: None,
         mss: MssClamp::Automatic,
         strict_source: true,
+        marks: messages::TunnelMarks::default(),
     })
 }
 

@@ -286,6 +286,7 @@ impl Far {
                 mtu: None,
                 mss: MssClamp::Off,
                 strict_source: true,
+                marks: messages::TunnelMarks::default(),
                 ..*tunnel
             }));
             objects.extend(lan.map(|lan| route_into(lan, tunnel.tunnel.0)));

@@ -7,7 +7,7 @@
 use arrayvec::ArrayVec;
 use messages::{DropReason, PortIndex};
 use pktbuf::{BURST, Packet};
-use tables::{Arriving, AtWork, Class, Plan};
+use tables::{Arriving, AtWork, Class, Plan, Tally};
 use wire::{Dscp, dscp};
 
 use super::outbound::{Departure, Way};
@@ -31,14 +31,16 @@ pub(super) fn condition<'a>(
     for (packets, run) in lane.runs_mut(Departure::goes_with) {
         let way = run.first().and_then(|first| ways.get(first.way));
         if let Some((way, at_work)) = way.and_then(|way| Some((way, way.services.conditions?))) {
-            let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
-            let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-            at_work.classify_v4(whole, ingress, way.tunnel, &mut classes);
-            for (((packet, departure), class), place) in packets.iter_mut().zip(run).zip(classes).zip(place..)
-            {
-                if let Err(reason) = condition_one(ctx, packet, departure, (way, at_work), class) {
-                    refused.push((place, reason));
-                }
+            let work = Work { way, at_work, first: place };
+            if at_work.goes_by_dscp() {
+                let of = |departure: &Departure<'_>| at_work.by_tos(departure.plain.tos);
+                work.condition(ctx, (packets, run), of, &mut refused);
+            } else {
+                let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
+                let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
+                at_work.classify_v4(whole, ingress, way.tunnel, &mut classes);
+                let mut classes = classes.into_iter();
+                work.condition(ctx, (packets, run), |_| classes.next(), &mut refused);
             }
         }
         place += run.len();
@@ -48,23 +50,47 @@ pub(super) fn condition<'a>(
     }
 }
 
-#[inline(always)]
-fn condition_one(
-    ctx: &Context<'_>,
-    packet: &mut Packet,
-    departure: &Departure<'_>,
-    (way, at_work): (&Way<'_>, AtWork<'_>),
-    class: Class,
-) -> Result<(), DropReason> {
-    let dscp = Dscp::of_tos(departure.plain.tos);
-    let wire_bytes = Plan::wire_bytes(way.sealed_bytes(departure.plain));
-    let arriving = Arriving { class, wire_bytes, dscp };
-    let marked = at_work.condition(&arriving, ctx.worker, ctx.now_ns).ok_or(DropReason::QosPoliced)?;
-    if marked == dscp {
-        return Ok(());
+/// A policy, and the packets that go one way under it.
+struct Work<'a> {
+    way: &'a Way<'a>,
+    at_work: AtWork<'a>,
+    /// The place of the first in the lane.
+    first: usize,
+}
+
+impl Work<'_> {
+    /// Meters and marks packets of the classes that `class_of` tells.
+    #[inline(always)]
+    fn condition(
+        &self,
+        ctx: &Context<'_>,
+        (packets, run): (&mut [Packet], &[Departure<'_>]),
+        mut class_of: impl FnMut(&Departure<'_>) -> Option<Class>,
+        refused: &mut Refused,
+    ) {
+        let mut tally = Tally::default();
+        for (number, (packet, departure)) in packets.iter_mut().zip(run).enumerate() {
+            let Some(class) = class_of(departure) else { continue };
+            let dscp = Dscp::of_tos(departure.plain.tos);
+            let wire_bytes = Plan::wire_bytes(self.way.sealed_bytes(departure.plain));
+            let arriving = Arriving { class, wire_bytes, dscp };
+            let marked = self.at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, &mut tally);
+            if marked != Some(dscp)
+                && let Err(reason) = mark(packet, departure.offset, marked)
+            {
+                refused.push((self.first + number, reason));
+            }
+        }
+        self.at_work.settle(&tally, ctx.worker);
     }
-    let l3 = packet.data_mut().get_mut(departure.offset..).ok_or(DropReason::IpMalformed)?;
-    dscp::rewrite(l3, marked).map_err(|_| DropReason::IpMalformed)
+}
+
+/// Writes a DSCP into the packet at `offset`.
+#[inline(never)]
+fn mark(packet: &mut Packet, offset: usize, marked: Option<Dscp>) -> Result<(), DropReason> {
+    let dscp = marked.ok_or(DropReason::QosPoliced)?;
+    let l3 = packet.data_mut().get_mut(offset..).ok_or(DropReason::IpMalformed)?;
+    dscp::rewrite(l3, dscp).map_err(|_| DropReason::IpMalformed)
 }
 
 /// Leaves in the lane what goes on.

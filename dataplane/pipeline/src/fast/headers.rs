@@ -14,13 +14,14 @@ use crate::identification::Identification;
 pub(super) const IN_CLEAR_BYTES: usize = ipv4::HEADER_BYTES + esp::HEADER_BYTES;
 
 /// Writes `HEADERS` bytes of headers to the front of `l3`, outermost IP header first, and takes a hop off the packet behind
-/// them: sealed, it will be as long as `l3`. `None` if that is shorter than `FRONT`, the headers and the packet's own.
+/// them: sealed, it will be as long as `l3`. `outward` tells what the first header takes over of its ToS. `None` if that is shorter than `FRONT`, the headers and the packet's own.
 #[inline(always)]
 pub(super) fn put_on<const HEADERS: usize, const FRONT: usize>(
     l3: &mut [u8],
     shortcut: &ShortcutOut,
     plain: &Plain,
     identification: &mut Identification,
+    outward: impl Fn(u8) -> u8,
 ) -> Option<()> {
     const { assert!(FRONT == HEADERS + ipv4::HEADER_BYTES) };
     let sealed_bytes = u16::try_from(l3.len()).ok()?;
@@ -29,7 +30,7 @@ pub(super) fn put_on<const HEADERS: usize, const FRONT: usize>(
     spend_hop(front.get_mut(HEADERS..)?)?;
     // As it is by now, not as it came: it may have been marked.
     let tos = *front.get(HEADERS + TOS_OFFSET)?;
-    let mut behind = (tos, plain.flags);
+    let mut behind = (outward(tos), plain.flags);
     if shortcut.mode == EspMode::Tunnel {
         let bytes = u16::try_from(HEADERS - IN_CLEAR_BYTES).ok()?.checked_add(plain.total_bytes)?;
         let delivery = front.get_mut(IN_CLEAR_BYTES..)?;

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use esp::{OutboundSa, Reservation, SealBurst, SealError};
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
+use qos::mark::DscpMap;
 use tables::{Services, ShortcutOut};
 use wire::{IpProtocol, ethernet, ipv4};
 
@@ -240,10 +241,39 @@ fn dress_run<'a, const HEADERS: usize, const FRONT: usize>(
 ) {
     let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes)).sum();
     way.shortcut.counts.count_out(ctx.worker, run.len() as u64, bytes);
+    match &way.shortcut.outward {
+        None => dress_each::<HEADERS, FRONT>(ctx, way, (packets, run), (burst, failures), |tos| tos),
+        Some(map) => dress_mapped::<HEADERS, FRONT>(ctx, way, (packets, run), (burst, failures), map),
+    }
+}
+
+/// The same for a tunnel that maps DSCPs; apart, so that others do not pay for it.
+#[inline(never)]
+fn dress_mapped<'a, const HEADERS: usize, const FRONT: usize>(
+    ctx: &mut Context<'_>,
+    way: &Way<'a>,
+    run: (&'a mut [Packet], &[Departure<'_>]),
+    results: (&mut SealBurst<'a>, &mut Failures),
+    map: &DscpMap,
+) {
+    dress_each::<HEADERS, FRONT>(ctx, way, run, results, |tos| map.apply_to_tos(tos));
+}
+
+/// `outward` tells the ToS that the header in front takes over.
+#[inline(always)]
+fn dress_each<'a, const HEADERS: usize, const FRONT: usize>(
+    ctx: &mut Context<'_>,
+    way: &Way<'a>,
+    (packets, run): (&'a mut [Packet], &[Departure<'_>]),
+    (burst, failures): (&mut SealBurst<'a>, &mut Failures),
+    outward: impl Fn(u8) -> u8,
+) {
     let reservations = way.sa.reserve(run.len(), ctx.now_ns);
     for ((departure, reservation), packet) in run.iter().zip(reservations).zip(packets) {
         let dressed = match reservation {
-            Ok(reservation) => dress::<HEADERS, FRONT>(ctx, way, (packet, departure), reservation, burst),
+            Ok(reservation) => {
+                dress::<HEADERS, FRONT>(ctx, way, (packet, departure), reservation, burst, &outward)
+            }
             Err(error) => {
                 headers::skip(way.shortcut, ctx.identification);
                 Err(error)
@@ -263,6 +293,7 @@ fn dress<'a, const HEADERS: usize, const FRONT: usize>(
     (packet, departure): (&'a mut Packet, &Departure<'_>),
     reservation: Reservation<'a>,
     burst: &mut SealBurst<'a>,
+    outward: impl Fn(u8) -> u8,
 ) -> Result<(), SealError> {
     let Way { shortcut, sa, framing, .. } = way;
     let payload_bytes = HEADERS - IN_CLEAR_BYTES + usize::from(departure.plain.total_bytes);
@@ -270,7 +301,7 @@ fn dress<'a, const HEADERS: usize, const FRONT: usize>(
     let frame = packet.reframe(departure.offset, ethernet::HEADER_BYTES + HEADERS, frame_bytes);
     let (link, l3) = frame.ok().and_then(<[u8]>::split_first_chunk_mut).ok_or(SealError::NoRoom)?;
     framing.write(link);
-    headers::put_on::<HEADERS, FRONT>(l3, shortcut, departure.plain, ctx.identification)
+    headers::put_on::<HEADERS, FRONT>(l3, shortcut, departure.plain, ctx.identification, outward)
         .ok_or(SealError::NoRoom)?;
     let (_, esp) = l3.split_at_mut_checked(ipv4::HEADER_BYTES).ok_or(SealError::NoRoom)?;
     burst.stage(esp, payload_bytes, reservation, IpProtocol(shortcut.esp_next_header))

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use messages::{
-    Address, Field, IpPrefix, ObjectId, Policy, PolicyAction, PortIndex, PortSide, Refusal, Route,
-    RouteTarget,
+    Address, DscpMapIndex, Field, IpPrefix, ObjectId, Policy, PolicyAction, PortIndex, PortSide, Refusal,
+    Route, RouteTarget,
 };
-use wire::ipv6;
+use qos::mark::DscpMap;
+use wire::{Dscp, ipv6};
 
 use super::{Base, FrameChange, same};
 use crate::addresses::{connected_prefix, family_bits};
@@ -23,6 +24,7 @@ pub(super) struct Frame {
     pub(super) addresses: Addresses,
     pub(super) routes: Routes,
     pub(super) spds: Spds,
+    pub(super) dscp_maps: BTreeMap<DscpMapIndex, Arc<DscpMap>>,
     pub(super) route_pins: Arc<[Pin]>,
     pub(super) static_pins: Arc<[Pin]>,
 }
@@ -58,8 +60,14 @@ impl Frame {
             Some(previous) => Arc::clone(&previous.static_pins),
             None => static_pins(wanted, neighbors)?,
         };
-        Ok(Frame { ports, addresses, routes, spds, route_pins, static_pins })
+        let dscp_maps = wanted.dscp_maps.values().map(dscp_map).collect();
+        Ok(Frame { ports, addresses, routes, spds, dscp_maps, route_pins, static_pins })
     }
+}
+
+fn dscp_map(wanted: &messages::DscpMap) -> (DscpMapIndex, Arc<DscpMap>) {
+    let changes = wanted.changes.iter().filter_map(|(from, to)| Dscp::new(*from).zip(Dscp::new(*to)));
+    (wanted.dscp_map, Arc::new(DscpMap::new(changes)))
 }
 
 /// Routes and connected prefixes. Each next hop gets its slot, once.

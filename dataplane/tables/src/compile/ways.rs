@@ -4,8 +4,12 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use messages::{DropReason, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, Refusal};
-use wire::{IpProtocol, ipv4};
+use messages::{
+    DropReason, DscpMapIndex, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, ReceivedDscp,
+    Refusal,
+};
+use qos::mark::{DscpMap, DscpMark};
+use wire::{Dscp, IpProtocol, ipv4};
 
 use super::frame::Frame;
 use crate::encapsulation::ICV_BYTES_DEFAULT;
@@ -91,6 +95,8 @@ impl Ways<'_> {
             tunnel: config.tunnel,
             mss: mss(config.mss, encapsulation.mtu),
             strict_source: config.strict_source,
+            outward: config.marks.outward.map(|map| self.dscp_map(id, map)).transpose()?,
+            receipt: self.receipt(id, config.marks.receipt)?,
             protection: protection.map(|entry| entry.protection),
             gre: config.gre,
             source: config.source,
@@ -100,6 +106,23 @@ impl Ways<'_> {
         };
         tunnel.shortcut_in = protection.and_then(|entry| ShortcutIn::of(&tunnel, entry));
         Ok(tunnel)
+    }
+
+    fn dscp_map(&self, id: ObjectId, map: DscpMapIndex) -> Result<Arc<DscpMap>, Refusal> {
+        let missing = Refusal::Dangling(id, ObjectId::DscpMap(map));
+        self.frame.dscp_maps.get(&map).cloned().ok_or(missing)
+    }
+
+    /// What a packet that comes out of a tunnel gets for the DSCP of the delivery header; none: it keeps its own.
+    fn receipt(&self, id: ObjectId, receipt: ReceivedDscp) -> Result<Option<DscpMark>, Refusal> {
+        Ok(match receipt {
+            ReceivedDscp::Keep => None,
+            ReceivedDscp::Copy => Some(DscpMark::Copy),
+            ReceivedDscp::Set(dscp) => {
+                Some(DscpMark::Set(Dscp::new(dscp).ok_or(Refusal::OutOfRange(id, Field::Dscp))?))
+            }
+            ReceivedDscp::Map(map) => Some(DscpMark::Map(self.dscp_map(id, map)?)),
+        })
     }
 
     /// Whether a protection leaves the way it left before.

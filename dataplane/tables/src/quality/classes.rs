@@ -29,6 +29,10 @@ pub(super) struct Policy {
     /// The DSCP that each class sets.
     marks: Box<[Option<Dscp>]>,
     classifier: Classifier,
+    /// For each code point the class of whole packets, where it decides alone.
+    by_dscp: [Option<Class>; 64],
+    /// Whether it always does.
+    goes_by_dscp: bool,
 }
 
 impl Policy {
@@ -40,6 +44,18 @@ impl Policy {
     /// Whether a class polices; or whether nothing else counts its packets.
     pub(super) fn needs_conditioner(&self) -> bool {
         !self.is_queued() || self.classes.iter().any(|class| class.police.is_some())
+    }
+
+    /// Whether the code point alone decides of what class a whole packet is.
+    #[inline(always)]
+    pub(super) fn goes_by_dscp(&self) -> bool {
+        self.goes_by_dscp
+    }
+
+    /// The class of whole packets with this ToS, if its code point decides alone.
+    #[inline(always)]
+    pub(super) fn by_tos(&self, tos: u8) -> Option<Class> {
+        self.by_dscp[usize::from(tos >> 2)]
     }
 
     #[inline]
@@ -200,7 +216,14 @@ impl Compiler<'_> {
         let default = classify::Class(u16::try_from(first.len()).unwrap_or(u16::MAX));
         let classifier = Classifier::build(&rules, default, Fragments::default()).map_err(|_| too_many)?;
         let marks = classes.iter().map(|class| class.set_dscp.and_then(Dscp::new)).collect();
-        Ok(Policy { map: *map, classes, marks, classifier })
+        let mut policy =
+            Policy { map: *map, classes, marks, classifier, by_dscp: [None; 64], goes_by_dscp: false };
+        policy.by_dscp = core::array::from_fn(|value| {
+            let dscp = u8::try_from(value).ok().and_then(Dscp::new)?;
+            policy.classifier.by_dscp(dscp).map(|class| policy.class(class))
+        });
+        policy.goes_by_dscp = policy.by_dscp.iter().all(Option::is_some);
+        Ok(policy)
     }
 
     /// `None`: more than is left.

@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
 
 use messages::{
-    ClassMapIndex, ColourCount, Field, ObjectId, Police, PoliceAction, PolicyClass, Refusal, SecondBucket,
-    WorkerId,
+    CLASSES_MAX, ClassMapIndex, ColourCount, Field, ObjectId, Police, PoliceAction, PolicyClass, Refusal,
+    SecondBucket, WorkerId,
 };
 use qos::police::{Action, Colour, Meter, Mode, Policer, Workers};
 use qos::schedule::ClassSlot;
@@ -17,10 +17,28 @@ use wire::Dscp;
 
 use super::profiles::Profiles;
 
+/// Places for classes.
+const CLASSES: usize = CLASSES_MAX as usize;
+const _: () = assert!(CLASSES.is_power_of_two());
+
 /// The conditioner of one port's or tunnel's service policy.
 #[derive(Debug)]
 pub struct Conditioner {
+    /// By class; where there is none, nothing is metered.
+    policers: [Option<Arc<Policer>>; CLASSES],
     classes: Box<[Class]>,
+}
+
+/// Green packets of a burst that are not counted yet, by class.
+#[derive(Debug, Default)]
+pub struct Tally {
+    green: [Green; CLASSES],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Green {
+    packets: u32,
+    bytes: u32,
 }
 
 /// What has become of a class's packets.
@@ -81,8 +99,8 @@ struct Words {
 
 impl Words {
     #[inline(always)]
-    fn count(&self, bytes: u32) {
-        add(&self.packets, 1);
+    fn count(&self, packets: u32, bytes: u32) {
+        add(&self.packets, u64::from(packets));
         add(&self.bytes, u64::from(bytes));
     }
 
@@ -107,30 +125,70 @@ impl Conditioner {
         let same =
             |class: &PolicyClass| before?.classes.iter().find(|other| other.class_map == class.class_map);
         let classes = classes.iter().map(|class| Class::new(class, profiles, workers, same(class)));
-        Ok(Self { classes: classes.collect::<Result<_, _>>()? })
+        let classes: Box<[Class]> = classes.collect::<Result<_, _>>()?;
+        let policers = core::array::from_fn(|place| classes.get(place)?.policer.clone());
+        Ok(Self { policers, classes })
+    }
+
+    /// What a packet's policer says of it, and what DSCP it goes on with; `None`: it is dropped. Nothing is counted yet.
+    #[inline(always)]
+    fn judge(&self, arriving: &Arriving, now_ns: u64) -> (Colour, Option<Dscp>) {
+        let Arriving { class, wire_bytes, dscp } = *arriving;
+        let marked = Some(class.set_dscp.unwrap_or(dscp));
+        let Some(policer) = &self.policers[place(class.slot)] else { return (Colour::Green, marked) };
+        match policer.police(wire_bytes, dscp, now_ns) {
+            (colour, Action::Transmit) => (colour, marked),
+            (colour, Action::Mark(dscp)) => (colour, Some(dscp)),
+            (colour, Action::Drop) => (colour, None),
+        }
     }
 
     /// What DSCP a packet goes on with; `None`: it is dropped. One thread only calls this for a worker.
-    #[inline(always)]
     pub(super) fn condition(&self, arriving: &Arriving, worker: WorkerId, now_ns: u64) -> Option<Dscp> {
-        let Arriving { class, wire_bytes, dscp } = *arriving;
-        let marked = class.set_dscp.unwrap_or(dscp);
-        let Some(of_class) = self.classes.get(usize::from(class.slot.0)) else { return Some(marked) };
-        let (colour, action) = match &of_class.policer {
-            Some(policer) => policer.police(wire_bytes, dscp, now_ns),
-            None => (Colour::Green, Action::Transmit),
-        };
-        let is_dropped = action == Action::Drop;
-        if let Some(block) = of_class.counts.get(worker.index()) {
-            block.colours[colour as usize].count(wire_bytes);
-            if is_dropped {
-                block.dropped.count(wire_bytes);
+        let (colour, dscp) = self.judge(arriving, now_ns);
+        self.count(arriving, worker, colour, dscp.is_none());
+        dscp
+    }
+
+    /// The same for many packets, of which what is common is counted later ([`settle`](Self::settle)).
+    #[inline(always)]
+    pub(super) fn condition_of_many(
+        &self,
+        arriving: &Arriving,
+        worker: WorkerId,
+        now_ns: u64,
+        tally: &mut Tally,
+    ) -> Option<Dscp> {
+        match self.judge(arriving, now_ns) {
+            (Colour::Green, Some(dscp)) => {
+                let green = &mut tally.green[place(arriving.class.slot)];
+                green.packets += 1;
+                green.bytes = green.bytes.wrapping_add(arriving.wire_bytes);
+                Some(dscp)
+            }
+            (colour, dscp) => {
+                self.count(arriving, worker, colour, dscp.is_none());
+                dscp
             }
         }
-        match action {
-            Action::Transmit => Some(marked),
-            Action::Mark(dscp) => Some(dscp),
-            Action::Drop => None,
+    }
+
+    /// Counts what has gathered.
+    pub(super) fn settle(&self, tally: &Tally, worker: WorkerId) {
+        for (class, green) in self.classes.iter().zip(&tally.green).filter(|(_, green)| green.packets > 0) {
+            if let Some(block) = class.counts.get(worker.index()) {
+                block.colours[Colour::Green as usize].count(green.packets, green.bytes);
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn count(&self, arriving: &Arriving, worker: WorkerId, colour: Colour, is_dropped: bool) {
+        let class = self.classes.get(usize::from(arriving.class.slot.0));
+        let Some(block) = class.and_then(|class| class.counts.get(worker.index())) else { return };
+        block.colours[colour as usize].count(1, arriving.wire_bytes);
+        if is_dropped {
+            block.dropped.count(1, arriving.wire_bytes);
         }
     }
 
@@ -203,6 +261,12 @@ fn policer(police: &Police, workers: u16, id: ObjectId) -> Result<Policer, Refus
         }
     });
     Ok(Policer::new(meter, mode, [conform?, exceed?, violate?]))
+}
+
+/// The place of a class, of which no policy has more.
+#[inline(always)]
+fn place(class: ClassSlot) -> usize {
+    usize::from(class.0) & (CLASSES - 1)
 }
 
 /// One writer: a load and a store, no locked instruction.

@@ -10,11 +10,12 @@ use dataplane::store::SequenceStore;
 use greyhound_simulation::topology::{LAN, WAN};
 use greyhound_simulation::wanted::{ANY, host, ip, policy, prefix, route_by, route_into};
 use messages::{
-    Address, Base, ClassMap, ClassMapIndex, ColourAware, Criterion, DfPolicy, Direction, DscpSet, EarlyDrop,
-    EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp, Object, Police, PoliceAction, PolicyAction,
-    PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex,
-    QueueLimit, Sa, SaIndex, SecondBucket, Secret, Selector, Service, ServicePolicy, ServiceTarget,
-    TosPolicy, TrafficProfile, Tunnel, TunnelIndex, WorkerId,
+    Address, Base, ClassMap, ClassMapIndex, ColourAware, Criterion, DfPolicy, Direction, DscpMap,
+    DscpMapIndex, DscpSet, EarlyDrop, EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp, Object,
+    Police, PoliceAction, PolicyAction, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings,
+    PortSide, Protection, ProtectionIndex, QueueLimit, ReceivedDscp, Sa, SaIndex, SecondBucket, Secret,
+    Selector, Service, ServicePolicy, ServiceTarget, TosPolicy, TrafficProfile, Tunnel, TunnelIndex,
+    TunnelMarks, WorkerId,
 };
 use pipeline::{HandedOver, Pipeline, PipelineConfig};
 use pktbuf::{Batch, Pool};
@@ -74,6 +75,8 @@ impl Network {
         let sas = protections.iter().flat_map(|p| sas(p, seed)).collect();
         let mut network = Self { objects: frame(), tunnels, protections, sas };
         network.objects.extend(network.protections.iter().copied().map(Object::Protection));
+        let changes = vec![(0, 8), (34, 10), (46, 40)];
+        network.objects.push(Object::DscpMap(DscpMap { dscp_map: DSCPS, changes }));
         network.objects.extend(network.tunnels.iter().copied().map(Object::Tunnel));
         network.objects.extend(network.sas.iter().cloned().map(Object::Sa));
         network.objects.extend(marks());
@@ -132,6 +135,8 @@ fn frame() -> Vec<Object> {
     objects.push(policy(3, Selector { protocol: Some(1), ..ANY }, PolicyAction::Bypass));
     objects
 }
+
+const DSCPS: DscpMapIndex = DscpMapIndex(0);
 
 /// Policies without queues: one for what leaves by a port, another for a tunnel, and a tunnel that does not pre-classify.
 /// Nothing is dropped, as that would depend on the order of packets within a burst.
@@ -202,6 +207,10 @@ fn tunnel(index: u32) -> Tunnel {
             _ => MssClamp::Off,
         },
         strict_source: index % 2 == 1,
+        marks: TunnelMarks {
+            outward: [2, 6].contains(&index).then_some(DSCPS),
+            receipt: if index == 1 { ReceivedDscp::Map(DSCPS) } else { ReceivedDscp::Keep },
+        },
     }
 }
 

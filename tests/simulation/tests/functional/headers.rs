@@ -10,8 +10,8 @@ use greyhound_simulation::sealer::{Plain, Sealer};
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
 use greyhound_simulation::wanted::{ANY, host, policy, protection, route_by, tunnel};
 use messages::{
-    DfPolicy, DropReason, EspMode, GreOptions, Object, PolicyAction, ProtectionIndex, TosPolicy,
-    WorkerCounter,
+    DfPolicy, DropReason, DscpMap, DscpMapIndex, EspMode, GreOptions, Object, PolicyAction, ProtectionIndex,
+    TosPolicy, WorkerCounter,
 };
 use wire::{Ecn, EtherType, IpProtocol, MacAddr, checksum, ethernet, flow, gre, ipv4};
 
@@ -136,6 +136,30 @@ fn the_tos_byte_is_copied_outward_or_its_dscp_fixed_and_ecn_always_copied() {
                         assert_eq!(of(&sent.delivery), tos(outside, ecn));
                         assert_eq!(of(&sent.payload), tos(dscp, ecn), "the inner one is kept");
                     }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_dscp_outside_is_what_the_tunnels_map_has_and_ecn_is_copied() {
+    let map = DscpMapIndex(3);
+    for shape in shapes() {
+        let mut bench = bench(&shape, |objects| {
+            objects
+                .push(Object::DscpMap(DscpMap { dscp_map: map, changes: vec![(46, 40), (8, 1), (40, 2)] }));
+            tunnel(objects).marks.outward = Some(map);
+        });
+        for (dscp, outside) in [(46, 40), (8, 1), (40, 2), (0, 0), (63, 63)] {
+            for ecn in ECNS {
+                for v6 in [false, true] {
+                    let packet = Udp { tos: tos(dscp, ecn), ..sized(End::A, v6, 100) };
+                    let sent = sent(&mut bench, &packet.to_bytes());
+                    let of = |packet: &[u8]| flow::parse(packet).expect("a packet").tos;
+                    assert_eq!(of(&sent.outer), tos(outside, ecn), "ESP's header copies the delivery header");
+                    assert_eq!(of(&sent.delivery), tos(outside, ecn));
+                    assert_eq!(of(&sent.payload), tos(dscp, ecn), "the inner one is kept");
                 }
             }
         }
