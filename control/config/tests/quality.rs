@@ -193,7 +193,7 @@ fn what_is_wrong_is_named() {
         (
             "police = { rate = \"1 Mbit/s\" }",
             "police = { rate = \"1 Mbit/s\", violate = \"AF13\" }",
-            "policy_map branch: classes: class voice: police: violate: \"AF13\" will not do; give \"transmit\", \"drop\", or a DSCP to set, as in \"set_dscp AF12\"",
+            "policy_map branch: classes: \"AF13\" will not do; give \"transmit\", \"drop\", or a DSCP to set, as in \"set_dscp AF12\"",
         ),
         (
             "shape = { rate = \"100 Mbit/s\" }\nclasses = [{ class = \"class-default\", bandwidth = \"100 %\" }]",
@@ -255,6 +255,28 @@ fn a_policy_map_without_queues_is_for_any_number_of_workers() {
         _ => None,
     });
     assert_eq!(services.collect::<Vec<_>>(), [Service::Unqueued; 3]);
+}
+
+#[test]
+fn what_is_wrong_with_maps_of_dscps_is_named() {
+    let said = |tos: &str, map: &str| {
+        let tunnel = format!("name = \"branch-7\"\n{tos}");
+        let map = format!("\n[[dscp_map]]\nname = \"to-wan\"\nmap = [{map}]\n");
+        problems(&(BRANCH.replacen("name = \"branch-7\"", &tunnel, 1) + &map))
+    };
+    let good = "{ from = [\"EF\", 5], to = \"CS5\" }";
+    assert_eq!(said("tos = \"map to-wan\"\ninner_tos = \"map to-wan\"", good), [""; 0]);
+    assert_eq!(
+        said("tos = \"map to-wam\"\ninner_tos = \"map from-wan\"", good),
+        [
+            "tunnel branch-7: tos: there is no dscp_map \"to-wam\"; there are \"to-wan\"",
+            "tunnel branch-7: inner_tos: there is no dscp_map \"from-wan\"; there are \"to-wan\"",
+        ]
+    );
+    let twice = format!("{good}, {{ from = [\"EF\"], to = 1 }}");
+    assert_eq!(said("", &twice), ["dscp_map to-wan: map: EF is there twice; delete one"]);
+    let none = "{ from = [], to = \"AF11\" }";
+    assert_eq!(said("", none), ["dscp_map to-wan: map: from is empty where to is AF11; give DSCPs"]);
 }
 
 /// Class-maps of which each names the next one `times`, and the last one a DSCP.
