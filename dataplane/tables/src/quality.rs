@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use messages::{PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TosPolicy, TunnelIndex, WorkerId};
-use qos::classify::{Arrival, Headers, KeyV4, NO_TUNNEL, WholeV4};
+use qos::classify::{Arrival, FlowCache, Headers, KeyV4, NO_TUNNEL, WholeV4};
 use qos::schedule::{ClassSlot, TunnelSlot};
 use wire::flow::{Fragment, Parsed};
 use wire::{Dscp, Ecn, Family, IpProtocol, ipv4, ipv6};
@@ -233,19 +233,20 @@ impl Quality {
 }
 
 impl AtWork<'_> {
-    /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers.
+    /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers. A policy with many
+    /// rules asks the worker's flow cache first.
     #[inline]
     pub fn classify_v4<const BURST: usize>(
         &self,
         packets: impl Iterator<Item = WholeV4>,
         ingress: PortIndex,
         tunnel: TunnelIndex,
-        classes: &mut ArrayVec<Class, BURST>,
+        (flows, classes): (&mut FlowCache, &mut ArrayVec<Class, BURST>),
     ) {
         let arrival = Arrival { port: ingress.0, vlan_priority: None, tunnel: tunnel.0 };
         let keys: ArrayVec<KeyV4, BURST> =
             packets.take(classes.remaining_capacity()).map(|whole| KeyV4::new(&whole, &arrival)).collect();
-        self.service.policy.classify_v4(&keys, classes);
+        self.service.policy.classify_v4(&keys, flows, classes);
     }
 
     /// Whether classes look at the original packet.

@@ -38,7 +38,7 @@ pub(super) fn condition<'a>(
             } else {
                 let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
                 let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-                at_work.classify_v4(whole, ingress, way.tunnel, &mut classes);
+                at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
                 let mut classes = classes.into_iter();
                 work.condition(ctx, (packets, run), |_| classes.next(), &mut refused);
             }

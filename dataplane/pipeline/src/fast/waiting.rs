@@ -34,7 +34,7 @@ pub(super) fn wait<'a>(
         let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
         let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
         if let Some(queue) = way.services.queue {
-            queue.at_work.classify_v4(whole, ingress, way.tunnel, &mut classes);
+            queue.at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
         }
     }
     let (mut classes, mut due) = (classes.into_iter(), Lane::default());

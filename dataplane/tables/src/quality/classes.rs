@@ -11,7 +11,8 @@ use messages::{
     PolicyClass, PolicyMap, PolicyMapIndex, PortRange, Refusal, Service,
 };
 use qos::classify::{
-    self, Addresses, Budget, Classifier, Dscps, Fragments, Headers, KeyV4, Match, Rule, Span, TcpFlags,
+    self, Addresses, Budget, Classifier, Dscps, FlowCache, Fragments, Headers, KeyV4, Match, Rule, Span,
+    TcpFlags,
 };
 use qos::schedule::ClassSlot;
 use wire::Dscp;
@@ -21,6 +22,9 @@ use crate::Shadow;
 
 /// Rules that all policy-maps may come to.
 const RULES_MAX: usize = 1 << 17;
+
+/// From so many rules on a flow cache wins, also against the nearest caches (docs/qos.md).
+const CACHED_RULES_MIN: usize = 1_000;
 
 /// A policy-map, compiled.
 pub(super) struct Policy {
@@ -33,6 +37,8 @@ pub(super) struct Policy {
     by_dscp: [Option<Class>; 64],
     /// Whether it always does.
     goes_by_dscp: bool,
+    /// Whether to look into the flow cache is cheaper than to walk the trees.
+    has_many_rules: bool,
 }
 
 impl Policy {
@@ -67,10 +73,15 @@ impl Policy {
     pub(super) fn classify_v4<const BURST: usize>(
         &self,
         keys: &[KeyV4],
+        flows: &mut FlowCache,
         classes: &mut ArrayVec<Class, BURST>,
     ) {
         let mut found = [classify::Class(0); BURST];
-        self.classifier.classify_v4(keys, &mut found);
+        if self.has_many_rules {
+            flows.classify_v4(&self.classifier, keys, &mut found);
+        } else {
+            self.classifier.classify_v4(keys, &mut found);
+        }
         for class in found.iter().take(keys.len().min(classes.remaining_capacity())) {
             classes.push(self.class(*class));
         }
@@ -214,10 +225,18 @@ impl Compiler<'_> {
             rules.extend(self.rules(class_map, classify::Class(place))?.ok_or(too_many)?);
         }
         let default = classify::Class(u16::try_from(first.len()).unwrap_or(u16::MAX));
+        let has_many_rules = rules.len() >= CACHED_RULES_MIN;
         let classifier = Classifier::build(&rules, default, Fragments::default()).map_err(|_| too_many)?;
         let marks = classes.iter().map(|class| class.set_dscp.and_then(Dscp::new)).collect();
-        let mut policy =
-            Policy { map: *map, classes, marks, classifier, by_dscp: [None; 64], goes_by_dscp: false };
+        let mut policy = Policy {
+            map: *map,
+            classes,
+            marks,
+            classifier,
+            by_dscp: [None; 64],
+            goes_by_dscp: false,
+            has_many_rules,
+        };
         policy.by_dscp = core::array::from_fn(|value| {
             let dscp = u8::try_from(value).ok().and_then(Dscp::new)?;
             policy.classifier.by_dscp(dscp).map(|class| policy.class(class))
