@@ -262,6 +262,7 @@ fn tunnel_objects(role: Role, setting: &Setting, number: u32) -> anyhow::Result<
             tos: TosPolicy::Copy,
             df: DfPolicy::Copy,
             ttl: 64,
+            class_groups: messages::ClassGroups::default(),
         }),
         Object::Tunnel(Tunnel {
             tunnel,

@@ -93,7 +93,7 @@ pub enum Field {
     PortRange,
     /// Owner worker.
     Owner,
-    /// Class group.
+    /// A class group that there is not, or a DSCP in two of them.
     ClassGroup,
     /// A soft limit above the hard one.
     Lifetime,

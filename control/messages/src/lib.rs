@@ -15,6 +15,7 @@ mod codec;
 mod counters;
 mod drops;
 mod event;
+mod groups;
 mod hello;
 mod ids;
 mod objects;
@@ -28,6 +29,7 @@ pub use drops::DropReason;
 pub use event::{
     Event, Field, InboundState, Neighbor, NeighborState, OutboundState, Refusal, SaState, TunnelState,
 };
+pub use groups::{CLASS_GROUPS_MAX, ClassGroups};
 pub use hello::{Greeting, GreetingError, Hello, HelloPort, PREAMBLE_BYTES, PROTOCOL_VERSION};
 pub use ids::{
     ClassMapIndex, Digest, Fingerprint, PolicyIndex, PolicyMapIndex, PortIndex, ProtectionIndex, SaIndex,

@@ -25,7 +25,7 @@ pub const EXPANDED_CRITERIA_MAX: usize = 1 << 17;
 pub const PROFILES_MAX: usize = 32;
 
 /// A set of DSCPs: bit *n* stands for DSCP *n*.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DscpSet(pub u64);
 

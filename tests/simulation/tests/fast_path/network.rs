@@ -170,6 +170,7 @@ fn protection(index: u32) -> Protection {
         tos: TosPolicy::Copy,
         df: if index == 1 { DfPolicy::Clear } else { DfPolicy::Copy },
         ttl: 62,
+        class_groups: messages::ClassGroups::default(),
     }
 }
 
