@@ -285,7 +285,9 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
         (_, Field::QueueLimit) => {
             "a queue limit in time, or percent beside bit/s, needs a rate: give the policy_map or the port's a shape, or the class a police"
         }
-        (_, Field::EarlyDrop) => "the thresholds of wred or the times of codel contradict each other",
+        (_, Field::EarlyDrop) => {
+            "the thresholds of wred or the times of codel or pie contradict each other, or are out of range"
+        }
         (_, Field::Classes) => "give 1 to 16 classes, the last and no other of them class-default",
         (ObjectId::PolicyMap(_), Field::ClassMap) => {
             "its class-maps, with those of the other policy-maps, come to more than the 131,072 rules that there can be, or take too long to write out; name fewer things under not and any"

@@ -55,6 +55,6 @@ pub use parse::{ParseError, ParseProblem};
 pub use problem::{Problem, Problems};
 pub use quality::{
     Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CodelEntry, CriterionEntry, DropProfileEntry, Flags,
-    Matching, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
+    Matching, PieEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
 };
 pub use values::{Action, Algorithm, KeyReference, ManualKeying, SaName, UnknownAlgorithm, UnknownSaName};

@@ -42,8 +42,8 @@ pub use objects::{
 };
 pub use quality::{
     CLASSES_MAX, CRITERIA_MAX, ClassDrops, ClassMap, Criterion, DropProfile, DscpSet, EXPANDED_CRITERIA_MAX,
-    EarlyDrop, NESTING_MAX, PROFILES_MAX, PolicyClass, PolicyMap, QueueLimit, QueueState, Service,
-    ServicePolicy, ServiceTarget, Share, TcpFlags, TrafficProfile, Wred,
+    EarlyDrop, NESTING_MAX, PIE_US_MAX, PROFILES_MAX, PolicyClass, PolicyMap, QueueLimit, QueueState,
+    Service, ServicePolicy, ServiceTarget, Share, TcpFlags, TrafficProfile, Wred,
 };
 pub use request::{Base, List, Request};
 pub use secret::Secret;

@@ -5,9 +5,9 @@ use core::net::IpAddr;
 
 use messages::{
     Address, CLASS_GROUPS_MAX, CLASSES_MAX, CRITERIA_MAX, Criterion, Direction, EarlyDrop, Field, IpPrefix,
-    LifetimeLimits, MssClamp, Object, ObjectId, PROFILES_MAX, Policy, PolicyClass, PortRange, PortSettings,
-    Protection, QueueLimit, Refusal, Route, RouteTarget, Sa, Service, Share, StaticNeighbor, TosPolicy,
-    Tunnel,
+    LifetimeLimits, MssClamp, Object, ObjectId, PIE_US_MAX, PROFILES_MAX, Policy, PolicyClass, PortRange,
+    PortSettings, Protection, QueueLimit, Refusal, Route, RouteTarget, Sa, Service, Share, StaticNeighbor,
+    TosPolicy, Tunnel,
 };
 use qos::schedule::PRIORITY_LEVELS;
 use wire::address::{is_host, is_ipv4_mapped};
@@ -204,6 +204,7 @@ fn is_early_drop(early: &EarlyDrop) -> bool {
     match early {
         EarlyDrop::None => true,
         EarlyDrop::CoDel { target_us, interval_us } => *target_us > 0 && interval_us > target_us,
+        EarlyDrop::Pie { target_us, burst_us } => *target_us > 0 && *target_us.max(burst_us) <= PIE_US_MAX,
         EarlyDrop::Wred(wred) => {
             let mut profiles = wred.profiles.iter().map(|(_, profile)| profile).chain([&wred.default]);
             wred.weight <= 16
