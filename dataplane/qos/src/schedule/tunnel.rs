@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The state of tunnels and classes, and how it is made from a port's specification.
 
-use super::codel;
 use super::fifo::Fifo;
 use super::line::{Line, Links};
 use super::spec::{ClassSlot, EarlyDrop, PRIORITY_LEVELS, PolicySpec, PortSpec, Service, SpecError};
 use super::{NONE, wred};
+use super::{codel, pie};
 use crate::bucket::Bucket;
 
 /// The priority levels, and the shares behind them.
@@ -51,6 +51,7 @@ pub(super) enum Early {
     None,
     Wred(wred::State),
     CoDel(codel::State),
+    Pie(pie::State),
 }
 
 impl Tunnel {
@@ -70,13 +71,15 @@ impl Early {
             EarlyDrop::None => Self::None,
             EarlyDrop::Wred(_) => Self::Wred(wred::State::default()),
             EarlyDrop::CoDel(_) => Self::CoDel(codel::State::default()),
+            EarlyDrop::Pie(_) => Self::Pie(pie::State::default()),
         }
     }
 
     /// The queue has run empty.
     pub(super) fn emptied(&mut self, now_ns: u64) {
         match self {
-            Self::None => {}
+            // PIE's delay is that of the head, and there is none.
+            Self::None | Self::Pie(_) => {}
             Self::Wred(state) => state.emptied(now_ns),
             Self::CoDel(state) => state.emptied(),
         }
