@@ -6,6 +6,7 @@
 //! - [`mark`]: code points and VLAN priorities that packets leave with.
 //! - [`police`]: three-colour meters and what is done with each colour.
 //! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED and CoDel.
+//! - [`share`]: what the schedulers of one port, one for each worker, share.
 //!
 //! The scheduler is generic over what is queued, and everything is pure: no I/O, no thread, no clock. Time comes in as nanoseconds,
 //! sizes as the bytes that a packet will be on the wire. Nothing allocates once it is made.
@@ -27,5 +28,7 @@ pub mod classify;
 pub mod mark;
 pub mod police;
 pub mod schedule;
+pub mod share;
 
 pub use bucket::{Bucket, Rate, TrafficProfile};
+pub use share::{PortShare, SharedBucket};

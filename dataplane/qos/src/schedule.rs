@@ -25,6 +25,7 @@ mod delay;
 mod dequeue;
 mod fifo;
 mod line;
+mod shaper;
 mod spec;
 mod stats;
 mod succession;
@@ -39,11 +40,10 @@ use std::sync::Arc;
 
 use wire::{Dscp, Ecn};
 
-use crate::bucket::Bucket;
-
 pub use codel::CoDel;
 pub use counters::{Counters, Refusal, Volume};
 pub use delay::Delays;
+pub use shaper::Membership;
 pub use spec::{
     CLASSES_MAX, ClassSlot, ClassSpec, EarlyDrop, Limit, PRIORITY_LEVELS, PolicySpec, PortSpec,
     SHARE_RATIO_MAX, Service, Share, SpecError, TunnelSlot, TunnelSpec,
@@ -53,6 +53,7 @@ pub use wred::{DropProfile, Wred};
 
 use fifo::{Queued, Slab};
 use line::Line;
+use shaper::{Policer, PortShaper};
 use tunnel::{Class, Early, LEVELS, SHARES, Tunnel, TunnelLinks};
 use wheel::Wheel;
 
@@ -122,10 +123,10 @@ pub struct Scheduler<T> {
     tunnels: Box<[Tunnel]>,
     classes: Box<[Class]>,
     stats: Arc<Stats>,
-    policers: Box<[Bucket]>,
+    policers: Box<[Policer]>,
     lines: [Line; LEVELS],
     wheel: Wheel,
-    shaper: Option<Bucket>,
+    shaper: PortShaper,
     packet_bytes_max: u32,
     /// Places in the slab that only priority classes may take.
     reserve: u32,
@@ -138,8 +139,21 @@ impl<T> Scheduler<T> {
     /// # Errors
     /// The specification cannot be followed.
     pub fn new(spec: &PortSpec) -> Result<Self, SpecError> {
+        Self::build(spec, None)
+    }
+
+    /// Makes the scheduler of one worker for a port that others send by too. The port's shaper is shared, and the policers
+    /// of the first tunnel, which stands for traffic outside tunnels; the other tunnels are this worker's own.
+    ///
+    /// # Errors
+    /// The specification cannot be followed.
+    pub fn of_worker(spec: &PortSpec, membership: &Membership) -> Result<Self, SpecError> {
+        Self::build(spec, Some(membership))
+    }
+
+    fn build(spec: &PortSpec, membership: Option<&Membership>) -> Result<Self, SpecError> {
         spec.check()?;
-        let built = tunnel::build(spec)?;
+        let built = tunnel::build(spec, membership)?;
         let extents: Vec<_> =
             built.tunnels.iter().map(|tunnel| (tunnel.first_class, tunnel.class_count)).collect();
         Ok(Self {
@@ -151,7 +165,10 @@ impl<T> Scheduler<T> {
             classes: built.classes.into_boxed_slice(),
             policers: built.policers.into_boxed_slice(),
             lines: [Line::EMPTY; LEVELS],
-            shaper: spec.shape.map(Bucket::new),
+            shaper: match membership {
+                Some(membership) => PortShaper::shared(membership, spec.shape, spec.packet_bytes_max),
+                None => PortShaper::own(spec.shape),
+            },
             packet_bytes_max: spec.packet_bytes_max,
             reserve: spec.items_max / 8,
             random: spec.seed,

@@ -3,6 +3,7 @@
 
 use wire::Ecn;
 
+use super::line::Line;
 use super::spec::{EarlyDrop, TunnelSlot};
 use super::tunnel::{Class, Early, SHARES, TunnelLinks};
 use super::{Leaving, Next, Refusal, Refused, Scheduler, spec_of};
@@ -10,6 +11,8 @@ use crate::bucket::Bucket;
 
 /// Timers that one call looks at: its work is bounded even if all tunnels may send at once.
 const EXPIRIES_MAX: usize = 32;
+/// Tunnels of a line whose packets are announced to other workers.
+const ANNOUNCED_TUNNELS: usize = 32;
 
 /// What CoDel wants done with a head.
 enum Signal {
@@ -32,9 +35,7 @@ impl<T> Scheduler<T> {
             let Some(tunnel) = self.wheel.expire(now_ns) else { break };
             self.stand_in_line(tunnel);
         }
-        if let Some(shaper) = &mut self.shaper {
-            shaper.refill(now_ns);
-        }
+        self.shaper.refill(now_ns);
         loop {
             let Some((level, tunnel)) = self.first_in_line() else { return Next::Wait(self.wheel.next_ns()) };
             match self.serve(level, tunnel, now_ns) {
@@ -43,6 +44,30 @@ impl<T> Scheduler<T> {
                 None => return Next::Wait(self.wheel.next_ns()),
             }
         }
+    }
+
+    /// The worker goes on to something else: tokens of a shared port go back, and the other workers hear which priority
+    /// packets wait here. To be called whenever the transmit ring is full or nothing more is due.
+    #[inline]
+    pub fn rest(&mut self, now_ns: u64) {
+        if self.shaper.is_shared() {
+            self.shaper.refill(now_ns);
+            let waiting = core::array::from_fn(|level| self.waiting_at(level));
+            self.shaper.rest(waiting);
+        }
+    }
+
+    /// Bytes that wait at a priority level and for the port only, as far as a few tunnels show.
+    fn waiting_at(&self, level: usize) -> u32 {
+        let (mut bytes, mut next) = (0, self.lines.get(level).and_then(Line::first));
+        for _ in 0..ANNOUNCED_TUNNELS {
+            let Some(tunnel) = next.and_then(|index| self.tunnels.get(index as usize)) else { break };
+            let class = tunnel.priority_class(level).filter(|_| !tunnel.parked);
+            bytes +=
+                class.and_then(|class| self.classes.get(class as usize)).map_or(0, |class| class.fifo.bytes);
+            next = tunnel.behind(level);
+        }
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
     /// The first tunnel of the first line that has one with something to do.
@@ -79,8 +104,8 @@ impl<T> Scheduler<T> {
             self.lines.get_mut(level)?.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
             return Some(Served::LineChanged);
         }
-        if let Some(shaper) = self.shaper.as_ref().filter(|shaper| !shaper.holds(wire_bytes)) {
-            let moments = [shaper.ready_at(wire_bytes), self.wheel.next_ns()];
+        if !self.shaper.may_pass(level, wire_bytes) {
+            let moments = [self.shaper.ready_at(wire_bytes), self.wheel.next_ns()];
             return Some(Served::Next(Next::Wait(moments.into_iter().flatten().min())));
         }
         self.take(level, index, class_index, now_ns).map(Served::Next)
@@ -114,6 +139,7 @@ impl<T> Scheduler<T> {
         let counters = self.stats.at(class_index)?;
         if matches!(signal, Signal::Drop) {
             counters.drop_for(Refusal::CoDel, wire_bytes);
+            self.shaper.decline();
             self.settle(level, index, class_index, now_ns);
             let (item, tunnel, refusal) = (queued.item, TunnelSlot(index), Refusal::CoDel);
             return Some(Next::Refused(Refused { item, tunnel, class: slot, refusal }));
@@ -132,15 +158,13 @@ impl<T> Scheduler<T> {
 
     /// What leaves costs tokens, and a share its deficits.
     fn charge(&mut self, level: usize, index: u32, class_index: u32, wire_bytes: u32) {
-        if let Some(shaper) = &mut self.shaper {
-            shaper.take_now(wire_bytes);
-        }
+        self.shaper.pass(wire_bytes);
         let Some(tunnel) = self.tunnels.get_mut(index as usize) else { return };
         if let Some(shaper) = &mut tunnel.shaper {
             shaper.take_now(wire_bytes);
         }
-        let tokens = |shaper: &Option<Bucket>| shaper.as_ref().map(Bucket::level_bytes);
-        self.stats.note_tokens(index, tokens(&tunnel.shaper), tokens(&self.shaper));
+        let tokens = tunnel.shaper.as_ref().map(Bucket::level_bytes);
+        self.stats.note_tokens(index, tokens, self.shaper.level_bytes());
         if level == SHARES {
             tunnel.deficit = tunnel.deficit.saturating_sub(wire_bytes);
             if let Some(class) = self.classes.get_mut(class_index as usize) {

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Tests of what workers share.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::bucket::Rate;
+
+const BULK: usize = PRIORITY_LEVELS;
+const TOKENS_PER_BYTE: u128 = 8_000_000_000;
+
+fn profile(bps: u64, burst_bytes: u32) -> TrafficProfile {
+    TrafficProfile { rate: Rate::from_bps(bps).unwrap(), burst_bytes }
+}
+
+fn members(profile: Option<TrafficProfile>, workers: u16) -> (Arc<PortShare>, Vec<Member>) {
+    let share = Arc::new(PortShare::new(workers));
+    let member = |worker| Member::new(Arc::clone(&share), usize::from(worker), profile, 1_500);
+    let members = (0..workers).map(member).collect();
+    (share, members)
+}
+
+fn passes(member: &mut Member, level: usize, bytes: u32, now_ns: u64) -> bool {
+    member.begin(now_ns);
+    let may = member.may_pass(level, bytes);
+    if may {
+        member.pass(bytes);
+    }
+    may
+}
+
+#[test]
+fn it_starts_full_whatever_its_depth_and_a_deeper_one_does_not_fill_at_once() {
+    let bucket = SharedBucket::default();
+    assert!(bucket.take(profile(8, 1_000), 1_000, 7));
+    assert!(
+        !bucket.take(profile(8, 2_000), 1, 7),
+        "workers that pass to another profile find the same tokens"
+    );
+    assert!(bucket.take(profile(8_000_000_000, 2_000), 2_000, 2_007));
+}
+
+#[test]
+fn priority_packets_of_one_worker_keep_their_tokens_from_bulk_of_another_until_they_lapse() {
+    let (_, mut workers) = members(Some(profile(8_000_000_000, 3_000)), 2);
+    let [voice, bulk] = &mut workers[..] else { panic!("two workers") };
+    assert!(passes(bulk, BULK, 1_500, 0) && passes(bulk, BULK, 1_126, 0));
+    assert!(!passes(bulk, BULK, 1, 0), "374 bytes are for what the two may have in hand");
+    bulk.rest([0; 3]);
+    assert!(!passes(voice, 0, 100, 0));
+    voice.rest([100, 0, 0]);
+    // A byte a nanosecond: 1,550 at 1,550 ns, of which 100 are not for bulk.
+    assert!(!passes(bulk, BULK, 1_500, 1_550));
+    assert!(!passes(bulk, 1, 1_500, 1_550), "nor for a later priority level");
+    assert!(passes(voice, 0, 100, 1_550));
+    voice.rest([0; 3]);
+    assert!(!passes(bulk, BULK, 1_500, 1_550));
+    assert!(passes(bulk, BULK, 1_500, 1_600));
+    bulk.rest([0; 3]);
+    voice.rest([3_000, 0, 0]);
+    assert!(!passes(bulk, BULK, 1_500, 4_000));
+    assert!(passes(bulk, BULK, 1_500, 1_550 + LAPSE_NS));
+}
+
+#[test]
+fn at_a_port_without_a_shaper_bulk_lets_priority_packets_of_another_worker_go_first() {
+    let (_, mut workers) = members(None, 3);
+    workers[0].begin(5);
+    workers[0].rest([0, 64, 0]);
+    assert!(!passes(&mut workers[1], BULK, 1_500, 6));
+    assert!(!passes(&mut workers[2], 2, 100, 6));
+    assert!(passes(&mut workers[2], 1, 100, 6), "the same level");
+    workers[0].rest([0; 3]);
+    assert!(passes(&mut workers[1], BULK, 1_500, 6));
+}
+
+#[test]
+fn what_is_taken_and_not_used_goes_back() {
+    let port = profile(1_000, 1_000_000);
+    let (share, mut workers) = members(Some(port), 2);
+    assert!(passes(&mut workers[0], BULK, 1_000, 0));
+    // 16 longest packets for each of the two are not in the bucket.
+    assert_eq!(share.tokens().at(port, 0).level_bytes(), 952_000 - 1_000 - 24_000);
+    workers[0].rest([0; 3]);
+    assert_eq!(share.tokens().at(port, 0).level_bytes(), 952_000 - 1_000);
+}
+
+proptest! {
+    /// Whoever sends, and whenever what was not used goes back: in any interval at most the burst and the rate over it.
+    #[test]
+    fn no_interval_passes_more_than_burst_and_rate_over_all_workers(
+        bps in 1u64..100_000_000_000,
+        burst in 1_500u32..100_000,
+        steps in prop::collection::vec((0usize..3, 0u64..20_000, 1u32..1_500, any::<bool>()), 1..80),
+    ) {
+        let (_, mut workers) = members(Some(profile(bps, burst)), 3);
+        let (mut now_ns, mut passed) = (0, Vec::new());
+        for (worker, gap_ns, bytes, rests) in steps {
+            now_ns += gap_ns;
+            let member = &mut workers[worker];
+            member.begin(now_ns);
+            while passed.len() < 400 && member.may_pass(BULK, bytes) {
+                member.pass(bytes);
+                passed.push((now_ns, u128::from(bytes)));
+            }
+            // Who does not rest keeps its tokens from the others, and gives them back when it comes again.
+            if rests {
+                member.rest([0; 3]);
+            }
+        }
+        for (first, &(start_ns, _)) in passed.iter().enumerate() {
+            let mut sum = 0;
+            for &(end_ns, bytes) in &passed[first..] {
+                sum += bytes;
+                let allowed = u128::from(burst) * TOKENS_PER_BYTE + u128::from(bps) * u128::from(end_ns - start_ns);
+                prop_assert!(sum * TOKENS_PER_BYTE <= allowed);
+            }
+        }
+    }
+}
+
+/// Two threads and one clock: to the last token, what has passed and what is left is what was there and what came in.
+#[test]
+fn workers_that_take_at_the_same_time_neither_lose_nor_make_a_token() {
+    const TURNS: u64 = 20_000;
+    let port = profile(5_000_000_000, 1 << 30);
+    let (share, workers) = members(Some(port), 2);
+    assert!(share.tokens().take(port, 1 << 30, 1));
+    let clock = AtomicU64::new(1);
+    let work = |mut member: Member, seed: u32| {
+        let (mut passed, mut random) = (0u128, seed);
+        for _ in 0..TURNS {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            member.begin(clock.fetch_add(u64::from(random >> 20), Relaxed));
+            let bytes = 64 + (random >> 8) % 1_400;
+            for _ in 0..random >> 30 {
+                if member.may_pass(BULK, bytes) {
+                    member.pass(bytes);
+                    passed += u128::from(bytes);
+                }
+            }
+            member.rest([random % 2, 0, 0]);
+        }
+        passed
+    };
+    let passed: u128 = std::thread::scope(|scope| {
+        let threads: Vec<_> = workers
+            .into_iter()
+            .zip([1, 99])
+            .map(|(member, seed)| scope.spawn(move || work(member, seed)))
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    let end_ns = clock.load(Relaxed);
+    let (left, _) = share.tokens().at(port, end_ns).state();
+    let came = u128::from(port.rate.bps()) * u128::from(end_ns - 1);
+    assert!(left < tokens(1 << 30), "it was never full");
+    assert_eq!(passed * TOKENS_PER_BYTE + u128::from(left), came);
+    assert!(passed > u128::from(TURNS));
+}
