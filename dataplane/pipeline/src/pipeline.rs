@@ -3,14 +3,16 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use messages::{PortIndex, WorkerCounter, WorkerId};
-use pktbuf::{Batch, Packet, Pool};
+use pktbuf::{BURST, Batch, Pool};
 use tables::Neighbors;
 use wire::MacAddr;
 
 use crate::context::Context;
 use crate::counters::Counters;
 use crate::dispatch::Lanes;
+use crate::handovers::{HandedOver, Handovers};
 use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
@@ -37,12 +39,6 @@ pub struct PipelineConfig {
     pub state: Arc<State>,
 }
 
-/// An ESP packet on its way to the worker that owns its SA, its outer IP header in front.
-pub struct HandedOver {
-    packet: Packet,
-    port: PortIndex,
-}
-
 /// The packet path of one worker.
 ///
 /// A turn of the worker: [`receive`](Self::receive) each port's burst, [`take_over`](Self::take_over) what other
@@ -62,7 +58,9 @@ pub struct Pipeline {
     limiter: Limiter,
     identification: Identification,
     lanes: Lanes,
-    handovers: Lane<(WorkerId, PortIndex)>,
+    handovers: Handovers,
+    /// Handed over by a worker that has switched, while this one has not.
+    early: ArrayVec<HandedOver, BURST>,
     originated: Lane<crate::context::Note>,
     whole_way_only: bool,
     stopwatch: Stopwatch,
@@ -73,7 +71,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(config: PipelineConfig) -> Self {
         let PipelineConfig { worker, workers, macs, pool, neighbors, state } = config;
-        let queues = Queues::new(macs.len(), &state.handoff);
+        let queues = Queues::new(worker, macs.len(), &state.handoff);
         Self {
             worker,
             state,
@@ -87,7 +85,8 @@ impl Pipeline {
             limiter: Limiter::default(),
             identification: Identification::new(worker, workers),
             lanes: Lanes::default(),
-            handovers: Lane::default(),
+            handovers: Handovers::default(),
+            early: ArrayVec::new(),
             originated: Lane::default(),
             whole_way_only: false,
             stopwatch: Stopwatch::default(),
@@ -124,20 +123,33 @@ impl Pipeline {
         });
     }
 
-    /// Carries packets that other workers handed over, at most a burst of them.
+    /// Carries packets that other workers handed over, at most a burst of them; none while some wait for this worker to
+    /// switch.
     pub fn take_over(&mut self, packets: impl Iterator<Item = HandedOver>, now_ns: u64) {
+        if !self.early.is_empty() {
+            return;
+        }
+        let mut early = std::mem::take(&mut self.early);
         self.run(now_ns, |ctx, lanes| {
-            for HandedOver { packet, port } in packets.take(pktbuf::BURST) {
+            let generation = ctx.tables.number;
+            let handed = packets.take(BURST).filter_map(|handed| {
                 ctx.counters.add(WorkerCounter::HandedIn, 1);
-                ingress::take_over(ctx, port, packet, lanes);
-            }
+                if early.is_empty() && !handed.is_early(generation) {
+                    return Some(handed);
+                }
+                early.push(handed);
+                None
+            });
+            let handed: ArrayVec<_, BURST> = handed.collect();
+            take_over(ctx, handed, lanes);
         });
+        self.early = early;
     }
 
     /// Gives what belongs to other workers to `give`, which returns what it has no room for.
     pub fn hand_over(&mut self, mut give: impl FnMut(WorkerId, HandedOver) -> Result<(), HandedOver>) {
-        for (packet, (owner, port)) in self.handovers.drain() {
-            match give(owner, HandedOver { packet, port }) {
+        for (owner, handed) in self.handovers.drain() {
+            match give(owner, handed) {
                 Ok(()) => self.counters.add(WorkerCounter::HandedOut, 1),
                 Err(_refused) => self.counters.drop_packets(messages::DropReason::HandoverFull, 1),
             }
@@ -174,7 +186,7 @@ impl Pipeline {
 
     /// Runs on `state` from the next burst on; the old state comes back, to be freed elsewhere.
     ///
-    /// What waits in a scheduler whose port's policies change goes on in the next one. It is dropped if it has no class
+    /// What a worker that has switched before handed over meanwhile is taken over, and what waits in a scheduler whose port's policies change goes on in the next one. It is dropped if it has no class
     /// there (`qos_gone`), no room (`qos_no_room`), or is longer than the port now takes (`mtu_changed`).
     pub fn switch(&mut self, state: Arc<State>, now_ns: u64) -> Arc<State> {
         self.counters.set(WorkerCounter::Generation, state.tables.number);
@@ -185,12 +197,20 @@ impl Pipeline {
             counters.drop_packets(reason, 1);
             drop(packet);
         });
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            self.run(now_ns, |ctx, lanes| take_over(ctx, early, lanes));
+        }
         old
     }
 
     /// The counters, with the gauge of packets held brought up to date.
     pub fn counters(&mut self) -> &mut Counters {
-        let held = self.transmission.held() + self.waiting.len() + self.handovers.len() + self.queues.held();
+        let held = self.transmission.held()
+            + self.waiting.len()
+            + self.handovers.len()
+            + self.early.len()
+            + self.queues.held();
         self.counters.set(WorkerCounter::Held, held as u64);
         &mut self.counters
     }
@@ -227,6 +247,23 @@ impl Pipeline {
         first(&mut ctx, lanes);
         whole_way(&mut ctx, lanes);
         ctx.stopwatch.lap(Stage::WholeWay);
+    }
+}
+
+/// Carries what other workers handed over.
+fn take_over(ctx: &mut Context<'_>, packets: ArrayVec<HandedOver, BURST>, lanes: &mut Lanes) {
+    let mut to_queue = ArrayVec::new();
+    for handed in packets {
+        let is_esp = handed.tunnel().is_none();
+        let (item, port) = handed.into_parts();
+        if is_esp {
+            ingress::take_over(ctx, port, item.into_packet(), lanes);
+        } else {
+            to_queue.push((item, port));
+        }
+    }
+    if !to_queue.is_empty() {
+        fast::join(ctx, &mut to_queue);
     }
 }
 
