@@ -276,3 +276,65 @@ pub(crate) fn whole_way(ctx: &mut Context<'_>, lanes: &mut Lanes) {
         outbound::run(ctx, &mut originated);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use messages::{DropReason, TunnelIndex};
+    use tables::Generation;
+    use wire::{IpProtocol, ipv4};
+
+    use super::*;
+    use crate::queues::{Handoff, Item};
+    use crate::sad::Sad;
+
+    fn state(number: u64) -> Arc<State> {
+        let mut tables = Generation::empty();
+        tables.number = number;
+        Arc::new(State { tables: Arc::new(tables), sad: Sad::default(), handoff: Handoff::default() })
+    }
+
+    fn counts(pipeline: &mut Pipeline) -> [u64; 3] {
+        let counters = pipeline.counters();
+        assert_eq!(counters.unaccounted(), 0);
+        [
+            counters.worker(WorkerCounter::HandedIn),
+            counters.worker(WorkerCounter::Held),
+            counters.dropped(DropReason::QosGone),
+        ]
+    }
+
+    #[test]
+    fn what_a_worker_that_has_switched_hands_over_waits_until_this_one_has() {
+        let pool = Pool::memory(8, 2_048).unwrap();
+        let mut pipeline = Pipeline::new(PipelineConfig {
+            worker: WorkerId(0),
+            workers: 2,
+            macs: vec![[2, 0, 0, 0, 0, 1]],
+            pool: pool.clone(),
+            neighbors: Arc::new(Neighbors::with_seed(16, 1)),
+            state: state(3),
+        });
+        let mut bytes = [0; 28];
+        let repr = ipv4::Repr {
+            payload_bytes: 8,
+            ..ipv4::Repr::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), IpProtocol::UDP)
+        };
+        repr.emit(&mut bytes).unwrap();
+        let handed = |generation| {
+            let item = Item::new(pool.copy_of(&bytes).unwrap(), generation, Some(TunnelIndex(0)));
+            HandedOver::queued(item, PortIndex(0))
+        };
+        let mut ring = [3, 4, 3, 4].map(handed).into_iter();
+        pipeline.take_over(ring.by_ref().take(3), 1);
+        assert_eq!(counts(&mut pipeline), [3, 2, 1], "the one behind it keeps its place");
+        pipeline.take_over(ring.by_ref(), 2);
+        assert_eq!((ring.len(), counts(&mut pipeline)), (1, [3, 2, 1]));
+        // There is no such tunnel in the next tables either.
+        pipeline.switch(state(4), 3);
+        assert_eq!(counts(&mut pipeline), [3, 0, 3]);
+        pipeline.take_over(ring, 4);
+        assert_eq!(counts(&mut pipeline), [4, 0, 4]);
+        drop(pipeline);
+        assert_eq!(pool.available(), pool.capacity());
+    }
+}

@@ -57,6 +57,8 @@ use shaper::{Policer, PortShaper};
 use tunnel::{Class, Early, LEVELS, SHARES, Tunnel, TunnelLinks};
 use wheel::Wheel;
 
+/// Of several workers' schedulers of a port each has this tunnel, which stands for traffic outside tunnels.
+const PORTS_OWN: TunnelSlot = TunnelSlot(0);
 /// Stands for no index.
 const NONE: u32 = u32::MAX;
 
@@ -267,6 +269,9 @@ impl<T> Scheduler<T> {
         let level = class.level;
         if level == SHARES {
             class.deficit = class.quantum;
+            if tunnel_slot == PORTS_OWN {
+                self.shaper.joins(class.slot);
+            }
             tunnel.shares.push(&mut self.classes, index);
         }
         if tunnel.has_backlog(level) {

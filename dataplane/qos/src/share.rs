@@ -10,9 +10,13 @@
 //! all workers can have in hand is not in the bucket's depth: together they are the burst, so that what passes in any
 //! interval is at most the burst and the rate over the interval, whoever holds what for how long.
 //!
-//! Packets of a priority level that a worker could not send are announced when it ends its turn. Other workers leave
-//! their tokens alone for everything below that level. An announcement that is not renewed lapses after
+//! What a worker could not send is announced when it ends its turn. Other workers leave
+//! the tokens of priority packets alone for everything below their level. An announcement that is not renewed lapses after
 //! [`LAPSE_NS`]: a worker that stands still keeps nobody waiting.
+//!
+//! The port's own classes with shares stand in line at each worker. How many rounds of its quantum each has had over all
+//! workers is counted here, and a class that is [`ROUNDS_AHEAD`] ahead of one that waits at another worker lets it catch
+//! up: so their shares are those of the port, wherever their packets come in.
 //!
 //! Lock-free. The state of a bucket is one word of 128 bits, so that it is the same exact arithmetic as
 //! [`Bucket`]'s; the profile is the taker's, so that workers may pass to another rate at different moments.
@@ -24,12 +28,18 @@ use crossbeam::utils::CachePadded;
 use portable_atomic::AtomicU128;
 
 use crate::bucket::{Bucket, TrafficProfile, tokens};
-use crate::schedule::PRIORITY_LEVELS;
+use crate::schedule::{CLASSES_MAX, ClassSlot, PRIORITY_LEVELS};
 
 /// How long it counts that a worker has priority packets waiting.
 pub const LAPSE_NS: u64 = 1_000_000;
 /// Longest packets whose tokens are taken at once beyond what the next packet needs.
 const BATCH_PACKETS: u32 = 16;
+/// How far a class with a share may be ahead of one that waits at another worker.
+const ROUNDS_AHEAD: u64 = 2 * ROUND;
+/// So far behind is no class that has its turns: its place was another's until the policy changed.
+const ROUNDS_BEHIND: u64 = 16 * ROUND;
+/// A quantum, as rounds are counted.
+const ROUND: u64 = 1 << 20;
 
 /// A token bucket that several workers take from. It starts full.
 #[derive(Debug)]
@@ -112,7 +122,18 @@ fn unpack(profile: TrafficProfile, state: u128) -> Bucket {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: [AtomicU32; PRIORITY_LEVELS],
+    /// The port's own classes with shares, by place: one bit each.
+    shares: AtomicU32,
     until_ns: AtomicU64,
+}
+
+/// What a worker has waiting when it ends its turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    /// Bytes at each priority level.
+    pub(crate) bytes: [u32; PRIORITY_LEVELS],
+    /// The port's own classes with shares, by place: one bit each.
+    pub(crate) shares: u32,
 }
 
 /// What the schedulers of one port share. It outlives them: it goes on while a port's policies change.
@@ -120,6 +141,8 @@ struct Waiting {
 pub struct PortShare {
     tokens: SharedBucket,
     workers: Box<[CachePadded<Waiting>]>,
+    /// Rounds that each of the port's own classes has had.
+    rounds: [CachePadded<AtomicU64>; CLASSES_MAX],
 }
 
 impl PortShare {
@@ -129,6 +152,7 @@ impl PortShare {
         Self {
             tokens: SharedBucket::default(),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
+            rounds: Default::default(),
         }
     }
 
@@ -138,24 +162,39 @@ impl PortShare {
         &self.tokens
     }
 
+    /// What other workers than this have waiting, unless it has lapsed.
+    #[inline]
+    fn others(&self, worker: usize, now_ns: u64) -> impl Iterator<Item = &Waiting> {
+        let others = self.workers.iter().enumerate().filter(move |(index, _)| *index != worker);
+        others.map(|(_, waiting)| &**waiting).filter(move |waiting| waiting.until_ns.load(Relaxed) > now_ns)
+    }
+
     /// Bytes that other workers than this have waiting at levels before `level`.
     #[inline]
     fn ahead_of(&self, worker: usize, level: usize, now_ns: u64) -> u64 {
-        let mut bytes = 0;
-        for (_, waiting) in self.workers.iter().enumerate().filter(|(index, _)| *index != worker) {
-            if waiting.until_ns.load(Relaxed) > now_ns {
-                bytes +=
-                    waiting.bytes.iter().take(level).map(|bytes| u64::from(bytes.load(Relaxed))).sum::<u64>();
-            }
-        }
-        bytes
+        let of = |waiting: &Waiting| {
+            waiting.bytes.iter().take(level).map(|bytes| u64::from(bytes.load(Relaxed))).sum::<u64>()
+        };
+        self.others(worker, now_ns).map(of).sum()
     }
 
-    fn announce(&self, worker: usize, bytes: [u32; PRIORITY_LEVELS], until_ns: u64) {
+    /// The fewest rounds that any of these classes has had.
+    fn fewest_rounds(&self, shares: u32) -> Option<u64> {
+        if shares == 0 {
+            return None;
+        }
+        let of = |(place, rounds): (u32, &CachePadded<AtomicU64>)| {
+            (shares >> place & 1 == 1).then(|| rounds.load(Relaxed))
+        };
+        (0..).zip(&self.rounds).filter_map(of).min()
+    }
+
+    fn announce(&self, worker: usize, backlog: Backlog, until_ns: u64) {
         let Some(waiting) = self.workers.get(worker) else { return };
-        for (word, bytes) in waiting.bytes.iter().zip(bytes) {
+        for (word, bytes) in waiting.bytes.iter().zip(backlog.bytes) {
             word.store(bytes, Relaxed);
         }
+        waiting.shares.store(backlog.shares, Relaxed);
         waiting.until_ns.store(until_ns, Relaxed);
     }
 }
@@ -171,6 +210,12 @@ pub(crate) struct Member {
     in_hand: u64,
     now_ns: u64,
     announced: bool,
+    /// The port's own classes that wait here, as far as is known.
+    shares: u32,
+    /// The fewest rounds that a class has had which waits at another worker.
+    floor: Option<u64>,
+    /// Rounds of this turn.
+    rounds: [u64; CLASSES_MAX],
 }
 
 impl Member {
@@ -189,13 +234,54 @@ impl Member {
             rate,
             burst_bytes: burst_bytes.saturating_sub(batch.saturating_mul(workers)),
         });
-        Self { share, worker, profile, batch: tokens(batch), in_hand: 0, now_ns: 0, announced: false }
+        let (batch, rounds) = (tokens(batch), [0; CLASSES_MAX]);
+        let (in_hand, now_ns, announced, shares, floor) = (0, 0, false, 0, None);
+        Self { share, worker, profile, batch, in_hand, now_ns, announced, shares, floor, rounds }
     }
 
     /// Lets time pass.
     #[inline]
     pub(crate) fn begin(&mut self, now_ns: u64) {
-        self.now_ns = now_ns;
+        if self.now_ns != now_ns {
+            self.now_ns = now_ns;
+            self.floor = self.share.fewest_rounds(self.shares_elsewhere());
+        }
+    }
+
+    fn shares_elsewhere(&self) -> u32 {
+        let others = self.share.others(self.worker, self.now_ns);
+        others.fold(0, |shares, waiting| shares | waiting.shares.load(Relaxed))
+    }
+
+    /// One of the port's own classes with shares has something to send, and had not.
+    pub(crate) fn joins(&mut self, class: ClassSlot) {
+        let bit = 1_u32.checked_shl(class.0.into()).unwrap_or(0);
+        let elsewhere = self.shares_elsewhere();
+        // What it did not use while it had nothing is not made up for.
+        if let Some(rounds) = self.share.fewest_rounds((elsewhere | self.shares) & !bit)
+            && let Some(own) = self.share.rounds.get(usize::from(class.0))
+            && (elsewhere & bit == 0 || own.load(Relaxed).saturating_add(ROUNDS_BEHIND) < rounds)
+        {
+            own.fetch_max(rounds, Relaxed);
+        }
+        self.shares |= bit;
+    }
+
+    /// Whether one of the port's own classes has to let others catch up that wait at other workers.
+    #[inline]
+    pub(crate) fn is_ahead(&self, class: ClassSlot) -> bool {
+        let Some(floor) = self.floor else { return false };
+        let rounds = self.share.rounds.get(usize::from(class.0)).map_or(0, |rounds| rounds.load(Relaxed));
+        let in_turn = self.rounds.get(usize::from(class.0)).copied().unwrap_or(0);
+        rounds.saturating_add(in_turn) > floor.saturating_add(ROUNDS_AHEAD)
+    }
+
+    /// A packet of one of the port's own classes with shares passes.
+    #[inline]
+    pub(crate) fn pass_share(&mut self, class: ClassSlot, bytes: u32, quantum: u32) {
+        if let Some(rounds) = self.rounds.get_mut(usize::from(class.0)) {
+            *rounds += u64::from(bytes) * ROUND / u64::from(quantum.max(1));
+        }
     }
 
     /// Whether a packet of a level may pass; then its tokens are in hand.
@@ -236,15 +322,19 @@ impl Member {
         ready.unwrap_or(0).max(self.now_ns.saturating_add(1))
     }
 
-    /// A turn ends, with so many bytes waiting at each priority level.
-    pub(crate) fn rest(&mut self, waiting: [u32; PRIORITY_LEVELS]) {
+    /// A turn ends, with something waiting.
+    pub(crate) fn rest(&mut self, backlog: Backlog) {
         self.put_back();
-        if waiting != [0; PRIORITY_LEVELS] {
+        for (rounds, own) in self.share.rounds.iter().zip(&mut self.rounds).filter(|(_, own)| **own > 0) {
+            rounds.fetch_add(core::mem::take(own), Relaxed);
+        }
+        self.shares = backlog.shares;
+        if backlog != Backlog::default() {
             self.announced = true;
-            self.share.announce(self.worker, waiting, self.now_ns.saturating_add(LAPSE_NS));
+            self.share.announce(self.worker, backlog, self.now_ns.saturating_add(LAPSE_NS));
         } else if self.announced {
             self.announced = false;
-            self.share.announce(self.worker, waiting, 0);
+            self.share.announce(self.worker, backlog, 0);
         }
     }
 

@@ -6,8 +6,9 @@ use wire::Ecn;
 use super::line::Line;
 use super::spec::{EarlyDrop, TunnelSlot};
 use super::tunnel::{Class, Early, SHARES, TunnelLinks};
-use super::{Leaving, Next, Refusal, Refused, Scheduler, spec_of};
+use super::{Leaving, Next, PORTS_OWN, Refusal, Refused, Scheduler, spec_of};
 use crate::bucket::Bucket;
+use crate::share::Backlog;
 
 /// Timers that one call looks at: its work is bounded even if all tunnels may send at once.
 const EXPIRIES_MAX: usize = 32;
@@ -19,6 +20,14 @@ enum Signal {
     None,
     Mark,
     Drop,
+}
+
+/// Whose turn it is within a tunnel.
+enum Turn {
+    /// This class's.
+    Class(u32),
+    /// Nobody's: its classes are ahead of those that wait at other workers.
+    Ahead,
 }
 
 /// What has become of the tunnel at the head of a line.
@@ -52,9 +61,17 @@ impl<T> Scheduler<T> {
     pub fn rest(&mut self, now_ns: u64) {
         if self.shaper.is_shared() {
             self.shaper.refill(now_ns);
-            let waiting = core::array::from_fn(|level| self.waiting_at(level));
-            self.shaper.rest(waiting);
+            let bytes = core::array::from_fn(|level| self.waiting_at(level));
+            self.shaper.rest(Backlog { bytes, shares: self.waiting_shares() });
         }
+    }
+
+    /// The classes of the port's own that have shares and something waiting, one bit each.
+    fn waiting_shares(&self) -> u32 {
+        let Some(own) = self.tunnels.first().filter(|own| own.has_backlog(SHARES)) else { return 0 };
+        let classes = self.classes.iter().take(usize::from(own.class_count));
+        let waits = classes.map(|class| class.level == SHARES && !class.fifo.is_empty());
+        (0..).zip(waits).fold(0, |bits, (place, waits)| bits | u32::from(waits) << place)
     }
 
     /// Bytes that wait at a priority level and for the port only, as far as a few tunnels show.
@@ -87,7 +104,17 @@ impl<T> Scheduler<T> {
 
     /// Serves the tunnel at the head of a line; `None` if what stands there is not to be found.
     fn serve(&mut self, level: usize, index: u32, now_ns: u64) -> Option<Served<T>> {
-        let class_index = self.class_to_serve(level, index)?;
+        let class_index = match self.class_to_serve(level, index)? {
+            Turn::Class(class_index) => class_index,
+            Turn::Ahead if self.lines.get(level)?.is_single() => {
+                let moments = [self.shaper.ready_at(0), self.wheel.next_ns()];
+                return Some(Served::Next(Next::Wait(moments.into_iter().flatten().min())));
+            }
+            Turn::Ahead => {
+                self.lines.get_mut(level)?.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
+                return Some(Served::LineChanged);
+            }
+        };
         let class = self.classes.get_mut(class_index as usize)?;
         let wire_bytes = class.fifo.head(&self.slab)?.wire_bytes;
         let tunnel = self.tunnels.get_mut(index as usize)?;
@@ -112,18 +139,25 @@ impl<T> Scheduler<T> {
     }
 
     /// The class of the tunnel whose turn it is at this level.
-    fn class_to_serve(&mut self, level: usize, index: u32) -> Option<u32> {
+    fn class_to_serve(&mut self, level: usize, index: u32) -> Option<Turn> {
         let tunnel = self.tunnels.get_mut(index as usize)?;
         if level < SHARES {
-            return tunnel.priority_class(level);
+            return tunnel.priority_class(level).map(Turn::Class);
         }
+        let mut ahead = 0;
         loop {
             let class_index = tunnel.shares.first()?;
             let class = self.classes.get_mut(class_index as usize)?;
-            if class.deficit >= class.fifo.head(&self.slab)?.wire_bytes {
-                return Some(class_index);
+            if class.deficit < class.fifo.head(&self.slab)?.wire_bytes {
+                class.deficit = class.deficit.saturating_add(class.quantum);
+            } else if index == PORTS_OWN.0 && self.shaper.is_ahead(class.slot) {
+                ahead += 1;
+                if ahead > tunnel.class_count {
+                    return Some(Turn::Ahead);
+                }
+            } else {
+                return Some(Turn::Class(class_index));
             }
-            class.deficit = class.deficit.saturating_add(class.quantum);
             tunnel.shares.rotate(&mut self.classes);
         }
     }
@@ -169,6 +203,9 @@ impl<T> Scheduler<T> {
             tunnel.deficit = tunnel.deficit.saturating_sub(wire_bytes);
             if let Some(class) = self.classes.get_mut(class_index as usize) {
                 class.deficit = class.deficit.saturating_sub(wire_bytes);
+                if index == PORTS_OWN.0 {
+                    self.shaper.pass_share(class.slot, wire_bytes, class.quantum);
+                }
             }
         }
     }

@@ -3,9 +3,9 @@
 
 use std::sync::Arc;
 
-use super::spec::PRIORITY_LEVELS;
+use super::spec::ClassSlot;
 use crate::bucket::{Bucket, TrafficProfile};
-use crate::share::{Member, PortShare, SharedBucket};
+use crate::share::{Backlog, Member, PortShare, SharedBucket};
 
 /// What the schedulers of one port share, and which of them this is.
 #[derive(Clone, Debug)]
@@ -106,15 +106,40 @@ impl PortShaper {
     }
 
     /// Tells the others what waits, and gives back what it has in hand.
-    pub(super) fn rest(&mut self, waiting: [u32; PRIORITY_LEVELS]) {
+    pub(super) fn rest(&mut self, backlog: Backlog) {
         if let Self::Shared(member) = self {
-            member.rest(waiting);
+            member.rest(backlog);
+        }
+    }
+
+    /// One of the port's own classes with shares has something to send, and had not.
+    #[inline]
+    pub(super) fn joins(&mut self, class: ClassSlot) {
+        if let Self::Shared(member) = self {
+            member.joins(class);
+        }
+    }
+
+    /// Whether one of the port's own classes has to let others catch up that wait at other workers.
+    #[inline]
+    pub(super) fn is_ahead(&self, class: ClassSlot) -> bool {
+        match self {
+            Self::Unshaped | Self::Own(_) => false,
+            Self::Shared(member) => member.is_ahead(class),
+        }
+    }
+
+    /// A packet of one of the port's own classes with shares passes.
+    #[inline]
+    pub(super) fn pass_share(&mut self, class: ClassSlot, wire_bytes: u32, quantum: u32) {
+        if let Self::Shared(member) = self {
+            member.pass_share(class, wire_bytes, quantum);
         }
     }
 
     /// Goes on where another one ends; what is shared goes on by itself.
     pub(super) fn inherit(&mut self, before: &mut Self, now_ns: u64) {
-        before.rest([0; PRIORITY_LEVELS]);
+        before.rest(Backlog::default());
         if let (Self::Own(own), Self::Own(before)) = (self, before) {
             inherit_tokens(own, before, now_ns);
         }

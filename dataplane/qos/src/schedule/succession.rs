@@ -4,8 +4,9 @@
 
 use super::fifo::Queued;
 use super::shaper::inherit_tokens;
-use super::spec::{ClassSlot, PRIORITY_LEVELS, TunnelSlot};
+use super::spec::{ClassSlot, TunnelSlot};
 use super::{Refusal, Scheduler};
+use crate::share::Backlog;
 
 impl<T> Scheduler<T> {
     /// Takes over from `before`: each class goes on as the class that `successor` names, with its items in their order,
@@ -45,7 +46,7 @@ impl<T> Scheduler<T> {
 
     /// Gives everything that is queued to `gone`.
     pub fn clear(&mut self, mut gone: impl FnMut(T)) {
-        self.shaper.rest([0; PRIORITY_LEVELS]);
+        self.shaper.rest(Backlog::default());
         let (classes, slab) = (&mut self.classes, &mut self.slab);
         for class in classes.iter_mut() {
             while let Some(queued) = class.fifo.pop(slab) {

@@ -20,6 +20,10 @@ fn members(profile: Option<TrafficProfile>, workers: u16) -> (Arc<PortShare>, Ve
     (share, members)
 }
 
+fn waiting(bytes: [u32; PRIORITY_LEVELS]) -> Backlog {
+    Backlog { bytes, shares: 0 }
+}
+
 fn passes(member: &mut Member, level: usize, bytes: u32, now_ns: u64) -> bool {
     member.begin(now_ns);
     let may = member.may_pass(level, bytes);
@@ -46,18 +50,18 @@ fn priority_packets_of_one_worker_keep_their_tokens_from_bulk_of_another_until_t
     let [voice, bulk] = &mut workers[..] else { panic!("two workers") };
     assert!(passes(bulk, BULK, 1_500, 0) && passes(bulk, BULK, 1_126, 0));
     assert!(!passes(bulk, BULK, 1, 0), "374 bytes are for what the two may have in hand");
-    bulk.rest([0; 3]);
+    bulk.rest(Backlog::default());
     assert!(!passes(voice, 0, 100, 0));
-    voice.rest([100, 0, 0]);
+    voice.rest(waiting([100, 0, 0]));
     // A byte a nanosecond: 1,550 at 1,550 ns, of which 100 are not for bulk.
     assert!(!passes(bulk, BULK, 1_500, 1_550));
     assert!(!passes(bulk, 1, 1_500, 1_550), "nor for a later priority level");
     assert!(passes(voice, 0, 100, 1_550));
-    voice.rest([0; 3]);
+    voice.rest(Backlog::default());
     assert!(!passes(bulk, BULK, 1_500, 1_550));
     assert!(passes(bulk, BULK, 1_500, 1_600));
-    bulk.rest([0; 3]);
-    voice.rest([3_000, 0, 0]);
+    bulk.rest(Backlog::default());
+    voice.rest(waiting([3_000, 0, 0]));
     assert!(!passes(bulk, BULK, 1_500, 4_000));
     assert!(passes(bulk, BULK, 1_500, 1_550 + LAPSE_NS));
 }
@@ -66,11 +70,11 @@ fn priority_packets_of_one_worker_keep_their_tokens_from_bulk_of_another_until_t
 fn at_a_port_without_a_shaper_bulk_lets_priority_packets_of_another_worker_go_first() {
     let (_, mut workers) = members(None, 3);
     workers[0].begin(5);
-    workers[0].rest([0, 64, 0]);
+    workers[0].rest(waiting([0, 64, 0]));
     assert!(!passes(&mut workers[1], BULK, 1_500, 6));
     assert!(!passes(&mut workers[2], 2, 100, 6));
     assert!(passes(&mut workers[2], 1, 100, 6), "the same level");
-    workers[0].rest([0; 3]);
+    workers[0].rest(Backlog::default());
     assert!(passes(&mut workers[1], BULK, 1_500, 6));
 }
 
@@ -81,8 +85,47 @@ fn what_is_taken_and_not_used_goes_back() {
     assert!(passes(&mut workers[0], BULK, 1_000, 0));
     // 16 longest packets for each of the two are not in the bucket.
     assert_eq!(share.tokens().at(port, 0).level_bytes(), 952_000 - 1_000 - 24_000);
-    workers[0].rest([0; 3]);
+    workers[0].rest(Backlog::default());
     assert_eq!(share.tokens().at(port, 0).level_bytes(), 952_000 - 1_000);
+}
+
+#[test]
+fn a_class_lets_one_that_waits_at_another_worker_catch_up() {
+    let (_, mut workers) = members(None, 2);
+    let [first, second] = &mut workers[..] else { panic!("two workers") };
+    let (fast, slow) = (ClassSlot(0), ClassSlot(1));
+    second.begin(1);
+    second.joins(slow);
+    second.rest(Backlog { bytes: [0; 3], shares: 0b10 });
+    first.begin(2);
+    first.joins(fast);
+    for _ in 0..5 {
+        assert!(!first.is_ahead(fast));
+        first.pass_share(fast, 1_500, 3_000);
+    }
+    assert!(first.is_ahead(fast), "two rounds and a half");
+    first.rest(Backlog { bytes: [0; 3], shares: 1 });
+    second.begin(3);
+    second.pass_share(slow, 1_500, 1_500);
+    second.rest(Backlog { bytes: [0; 3], shares: 0b10 });
+    first.begin(4);
+    assert!(!first.is_ahead(fast), "one round and a half");
+    second.rest(Backlog::default());
+    first.pass_share(fast, 30_000, 3_000);
+    first.begin(5);
+    assert!(!first.is_ahead(fast), "nobody waits");
+}
+
+#[test]
+fn a_class_that_had_nothing_to_send_does_not_make_up_for_it() {
+    let (share, mut workers) = members(None, 2);
+    workers[0].begin(1);
+    workers[0].joins(ClassSlot(0));
+    workers[0].pass_share(ClassSlot(0), 150_000, 1_500);
+    workers[0].rest(Backlog { bytes: [0; 3], shares: 1 });
+    workers[1].begin(2);
+    workers[1].joins(ClassSlot(1));
+    assert_eq!(share.rounds[1].load(Relaxed), 100 * ROUND);
 }
 
 proptest! {
@@ -105,7 +148,7 @@ proptest! {
             }
             // Who does not rest keeps its tokens from the others, and gives them back when it comes again.
             if rests {
-                member.rest([0; 3]);
+                member.rest(Backlog::default());
             }
         }
         for (first, &(start_ns, _)) in passed.iter().enumerate() {
@@ -139,7 +182,7 @@ fn workers_that_take_at_the_same_time_neither_lose_nor_make_a_token() {
                     passed += u128::from(bytes);
                 }
             }
-            member.rest([random % 2, 0, 0]);
+            member.rest(waiting([random % 2, 0, 0]));
         }
         passed
     };
