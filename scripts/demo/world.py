@@ -64,8 +64,9 @@ class World:
     def ping(self):
         """The first packets, each way: neighbours are found on the way."""
         for side in self.plan.sides:
-            there = str(self.plan.other(side).host.ip)
-            self.hosts[side].run(["ping", "-c", "3", "-i", "0.05", "-W", "5", there])
+            host, there = self.hosts[side], str(self.plan.other(side).host.ip)
+            ping = ["ping", "-c", "3", "-i", "0.05", "-W", "5", there]
+            wait.until(lambda: host.run(ping, check=False).returncode == 0, f"{there} to answer {host.label}")
 
     def check_running(self):
         """Raises if one of the four processes ended."""

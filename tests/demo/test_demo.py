@@ -80,11 +80,11 @@ class TestRun:
             assert line, said
             said += line
         process.send_signal(signal.SIGINT)
-        said += process.communicate(timeout=60)[0]
+        said += process.communicate(timeout=180)[0]
         assert process.returncode == 128 + signal.SIGINT, said
-        assert left_behind(said) == []
+        assert left_behind(said) == [], said
         pid = re.search(r"dataplane up, pid (\d+)", said)[1]
-        wait.until(lambda: not pathlib.Path("/proc", pid).exists(), "the dataplane to be gone")
+        wait.until(lambda: not pathlib.Path("/proc", pid).exists(), f"the dataplane to be gone after\n{said}")
 
 
 @pytest.fixture

@@ -269,7 +269,7 @@ class Crossing:
         self.scene.drops_since(self.drops_before, dict(drops))
         headend = self.scene.headend
         if self.gre is not None:
-            headend.wait_cli("tunnel", "list", what="the tunnel's counters", timeout=5.0, condition=lambda rows:
+            headend.wait_cli("tunnel", "list", what="the tunnel's counters", timeout=20.0, condition=lambda rows:
                              [(row["packets_out"], row["packets_in"]) for row in rows] == [(outbound, inbound)])
         if self.esp is not None:
             rows = {row["direction"]: row for row in headend.cli("sa", "list")}

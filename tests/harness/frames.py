@@ -59,7 +59,7 @@ class Wire:
         for frame in frames:
             self.send(frame)
 
-    def receive(self, match=None, timeout=5.0, what="a frame"):
+    def receive(self, match=None, timeout=20.0, what="a frame"):
         """The next frame that `match(bytes)` accepts; others are thrown away. `TimeoutError` after `timeout` s."""
         frame = self.poll(match, timeout)
         if frame is None:
@@ -77,7 +77,7 @@ class Wire:
             elif match is None or match(frame):
                 return frame
 
-    def collect(self, count, match=None, timeout=5.0, what="frames"):
+    def collect(self, count, match=None, timeout=20.0, what="frames"):
         """The next `count` frames that match."""
         deadline = wait.Deadline(timeout)
         found = []

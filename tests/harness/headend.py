@@ -135,7 +135,7 @@ class Headend:
         given = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
         return netns.run([str(word) for word in command], check=False, timeout=timeout, **given)
 
-    def wait_cli(self, *args, condition, what, timeout=15.0):
+    def wait_cli(self, *args, condition, what, timeout=30.0):
         """Asks the CLI until `condition(answer)` holds; returns that answer."""
 
         def asked():

@@ -103,7 +103,7 @@ class Capture:
         """As `stop`, but leaves the records in the file."""
         wait.until(self._caught_up, f"{self._process.name} to write what it has received")
         self._process.signal(signal.SIGINT)
-        self._process.wait(timeout=15.0, check=False)
+        self._process.wait(timeout=30.0, check=False)
         self.dropped = int(_DROPPED.findall(self._process.output())[-1])
 
     def _caught_up(self):

@@ -59,7 +59,7 @@ class Process:
         """What it has written so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_output(self, pattern, timeout=10.0):
+    def wait_output(self, pattern, timeout=30.0):
         """Waits until its output has a match for `pattern`; fails at once when it ends without one."""
         compiled = re.compile(pattern, re.MULTILINE)
 

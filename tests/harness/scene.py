@@ -154,4 +154,4 @@ class Scene:
                 raise wait.NotYet(f"{now} is not {want}")
             return True
 
-        wait.until(same, f"drops {expected}", timeout=5.0, interval=0.05)
+        wait.until(same, f"drops {expected}", timeout=20.0, interval=0.05)

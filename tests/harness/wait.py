@@ -23,7 +23,7 @@ class Deadline:
         return self.remaining == 0.0
 
 
-def until(condition, what, timeout=10.0, interval=POLL_INTERVAL):
+def until(condition, what, timeout=30.0, interval=POLL_INTERVAL):
     """Calls `condition` until it returns something true, and returns that.
 
     `what` says in words what is waited for. A `condition` that raises `NotYet` is asked again. After `timeout`

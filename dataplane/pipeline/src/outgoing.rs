@@ -2,8 +2,7 @@
 //! What may leave: a packet becomes [`Outgoing`] by being sealed, by an SPD entry that says BYPASS, or by being
 //! ARP or neighbour discovery. Transmit queues take nothing else, so that nothing reaches a port by mistake.
 
-use std::collections::VecDeque;
-
+use arrayvec::{ArrayVec, CapacityError};
 use messages::{PortIndex, PortSide};
 use pktbuf::{BURST, Batch, Packet};
 
@@ -73,32 +72,36 @@ impl Outgoing {
 
 /// Frames that wait for each port's device.
 pub(crate) struct Transmission {
-    queues: Vec<VecDeque<Packet>>,
+    queues: Vec<Frames>,
+    /// Where what a device has refused comes together with what it was not offered; empty otherwise.
+    left: Frames,
     batch: Batch,
 }
 
+type Frames = Box<ArrayVec<Packet, QUEUE_FRAMES>>;
+
 impl Transmission {
     pub(crate) fn new(ports: usize) -> Self {
-        let queues = (0..ports).map(|_| VecDeque::with_capacity(QUEUE_FRAMES)).collect();
-        Self { queues, batch: Batch::new() }
+        Self {
+            queues: (0..ports).map(|_| Frames::default()).collect(),
+            left: Frames::default(),
+            batch: Batch::new(),
+        }
     }
 
     /// Appends a complete frame, or gives it back if the queue is full or there is no such port.
     #[inline]
     pub(crate) fn push(&mut self, port: PortIndex, frame: Outgoing) -> Result<(), Packet> {
         match self.queues.get_mut(port.index()) {
-            Some(queue) if queue.len() < QUEUE_FRAMES => {
-                queue.push_back(frame.packet);
-                Ok(())
-            }
-            _ => Err(frame.packet),
+            Some(queue) => queue.try_push(frame.packet).map_err(CapacityError::element),
+            None => Err(frame.packet),
         }
     }
 
     /// Frames that wait for a port's device.
     #[inline]
     pub(crate) fn waiting(&self, port: PortIndex) -> usize {
-        self.queues.get(port.index()).map_or(usize::MAX, VecDeque::len)
+        self.queues.get(port.index()).map_or(usize::MAX, |queue| queue.len())
     }
 
     /// Appends complete frames; drops those that do not fit, or all if there is no such port, and returns how many.
@@ -107,18 +110,14 @@ impl Transmission {
         let Some(queue) = self.queues.get_mut(port.index()) else { return frames.count() as u64 };
         let mut refused = 0;
         for frame in frames {
-            if queue.len() < QUEUE_FRAMES {
-                queue.push_back(frame.packet);
-            } else {
-                refused += 1;
-            }
+            refused += u64::from(queue.try_push(frame.packet).is_err());
         }
         refused
     }
 
     /// Frames that wait, over all ports.
     pub(crate) fn held(&self) -> usize {
-        self.queues.iter().map(VecDeque::len).sum()
+        self.queues.iter().map(|queue| queue.len()).sum()
     }
 
     /// Offers a port's frames to `send` burst by burst, in order, until it takes no more; what it leaves in
@@ -126,15 +125,16 @@ impl Transmission {
     pub(crate) fn send(&mut self, port: PortIndex, mut send: impl FnMut(&mut Batch) -> usize) -> Sent {
         let mut sent = Sent::default();
         let Some(queue) = self.queues.get_mut(port.index()) else { return sent };
-        while !queue.is_empty() && self.batch.is_empty() {
-            let burst = queue.len().min(BURST);
-            self.batch.extend(queue.drain(..burst));
+        let mut frames = queue.drain(..);
+        while frames.len() > 0 && self.batch.is_empty() {
+            self.batch.extend(frames.by_ref().take(BURST));
             let offered = bytes_of(&self.batch);
             sent.frames += send(&mut self.batch) as u64;
             sent.bytes += offered - bytes_of(&self.batch);
         }
-        for refused in self.batch.drain(..).rev() {
-            queue.push_front(refused);
+        if !self.batch.is_empty() {
+            self.left.extend(self.batch.drain(..).chain(frames));
+            core::mem::swap(queue, &mut self.left);
         }
         sent
     }

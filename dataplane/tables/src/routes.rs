@@ -157,9 +157,15 @@ impl Leaf {
         Leaf(Leaf::NODE | number_of(number))
     }
 
-    #[inline]
-    fn as_node(self) -> Option<usize> {
-        (self.0 >= Leaf::NODE).then_some(place(self.0 & Leaf::NUMBER))
+    #[inline(always)]
+    fn is_node(self) -> bool {
+        self.0 >= Leaf::NODE
+    }
+
+    /// The node's number; 0 if it is none, which is [`v4`]'s blank node.
+    #[inline(always)]
+    fn node_number(self) -> usize {
+        place(self.0.saturating_sub(Leaf::NODE))
     }
 }
 

@@ -100,39 +100,31 @@ impl Trie {
 
     /// As [`lookup`](Self::lookup) for each address, level by level, of at most [`BURST`].
     #[inline]
-    pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32>) -> ArrayVec<Leaf, BURST> {
+    pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32> + Clone) -> ArrayVec<Leaf, BURST> {
         let mut leaves = ArrayVec::new();
-        let mut unended = Unended::default();
-        for (place, address) in (0..).zip(addresses.take(BURST)) {
+        let mut has_nodes = false;
+        for address in addresses.clone().take(BURST) {
             let leaf = self.top(address);
-            unended.note(leaf, place, address);
+            has_nodes |= leaf.is_node();
+            self.prefetch_under(leaf);
             leaves.push(leaf);
         }
-        let unended = self.descend_burst(&mut leaves, &unended, |[_, _, c, _]| c);
-        self.descend_burst(&mut leaves, &unended, |[.., d]| d);
-        leaves
-    }
-
-    /// One level down for the lookups that have not ended; returns those that still have not.
-    #[inline(always)]
-    fn descend_burst(
-        &self,
-        leaves: &mut ArrayVec<Leaf, BURST>,
-        unended: &Unended,
-        byte: impl Fn([u8; 4]) -> u8,
-    ) -> Unended {
-        unended
-            .iter()
-            .filter_map(|(place, _)| leaves.get(usize::from(place)))
-            .for_each(|leaf| self.prefetch_under(*leaf));
-        let mut still = Unended::default();
-        for (place, address) in unended.iter() {
-            if let Some(leaf) = leaves.get_mut(usize::from(place)) {
-                *leaf = self.descend(*leaf, byte(address.to_be_bytes()));
-                still.note(*leaf, place, address);
+        if has_nodes {
+            has_nodes = false;
+            for (leaf, address) in leaves.iter_mut().zip(addresses.clone()) {
+                let [_, _, c, _] = address.to_be_bytes();
+                *leaf = self.descend_if_node(*leaf, c);
+                has_nodes |= leaf.is_node();
+                self.prefetch_under(*leaf);
             }
         }
-        still
+        if has_nodes {
+            for (leaf, address) in leaves.iter_mut().zip(addresses) {
+                let [.., d] = address.to_be_bytes();
+                *leaf = self.descend_if_node(*leaf, d);
+            }
+        }
+        leaves
     }
 
     #[inline(always)]
@@ -142,17 +134,27 @@ impl Trie {
 
     #[inline(always)]
     fn prefetch_under(&self, leaf: Leaf) {
-        if let Some(node) = leaf.as_node().and_then(|node| self.nodes.get(node)) {
+        if let Some(node) = self.nodes.get(leaf.node_number()) {
             prefetch(node);
         }
     }
 
+    /// As [`descend`](Self::descend), and a step through a blank node where the lookup has ended: where lookups end is
+    /// nothing that the CPU could guess, so that no jump depends on it.
+    #[inline(always)]
+    fn descend_if_node(&self, leaf: Leaf, byte: u8) -> Leaf {
+        let found = self.under(leaf, byte);
+        core::hint::select_unpredictable(leaf.is_node(), found, leaf)
+    }
+
     #[inline(always)]
     fn descend(&self, leaf: Leaf, byte: u8) -> Leaf {
-        match leaf.as_node() {
-            Some(node) => self.nodes.get(node).map_or(Leaf::NONE, |node| self.entry(node, byte)),
-            None => leaf,
-        }
+        if leaf.is_node() { self.under(leaf, byte) } else { leaf }
+    }
+
+    #[inline(always)]
+    fn under(&self, leaf: Leaf, byte: u8) -> Leaf {
+        self.nodes.get(leaf.node_number()).map_or(Leaf::NONE, |node| self.entry(node, byte))
     }
 
     #[inline(always)]
@@ -171,40 +173,12 @@ impl Trie {
         if prefixes.is_empty() {
             return Trie { root: Arc::from([]), nodes: Arc::from([]), spilled: Arc::from([]) };
         }
-        let mut builder = Builder { root: vec![Leaf::NONE; ROOT], nodes: Vec::new() };
+        let mut builder = Builder { root: vec![Leaf::NONE; ROOT], nodes: vec![[Leaf::NONE; NODE]] };
         prefixes.sort_unstable_by_key(|(address, length, _)| (*length, *address));
         prefixes.into_iter().for_each(|(address, length, leaf)| builder.paint(address, length, leaf));
         let mut spilled = Vec::new();
         let nodes = builder.nodes.iter().map(|entries| Node::new(entries, &mut spilled)).collect();
         Trie { root: builder.root.into(), nodes, spilled: spilled.into() }
-    }
-}
-
-/// Lookups of a burst that have led to a node so far: their places in the burst, and their addresses.
-struct Unended {
-    list: [(u16, u32); BURST],
-    count: usize,
-}
-
-impl Default for Unended {
-    fn default() -> Self {
-        Self { list: [(0, 0); BURST], count: 0 }
-    }
-}
-
-impl Unended {
-    /// Notes a lookup if it has not ended: written always, counted only then, since where lookups end is nothing that the
-    /// CPU could guess.
-    #[inline(always)]
-    fn note(&mut self, leaf: Leaf, place: u16, address: u32) {
-        if let Some(entry) = self.list.get_mut(self.count) {
-            *entry = (place, address);
-        }
-        self.count += usize::from(leaf.as_node().is_some());
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (u16, u32)> {
-        self.list.iter().take(self.count).copied()
     }
 }
 
@@ -214,7 +188,7 @@ fn place_in_root(address: u32) -> usize {
     usize::from(u16::from_be_bytes([a, b]))
 }
 
-/// The trie before nodes are compressed.
+/// The trie before nodes are compressed; the first node hangs under nothing.
 struct Builder {
     root: Vec<Leaf>,
     nodes: Vec<[Leaf; NODE]>,
@@ -240,11 +214,11 @@ impl Builder {
 
     /// The node that hangs under `entry`; a new one holds what stood there.
     fn node_under(entry: &mut Leaf, nodes: &mut Vec<[Leaf; NODE]>) -> usize {
-        entry.as_node().unwrap_or_else(|| {
+        if !entry.is_node() {
             nodes.push([*entry; NODE]);
             *entry = Leaf::node(nodes.len() - 1);
-            nodes.len() - 1
-        })
+        }
+        entry.node_number()
     }
 }
 
