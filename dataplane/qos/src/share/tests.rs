@@ -2,9 +2,14 @@
 //! Tests of what workers share.
 
 use proptest::prelude::*;
+use wire::{Dscp, Ecn};
 
 use super::*;
 use crate::bucket::Rate;
+use crate::schedule::{
+    ClassSpec, EarlyDrop, Limit, Membership, Next, Offer, PolicySpec, PortSpec, Scheduler, Service, Share,
+    TunnelSlot, TunnelSpec,
+};
 
 const BULK: usize = PRIORITY_LEVELS;
 const TOKENS_PER_BYTE: u128 = 8_000_000_000;
@@ -200,4 +205,71 @@ fn workers_that_take_at_the_same_time_neither_lose_nor_make_a_token() {
     assert!(left < tokens(1 << 30), "it was never full");
     assert_eq!(passed * TOKENS_PER_BYTE + u128::from(left), came);
     assert!(passed > u128::from(TURNS));
+}
+
+/// One worker's scheduler of a port with a priority class and shares of 50, 30 and 20 %.
+fn scheduler(share: &Arc<PortShare>, worker: u16, shape: TrafficProfile) -> Scheduler<usize> {
+    let class = |service| ClassSpec {
+        service,
+        police: None,
+        limit: Limit::Packets(1_000),
+        early: EarlyDrop::None,
+        ecn: false,
+        delays: false,
+    };
+    let percents = [50, 30, 20].map(|percent| class(Service::Share(Share::Percent(percent))));
+    let classes = [class(Service::Priority { level: 0 })].into_iter().chain(percents).collect();
+    let spec = PortSpec {
+        shape: Some(shape),
+        packet_bytes_max: 1_500,
+        items_max: 1_000,
+        seed: 1,
+        policies: vec![PolicySpec { classes }],
+        tunnels: vec![TunnelSpec { shape: None, weight: 1, policy: 0 }],
+    };
+    let membership = Membership { share: Arc::clone(share), worker, policers: Vec::new() };
+    Scheduler::of_worker(&spec, &membership).unwrap()
+}
+
+proptest! {
+    /// Whatever comes where and when: all of it leaves, each class of a worker in its order, and the port never sends more
+    /// than its burst and its rate.
+    #[test]
+    fn schedulers_that_share_a_port_send_all_they_have_within_its_burst(
+        bps in 1_000_000u64..10_000_000_000,
+        burst in 1_500u32..50_000,
+        steps in prop::collection::vec((0usize..2, 0u8..4, 64u32..1_500, 0u64..20_000), 1..120),
+    ) {
+        let share = Arc::new(PortShare::new(2));
+        let mut schedulers = [0, 1].map(|worker| scheduler(&share, worker, profile(bps, burst)));
+        let (mut now_ns, mut left) = (1, Vec::new());
+        let mut turn = |schedulers: &mut [Scheduler<usize>; 2], worker: usize, now_ns: u64| {
+            while let Next::Leaving(out) = schedulers[worker].dequeue(now_ns) {
+                left.push((now_ns, worker, out.class.0, out.item, u128::from(out.wire_bytes)));
+            }
+            schedulers[worker].rest(now_ns);
+        };
+        for (number, &(worker, class, wire_bytes, gap_ns)) in steps.iter().enumerate() {
+            now_ns += gap_ns;
+            let (tunnel, class) = (TunnelSlot(0), ClassSlot(class));
+            let offer = Offer { tunnel, class, wire_bytes, dscp: Dscp::DEFAULT, ecn: Ecn::NotEct };
+            prop_assert!(schedulers[worker].enqueue(number, offer, now_ns).is_ok());
+            turn(&mut schedulers, worker, now_ns);
+        }
+        let look_ns = 1_000.max(1_500 * 2_000_000_000 / bps);
+        for _ in 0..4_000 {
+            now_ns += look_ns;
+            (0..2).for_each(|worker| turn(&mut schedulers, worker, now_ns));
+        }
+        prop_assert_eq!(left.len(), steps.len());
+        for (first, &(start_ns, worker, class, number, _)) in left.iter().enumerate() {
+            let mut sum = 0;
+            for &(end_ns, other_worker, other_class, other, bytes) in &left[first..] {
+                sum += bytes;
+                let allowed = u128::from(burst) * TOKENS_PER_BYTE + u128::from(bps) * u128::from(end_ns - start_ns);
+                prop_assert!(sum * TOKENS_PER_BYTE <= allowed);
+                prop_assert!((worker, class) != (other_worker, other_class) || number <= other);
+            }
+        }
+    }
 }
