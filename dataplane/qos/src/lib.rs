@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Quality of service: classifier, marks, meters, shapers and the scheduler of one egress port. Not in the packet path yet.
+//! Quality of service: classifier, marks, meters, shapers and the scheduler of one egress port.
 //!
 //! - [`bucket`]: the token bucket under all of them, in exact arithmetic.
 //! - [`classify`]: classes by the original headers, compiled from ordered rules.

@@ -143,6 +143,8 @@ pub struct PortShare {
     workers: Box<[CachePadded<Waiting>]>,
     /// Rounds that each of the port's own classes has had.
     rounds: [CachePadded<AtomicU64>; CLASSES_MAX],
+    /// The most that any of them has had.
+    most_rounds: CachePadded<AtomicU64>,
 }
 
 impl PortShare {
@@ -153,6 +155,7 @@ impl PortShare {
             tokens: SharedBucket::default(),
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
             rounds: Default::default(),
+            most_rounds: CachePadded::default(),
         }
     }
 
@@ -257,12 +260,14 @@ impl Member {
     pub(crate) fn joins(&mut self, class: ClassSlot) {
         let bit = 1_u32.checked_shl(class.0.into()).unwrap_or(0);
         let elsewhere = self.shares_elsewhere();
+        let fewest = self.share.fewest_rounds((elsewhere | self.shares) & !bit);
+        let rounds = fewest.unwrap_or_else(|| self.share.most_rounds.load(Relaxed));
         // What it did not use while it had nothing is not made up for.
-        if let Some(rounds) = self.share.fewest_rounds((elsewhere | self.shares) & !bit)
-            && let Some(own) = self.share.rounds.get(usize::from(class.0))
-            && (elsewhere & bit == 0 || own.load(Relaxed).saturating_add(ROUNDS_BEHIND) < rounds)
-        {
-            own.fetch_max(rounds, Relaxed);
+        if let Some(own) = self.share.rounds.get(usize::from(class.0)) {
+            let behind = if elsewhere & bit == 0 { 0 } else { ROUNDS_BEHIND };
+            if own.load(Relaxed).saturating_add(behind) < rounds {
+                own.fetch_max(rounds, Relaxed);
+            }
         }
         self.shares |= bit;
     }
@@ -325,8 +330,13 @@ impl Member {
     /// A turn ends, with something waiting.
     pub(crate) fn rest(&mut self, backlog: Backlog) {
         self.put_back();
+        let mut most = 0;
         for (rounds, own) in self.share.rounds.iter().zip(&mut self.rounds).filter(|(_, own)| **own > 0) {
-            rounds.fetch_add(core::mem::take(own), Relaxed);
+            let own = core::mem::take(own);
+            most = rounds.fetch_add(own, Relaxed).saturating_add(own).max(most);
+        }
+        if most > self.share.most_rounds.load(Relaxed) {
+            self.share.most_rounds.fetch_max(most, Relaxed);
         }
         self.shares = backlog.shares;
         if backlog != Backlog::default() {

@@ -131,6 +131,10 @@ fn a_class_that_had_nothing_to_send_does_not_make_up_for_it() {
     workers[1].begin(2);
     workers[1].joins(ClassSlot(1));
     assert_eq!(share.rounds[1].load(Relaxed), 100 * ROUND);
+    // Nor does one that comes while nobody waits, or the others would have to wait for it later.
+    workers.iter_mut().for_each(|worker| worker.rest(Backlog::default()));
+    workers[1].joins(ClassSlot(2));
+    assert_eq!(share.rounds[2].load(Relaxed), 100 * ROUND);
 }
 
 proptest! {
@@ -229,6 +233,39 @@ fn scheduler(share: &Arc<PortShare>, worker: u16, shape: TrafficProfile) -> Sche
     };
     let membership = Membership { share: Arc::clone(share), worker, policers: Vec::new() };
     Scheduler::of_worker(&spec, &membership).unwrap()
+}
+
+#[test]
+fn shares_are_those_of_the_port_whichever_class_comes_to_which_worker() {
+    let arrivals: [[&[u8]; 2]; 3] = [[&[1, 2, 3], &[1, 2, 3]], [&[1], &[2, 3]], [&[1, 3], &[2]]];
+    for at in arrivals {
+        let share = Arc::new(PortShare::new(2));
+        let mut schedulers = [0, 1].map(|worker| scheduler(&share, worker, profile(100_000_000, 10_000)));
+        let (mut sent, mut waiting) = ([0u64; 4], [[0u32; 4]; 2]);
+        for look in 0..40_000u64 {
+            let (worker, now_ns) = ((look % 2) as usize, 1 + look * 10_000);
+            for &class in at[worker] {
+                let wire_bytes = [0, 1_400, 90, 700][usize::from(class)];
+                let (tunnel, slot) = (TunnelSlot(0), ClassSlot(class));
+                let offer = Offer { tunnel, class: slot, wire_bytes, dscp: Dscp::DEFAULT, ecn: Ecn::NotEct };
+                while waiting[worker][usize::from(class)] < 60 {
+                    schedulers[worker].enqueue(0, offer, now_ns).unwrap();
+                    waiting[worker][usize::from(class)] += 1;
+                }
+            }
+            while let Next::Leaving(out) = schedulers[worker].dequeue(now_ns) {
+                waiting[worker][usize::from(out.class.0)] -= 1;
+                sent[usize::from(out.class.0)] += u64::from(out.wire_bytes);
+            }
+            schedulers[worker].rest(now_ns);
+        }
+        let all = sent.iter().sum::<u64>() as f64;
+        assert!((4_975_000.0..5_035_000.0).contains(&all), "100 Mbit/s for 0.4 s: {all}");
+        for (class, part) in [(1, 0.5), (2, 0.3), (3, 0.2)] {
+            let had = sent[class] as f64 / all;
+            assert!((had / part - 1.0).abs() < 0.01, "{at:?}: {had} for {part}");
+        }
+    }
 }
 
 proptest! {
