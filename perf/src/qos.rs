@@ -2,11 +2,14 @@
 //! The scheduler of `qos` under a fake clock: sources in front, a modelled transmit ring and link behind. And its
 //! classifier over random headers.
 //!
+//! Beside it, what a network that reorders by DSCP does to one SA and to several.
+//!
 //! All figures of the scheduler but the cost are taken from what leaves the modelled port; nothing of the scheduler's own counters is in
 //! them. Deterministic: the same command gives the same rows of it on every machine.
 
 mod classify;
 mod cost;
+mod groups;
 mod rules;
 mod run;
 mod scenarios;
@@ -86,6 +89,9 @@ pub fn scenarios(quick: bool) -> Vec<Scenario> {
             all.push((format!("shaper of {}", rate_text(bps)), Box::new(shaper)));
         }
     }
+    let packets = if quick { 9_000 } else { 30_000 };
+    let what = "a box in the middle that reorders by DSCP".to_owned();
+    all.push((what, Box::new(move || groups::reordered_by_dscp(packets))));
     all
 }
 
@@ -136,6 +142,14 @@ mod tests {
             let rows = scenarios::overloaded_link(100 * MEGABIT, SECOND_NS / 10, workers).unwrap();
             assert!(rows.len() == 3 && rows.iter().all(|row| row.met), "{rows:#?}");
         }
+    }
+
+    #[test]
+    fn a_box_that_reorders_by_dscp_costs_nothing_with_an_sa_for_each_group_and_much_with_one() {
+        let rows = groups::reordered_by_dscp(6_000).unwrap();
+        let values: Vec<f64> = rows.iter().map(|row| row.value).collect();
+        assert!(rows.iter().all(|row| row.met), "{rows:#?}");
+        assert!(values[0] == 0.0 && values[1] > 1_000.0, "{rows:#?}");
     }
 
     #[test]

@@ -23,6 +23,7 @@ mod diff;
 mod digest;
 mod environment;
 mod explain;
+mod groups;
 mod indices;
 mod item;
 mod model;
@@ -44,6 +45,7 @@ pub use diff::{Diff, DiffKind, FieldChange, ItemDiff, diff};
 pub use digest::digest;
 pub use environment::{Environment, EnvironmentPort, KeySource};
 pub use explain::{Names, explain, name_of};
+pub use groups::{GROUP_DEFAULT, GroupEntry};
 pub use indices::Indices;
 pub use item::{Item, Kind};
 pub use model::{
@@ -53,6 +55,6 @@ pub use parse::{ParseError, ParseProblem};
 pub use problem::{Problem, Problems};
 pub use quality::{
     Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CodelEntry, CriterionEntry, DropProfileEntry, Flags,
-    Matching, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
+    Matching, PieEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
 };
 pub use values::{Action, Algorithm, KeyReference, ManualKeying, SaName, UnknownAlgorithm, UnknownSaName};

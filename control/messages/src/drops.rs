@@ -100,6 +100,7 @@ drop_reasons! {
     QosQueueLimit "qos_queue_limit" "The queue of its class is at its limit.";
     QosWred "qos_wred" "Dropped early by WRED.";
     QosCodel "qos_codel" "Dropped by CoDel: packets have waited too long for too long.";
+    QosPie "qos_pie" "Dropped by PIE: packets wait too long.";
     QosNoRoom "qos_no_room" "The scheduler of its port has no room for more packets.";
     QosGone "qos_gone" "Its tunnel, route or service policy went or changed while it was queued.";
     TransmitFull "transmit_full" "The device took no more packets.";

@@ -93,7 +93,7 @@ pub enum Field {
     PortRange,
     /// Owner worker.
     Owner,
-    /// Class group.
+    /// A class group that there is not, or a DSCP in two of them.
     ClassGroup,
     /// A soft limit above the hard one.
     Lifetime,
@@ -109,7 +109,7 @@ pub enum Field {
     PriorityLevel,
     /// A queue limit of nothing, or in time where no rate is known.
     QueueLimit,
-    /// Parameters of WRED or CoDel.
+    /// Parameters of WRED, CoDel or PIE.
     EarlyDrop,
     /// More classes than a policy-map may have, none for the rest, or more than one.
     Classes,
@@ -143,7 +143,7 @@ impl core::fmt::Display for Field {
             Self::Share => "the share",
             Self::PriorityLevel => "the priority level",
             Self::QueueLimit => "the queue limit",
-            Self::EarlyDrop => "WRED or CoDel",
+            Self::EarlyDrop => "WRED, CoDel or PIE",
             Self::Classes => "the number of classes",
             Self::ClassMap => "the class-map",
             Self::Criterion => "the criterion",

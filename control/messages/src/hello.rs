@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{CountersLayout, Digest};
 
 /// Version of everything in this crate; a mismatch is refused.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// The bytes in front of a greeting: magic, version, length of the body.
 pub const PREAMBLE_BYTES: usize = 12;

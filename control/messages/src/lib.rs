@@ -15,6 +15,7 @@ mod codec;
 mod counters;
 mod drops;
 mod event;
+mod groups;
 mod hello;
 mod ids;
 mod objects;
@@ -28,6 +29,7 @@ pub use drops::DropReason;
 pub use event::{
     Event, Field, InboundState, Neighbor, NeighborState, OutboundState, Refusal, SaState, TunnelState,
 };
+pub use groups::{CLASS_GROUPS_MAX, ClassGroups};
 pub use hello::{Greeting, GreetingError, Hello, HelloPort, PREAMBLE_BYTES, PROTOCOL_VERSION};
 pub use ids::{
     ClassMapIndex, Digest, Fingerprint, PolicyIndex, PolicyMapIndex, PortIndex, ProtectionIndex, SaIndex,
@@ -40,8 +42,8 @@ pub use objects::{
 };
 pub use quality::{
     CLASSES_MAX, CRITERIA_MAX, ClassDrops, ClassMap, Criterion, DropProfile, DscpSet, EXPANDED_CRITERIA_MAX,
-    EarlyDrop, NESTING_MAX, PROFILES_MAX, PolicyClass, PolicyMap, QueueLimit, QueueState, Service,
-    ServicePolicy, ServiceTarget, Share, TcpFlags, TrafficProfile, Wred,
+    EarlyDrop, NESTING_MAX, PIE_US_MAX, PROFILES_MAX, PolicyClass, PolicyMap, QueueLimit, QueueState,
+    Service, ServicePolicy, ServiceTarget, Share, TcpFlags, TrafficProfile, Wred,
 };
 pub use request::{Base, List, Request};
 pub use secret::Secret;

@@ -271,7 +271,7 @@ impl InboundSa {
     }
 
     /// Checks again what the ICV has now proved, and marks it as seen.
-    #[inline]
+    #[inline(always)]
     fn accept(&self, sequence: SequenceNumber, text_bytes: usize) -> Result<(), OpenError> {
         if let Some(window) = &self.hot.window {
             window.check(sequence).map_err(|error| self.refuse(error.into()))?;
@@ -315,21 +315,42 @@ pub struct Opened {
 /// What became of a burst: one entry for each packet pushed, in the same order.
 pub type Outcomes = ArrayVec<Result<Opened, OpenError>, BURST>;
 
-/// Packets that have passed the first check, waiting for the cipher.
-pub struct OpenBurst<'a> {
+/// Packets that have passed the first check, waiting for the cipher; each with a note of its caller.
+pub struct OpenBurst<'a, N = ()> {
     jobs: ArrayVec<OpenJob<'a>, BURST>,
-    checked: ArrayVec<Checked<'a>, BURST>,
+    checked: ArrayVec<Checked<'a, N>, BURST>,
     now_ns: u64,
 }
 
 /// What is known of a packet before it is opened.
-struct Checked<'a> {
+struct Checked<'a, N> {
     sa: &'a InboundSa,
     sequence: SequenceNumber,
     payload_offset: usize,
+    note: N,
 }
 
 impl<'a> OpenBurst<'a> {
+    /// Checks a packet whose ESP header stands at `esp_offset` and whose ICV ends with the packet, and
+    /// stages it.
+    ///
+    /// Whatever a link has put behind the IP packet must have been cut off. `sa` is the one that the SPI
+    /// in the header means.
+    ///
+    /// # Errors
+    /// Why the packet is not staged; it is unchanged then.
+    #[inline]
+    pub fn push(
+        &mut self,
+        packet: &'a mut Packet,
+        esp_offset: usize,
+        sa: &'a InboundSa,
+    ) -> Result<(), OpenError> {
+        self.stage(packet.data_mut(), esp_offset, sa, ())
+    }
+}
+
+impl<'a, N> OpenBurst<'a, N> {
     /// A burst without packets; lifetimes are measured against `now_ns`.
     #[inline]
     pub fn new(now_ns: u64) -> Self {
@@ -348,34 +369,17 @@ impl<'a> OpenBurst<'a> {
         self.jobs.is_empty()
     }
 
-    /// Checks a packet whose ESP header stands at `esp_offset` and whose ICV ends with the packet, and
-    /// stages it.
-    ///
-    /// Whatever a link has put behind the IP packet must have been cut off. `sa` is the one that the SPI
-    /// in the header means.
+    /// As [`push`](OpenBurst::push), of a packet's bytes; `note` comes back with what becomes of it.
     ///
     /// # Errors
-    /// Why the packet is not staged; it is unchanged then.
-    #[inline]
-    pub fn push(
-        &mut self,
-        packet: &'a mut Packet,
-        esp_offset: usize,
-        sa: &'a InboundSa,
-    ) -> Result<(), OpenError> {
-        self.stage(packet.data_mut(), esp_offset, sa)
-    }
-
-    /// As [`push`](Self::push), of a packet's bytes.
-    ///
-    /// # Errors
-    /// As of [`push`](Self::push).
+    /// As of [`push`](OpenBurst::push).
     #[inline(always)]
     pub fn stage(
         &mut self,
         data: &'a mut [u8],
         esp_offset: usize,
         sa: &'a InboundSa,
+        note: N,
     ) -> Result<(), OpenError> {
         if self.jobs.is_full() {
             return Err(OpenError::BurstFull);
@@ -391,17 +395,39 @@ impl<'a> OpenBurst<'a> {
         let aad = layout::aad(sa.spi, sequence, sa.esn());
         let job = OpenJob::new(&sa.key, sa.salt.nonce(iv), aad, buffer);
         self.jobs.try_push(job).map_err(|_| OpenError::BurstFull)?;
-        let checked = Checked { sa, sequence, payload_offset: esp_offset + HEADER_BYTES };
+        let checked = Checked { sa, sequence, payload_offset: esp_offset + HEADER_BYTES, note };
         self.checked.try_push(checked).map_err(|_| OpenError::BurstFull)
     }
 
     /// Opens all staged packets with one call of the cipher, checks again, marks, and strips.
-    #[inline(always)]
+    #[inline]
     pub fn open(mut self) -> Outcomes {
-        aead::open(&mut self.jobs);
         let mut outcomes = Outcomes::new();
-        outcomes.extend(self.jobs.iter().zip(&self.checked).map(|(job, checked)| finish(job, checked)));
+        self.decipher();
+        self.finish(|_, outcome, _| outcomes.push(outcome));
         outcomes
+    }
+
+    /// First half of [`open`](Self::open): one call of the cipher for all staged packets.
+    #[inline]
+    pub fn decipher(&mut self) {
+        aead::open(&mut self.jobs);
+    }
+
+    /// Second half of [`open`](Self::open): checks again, marks, and strips; tells what became of each packet, with its
+    /// note and payload, in the order in which they were pushed. What was not deciphered has a bad ICV. The burst is empty
+    /// then.
+    #[inline(always)]
+    pub fn finish(&mut self, mut each: impl FnMut(&N, Result<Opened, OpenError>, &[u8])) {
+        for (job, checked) in self.jobs.iter().zip(&self.checked) {
+            let (outcome, payload) = match finish(job, checked) {
+                Ok((opened, payload)) => (Ok(opened), payload),
+                Err(error) => (Err(error), [].as_slice()),
+            };
+            each(&checked.note, outcome, payload);
+        }
+        self.jobs.clear();
+        self.checked.clear();
     }
 }
 
@@ -418,10 +444,10 @@ fn check_length(buffer_bytes: usize, sa: &InboundSa) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Everything after the cipher.
-#[inline]
-fn finish(job: &OpenJob<'_>, checked: &Checked<'_>) -> Result<Opened, OpenError> {
-    let &Checked { sa, sequence, payload_offset } = checked;
+/// Everything after the cipher; with the payload.
+#[inline(always)]
+fn finish<'b, N>(job: &'b OpenJob<'_>, checked: &Checked<'_, N>) -> Result<(Opened, &'b [u8]), OpenError> {
+    let &Checked { sa, sequence, payload_offset, .. } = checked;
     if !job.verified {
         return Err(sa.refuse(OpenError::BadIcv));
     }
@@ -429,8 +455,8 @@ fn finish(job: &OpenJob<'_>, checked: &Checked<'_>) -> Result<Opened, OpenError>
     sa.accept(sequence, text_bytes)?;
     let text = job.buffer.get(..text_bytes).unwrap_or_default();
     let (trailer, payload) = strip(text).map_err(|error| sa.refuse(error))?;
-    let payload = payload_offset..payload_offset + payload.len();
-    Ok(Opened { payload, next_header: trailer.next_header, sequence })
+    let place = payload_offset..payload_offset + payload.len();
+    Ok((Opened { payload: place, next_header: trailer.next_header, sequence }, payload))
 }
 
 /// Trailer and payload of a decrypted text that is neither badly padded nor a dummy.

@@ -157,10 +157,14 @@ impl Window {
     ///
     /// Only for a number that [`check`](Self::check) passed and whose packet the ICV has proved
     /// (RFC 4303 §3.4.3). A number behind the window changes nothing.
-    #[inline]
+    #[inline(always)]
     pub fn mark(&self, sequence: SequenceNumber) {
         let edge = self.right_edge().0;
-        if sequence.0 > edge {
+        // Mostly the next one: there is nothing in between to clear.
+        if sequence.0.wrapping_sub(edge) == 1 {
+            self.change(sequence.0 / 64, 0, bit(sequence.0));
+            self.right_edge.store(sequence.0, Ordering::Relaxed);
+        } else if sequence.0 > edge {
             self.advance(edge, sequence.0);
         } else if edge - sequence.0 < self.size() {
             self.change(sequence.0 / 64, 0, bit(sequence.0));
@@ -176,7 +180,7 @@ impl Window {
     }
 
     /// Moves the edge from `edge` up to `sequence`: clears the bits of all numbers in between, marks the last.
-    #[inline]
+    #[inline(never)]
     fn advance(&self, edge: u64, sequence: u64) {
         let (first, last) = ((edge + 1) / 64, sequence / 64);
         let from = u64::MAX << ((edge + 1) % 64);

@@ -52,13 +52,19 @@ pub(crate) fn run(ctx: &mut Context<'_>, lanes: &mut Lanes) {
         let mut ours = Lane::default();
         find_sa(ctx, &mut lanes.esp, &mut ours);
         let sad = ctx.sad;
-        let outcomes = open(ctx, &mut ours, |packet, note| {
-            Some((note.esp_offset()..packet.len(), &sad.inbound(note.sa)?.sa))
-        });
-        for ((packet, note), outcome) in ours.drain().zip(&outcomes) {
-            match outcome {
-                Ok(opened) => take_out(ctx, packet, &note, opened, lanes),
-                Err(error) => ctx.drop(packet, drop_reason(*error)),
+        let mut outcomes = Outcomes::new();
+        let mut refused = open(
+            ctx,
+            &mut ours,
+            |packet, note| Some((note.esp_offset()..packet.len(), &sad.inbound(note.sa)?.sa)),
+            |_, outcome, _| outcomes.push(outcome),
+        );
+        let mut outcomes = outcomes.into_iter();
+        for (packet, note) in ours.drain() {
+            match refused.next().map(Err).or_else(|| outcomes.next()) {
+                Some(Ok(opened)) => take_out(ctx, packet, &note, &opened.into(), lanes),
+                Some(Err(error)) => ctx.drop(packet, drop_reason(error)),
+                None => ctx.drop(packet, DropReason::NoBuffer),
             }
         }
     }
@@ -104,50 +110,72 @@ fn look_up<'a>(
     ctx.sad.inbound(sa).ok_or(DropReason::SpiUnknown)
 }
 
-/// Checks, opens, checks again and strips: one outcome for each packet of the lane. `at` tells where in a packet ESP is,
-/// and its SA.
+/// What an opened packet carries, and where in its data.
+pub(crate) struct Carried {
+    pub payload: Range<usize>,
+    pub next_header: IpProtocol,
+}
+
+impl From<Opened> for Carried {
+    fn from(opened: Opened) -> Self {
+        Self { payload: opened.payload, next_header: opened.next_header }
+    }
+}
+
+/// Checks, opens, checks again and strips. `at` tells where in a packet ESP is, and its SA; `each` is told what became of
+/// each packet that passed the first check, in order, with its payload. Returns those that did not.
 #[inline(always)]
-pub(crate) fn open<'a, N>(
-    ctx: &mut Context<'a>,
+pub(crate) fn open<'s, N>(
+    ctx: &mut Context<'_>,
     lane: &mut Lane<N>,
-    at: impl Fn(&Packet, &N) -> Option<(Range<usize>, &'a InboundSa)>,
-) -> Outcomes {
+    at: impl Fn(&Packet, &N) -> Option<(Range<usize>, &'s InboundSa)>,
+    mut each: impl FnMut(&N, Result<Opened, OpenError>, &[u8]),
+) -> Refused {
     let mut burst = OpenBurst::new(ctx.now_ns);
-    let mut refused = Refused::new();
-    for (packet, note) in lane.iter_mut() {
-        let pushed = match at(packet, note) {
+    let mut refused = Refused::default();
+    let (packets, notes) = lane.parts_mut();
+    for (place, (packet, note)) in packets.iter_mut().zip(notes).enumerate() {
+        let staged = match at(packet, note) {
             Some((esp, sa)) => match packet.data_mut().get_mut(..esp.end) {
-                Some(data) => burst.stage(data, esp.start, sa),
+                Some(data) => burst.stage(data, esp.start, sa, note),
                 None => Err(OpenError::TooShort),
             },
             None => Err(OpenError::Expired),
         };
-        if let Err(error) = pushed {
-            refused.push((burst.len() + refused.len(), error));
+        if let Err(error) = staged {
+            refused.list.push((place, error));
         }
     }
     ctx.stopwatch.lap(Stage::Check);
-    let mut outcomes = burst.open();
-    if !refused.is_empty() {
-        outcomes = weave(&refused, &outcomes);
-    }
+    burst.decipher();
     ctx.stopwatch.lap(Stage::Cipher);
-    ctx.counters.add(WorkerCounter::Opened, outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64);
-    outcomes
+    let mut opened = 0;
+    burst.finish(|note, outcome, payload| {
+        opened += u64::from(outcome.is_ok());
+        each(note, outcome, payload);
+    });
+    ctx.counters.add(WorkerCounter::Opened, opened);
+    refused
 }
 
-/// Packets that were not staged: their places in the lane, in order, and why.
-type Refused = ArrayVec<(usize, OpenError), BURST>;
+/// Packets of a lane that did not pass the first check: their places there, in order, and why.
+#[derive(Default)]
+pub(crate) struct Refused {
+    list: ArrayVec<(usize, OpenError), BURST>,
+    seen: usize,
+    place: usize,
+}
 
-/// One outcome for each packet: those that were refused stand where their packets do, among those that were opened.
-#[cold]
-fn weave(refused: &[(usize, OpenError)], opened: &[Result<Opened, OpenError>]) -> Outcomes {
-    let (mut refused, mut opened) = (refused.iter().peekable(), opened.iter().cloned());
-    let of = |place| match refused.next_if(|(at, _)| *at == place) {
-        Some((_, error)) => Some(Err(*error)),
-        None => opened.next(),
-    };
-    (0..BURST).map_while(of).collect()
+impl Refused {
+    /// Why the next packet of the lane did not pass, if it did not.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<OpenError> {
+        let place = self.place;
+        self.place += 1;
+        let (_, error) = self.list.get(self.seen).filter(|(at, _)| *at == place)?;
+        self.seen += 1;
+        Some(*error)
+    }
 }
 
 pub(crate) fn drop_reason(error: OpenError) -> DropReason {
@@ -170,20 +198,20 @@ pub(crate) fn take_out(
     ctx: &mut Context<'_>,
     packet: Packet,
     note: &EspNote,
-    opened: &Opened,
+    carried: &Carried,
     lanes: &mut Lanes,
 ) {
     let Some(protection) = ctx.tables.protections.get(note.protection) else {
         return ctx.drop(packet, DropReason::SpiUnknown);
     };
-    match (protection.mode, opened.next_header) {
-        (EspMode::Transport, IpProtocol::GRE) => carried_gre(ctx, packet, note, opened, lanes),
+    match (protection.mode, carried.next_header) {
+        (EspMode::Transport, IpProtocol::GRE) => carried_gre(ctx, packet, note, carried, lanes),
         (EspMode::Transport, IpProtocol::IPV4 | IpProtocol::IPV6) | (EspMode::Tunnel, IpProtocol::GRE) => {
             ctx.drop(packet, DropReason::EspNextHeader);
         }
-        (EspMode::Transport, _) => carried_transport(ctx, packet, note, opened, lanes),
+        (EspMode::Transport, _) => carried_transport(ctx, packet, note, carried, lanes),
         (EspMode::Tunnel, IpProtocol::IPV4 | IpProtocol::IPV6) => {
-            carried_packet(ctx, packet, note, opened, lanes);
+            carried_packet(ctx, packet, note, carried, lanes);
         }
         (EspMode::Tunnel, _) => ctx.drop(packet, DropReason::EspNextHeader),
     }
@@ -194,11 +222,11 @@ fn carried_gre(
     ctx: &mut Context<'_>,
     mut packet: Packet,
     note: &EspNote,
-    opened: &Opened,
+    carried: &Carried,
     lanes: &mut Lanes,
 ) {
-    packet.truncate(opened.payload.end);
-    let Ok(gre_offset) = u16::try_from(opened.payload.start) else {
+    packet.truncate(carried.payload.end);
+    let Ok(gre_offset) = u16::try_from(carried.payload.start) else {
         return ctx.drop(packet, DropReason::GreMalformed);
     };
     let ecn = Ecn::of_tos(note.outer.tos);
@@ -210,11 +238,12 @@ fn carried_transport(
     ctx: &mut Context<'_>,
     mut packet: Packet,
     note: &EspNote,
-    opened: &Opened,
+    carried: &Carried,
     lanes: &mut Lanes,
 ) {
-    packet.truncate(opened.payload.end);
-    if encapsulate::remove_esp(&mut packet, &note.outer, opened.payload.start, opened.next_header).is_err() {
+    packet.truncate(carried.payload.end);
+    if encapsulate::remove_esp(&mut packet, &note.outer, carried.payload.start, carried.next_header).is_err()
+    {
         return ctx.drop(packet, DropReason::EspNextHeader);
     }
     inner(ctx, packet, note, lanes);
@@ -225,15 +254,15 @@ fn carried_packet(
     ctx: &mut Context<'_>,
     mut packet: Packet,
     note: &EspNote,
-    opened: &Opened,
+    carried: &Carried,
     lanes: &mut Lanes,
 ) {
-    packet.truncate(opened.payload.end);
-    if packet.trim_front(opened.payload.start).is_err() {
+    packet.truncate(carried.payload.end);
+    if packet.trim_front(carried.payload.start).is_err() {
         return ctx.drop(packet, DropReason::EspTruncated);
     }
     let version = packet.data().first().map_or(0, |byte| byte >> 4);
-    if version != if opened.next_header == IpProtocol::IPV4 { 4 } else { 6 } {
+    if version != if carried.next_header == IpProtocol::IPV4 { 4 } else { 6 } {
         return ctx.drop(packet, DropReason::IpMalformed);
     }
     inner(ctx, packet, note, lanes);

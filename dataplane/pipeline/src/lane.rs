@@ -42,12 +42,9 @@ impl<N> Lane<N> {
         Ok(())
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Packet, &N)> {
-        self.packets.iter().zip(&self.notes)
-    }
-
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&mut Packet, &mut N)> {
-        self.packets.iter_mut().zip(&mut self.notes)
+    /// The packets, and their notes.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [Packet], &[N]) {
+        (&mut self.packets, &self.notes)
     }
 
     /// Packets in a row of which `same` holds, run by run.

@@ -242,6 +242,7 @@ fn reason(refusal: Refusal) -> DropReason {
         Refusal::QueueLimit => DropReason::QosQueueLimit,
         Refusal::Wred => DropReason::QosWred,
         Refusal::CoDel => DropReason::QosCodel,
+        Refusal::Pie => DropReason::QosPie,
         Refusal::NoRoom => DropReason::QosNoRoom,
     }
 }

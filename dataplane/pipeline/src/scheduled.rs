@@ -51,8 +51,7 @@ pub(crate) fn into_tunnel(
         return None;
     }
     let way = (tunnel.tunnel, &tunnel.encapsulation);
-    let l3_bytes = tunnel.encapsulation.wire_bytes(packet.len());
-    enqueue(ctx, packet, note, queue, Some(way), l3_bytes);
+    enqueue(ctx, packet, note, queue, Some(way), |tos, bytes| tunnel.way(tos).wire_bytes(bytes));
     None
 }
 
@@ -104,24 +103,20 @@ pub(crate) fn out_of_port(
         SpdVerdict::Bypass => {
             let mtu = tables.ports.get(port).map_or(u16::MAX, |entry| entry.mtu);
             outbound::fitted(ctx, packet, *note, mtu, |ctx, packet, note| {
-                let l3_bytes = packet.len();
-                enqueue(ctx, packet, &note, queue, None, l3_bytes);
+                enqueue(ctx, packet, &note, queue, None, |_, bytes| bytes);
             });
             None
         }
         SpdVerdict::Protect(protection) => match tables.protections.get(protection) {
             Some(entry) if entry.mode == EspMode::Tunnel => {
-                let way = &entry.encapsulation;
-                outbound::fitted(ctx, packet, *note, way.mtu, |ctx, packet, note| {
-                    let l3_bytes = way.wire_bytes(packet.len());
-                    enqueue(ctx, packet, &note, queue, None, l3_bytes);
+                outbound::fitted(ctx, packet, *note, entry.encapsulation.mtu, |ctx, packet, note| {
+                    enqueue(ctx, packet, &note, queue, None, |tos, bytes| entry.way(tos).wire_bytes(bytes));
                 });
                 None
             }
             // Transport mode carries our own packets only, which nobody is told of and which are never cut.
             Some(entry) if packet.len() <= usize::from(entry.encapsulation.mtu) => {
-                let l3_bytes = entry.encapsulation.wire_bytes(packet.len());
-                enqueue(ctx, packet, note, queue, None, l3_bytes);
+                enqueue(ctx, packet, note, queue, None, |tos, bytes| entry.way(tos).wire_bytes(bytes));
                 None
             }
             _ => Some(packet),
@@ -137,18 +132,21 @@ fn exit(ctx: &Context<'_>, by: PortIndex, verdict: SpdVerdict) -> PortIndex {
     entry.and_then(|entry| entry.encapsulation.egress).map_or(by, |egress| egress.port)
 }
 
+/// `wire_bytes` says how long the packet will be outside, by the ToS with which it goes and its length.
 fn enqueue(
     ctx: &mut Context<'_>,
     packet: Packet,
     note: &Note,
     queue: Queue<'_>,
     into: Option<(TunnelIndex, &Encapsulation)>,
-    l3_bytes: usize,
+    wire_bytes: impl FnOnce(u8, usize) -> usize,
 ) {
     let parsed = &note.parsed;
     let class = queue.classify(parsed, tcp_flags(&packet, parsed), note.port, into);
     let tunnel = into.map(|(tunnel, _)| tunnel);
     let item = |packet, generation| Item::new(packet, generation, tunnel);
+    let tos = class.set_dscp.map_or(parsed.tos, |set| set.tos(Ecn::of_tos(parsed.tos)));
+    let l3_bytes = wire_bytes(tos, packet.len());
     enqueue_as(ctx, packet, (queue, class), parsed.tos, l3_bytes, item);
 }
 

@@ -25,6 +25,7 @@ mod delay;
 mod dequeue;
 mod fifo;
 mod line;
+mod pie;
 mod shaper;
 mod spec;
 mod stats;
@@ -43,6 +44,7 @@ use wire::{Dscp, Ecn};
 pub use codel::CoDel;
 pub use counters::{Counters, Refusal, Volume};
 pub use delay::Delays;
+pub use pie::Pie;
 pub use shaper::Membership;
 pub use spec::{
     CLASSES_MAX, ClassSlot, ClassSpec, EarlyDrop, Limit, PRIORITY_LEVELS, PolicySpec, PortSpec,
@@ -244,6 +246,15 @@ impl<T> Scheduler<T> {
                 let random = next_random(&mut self.random);
                 wred_marks(state, spec, offer, class.fifo.packets, now_ns, random)?
             }
+            Early::Pie(state) => {
+                let random = next_random(&mut self.random);
+                let found = pie::Found {
+                    bytes: class.fifo.bytes,
+                    head_since_ns: class.fifo.head(&self.slab).map(|head| head.since_ns),
+                    packet_bytes_max: self.packet_bytes_max,
+                };
+                pie_marks(state, spec, offer, found, now_ns, random)?
+            }
             Early::None | Early::CoDel(_) => false,
         };
         let bytes = class.fifo.bytes.saturating_add(u64::from(offer.wire_bytes));
@@ -323,6 +334,23 @@ fn wred_marks(
         wred::Verdict::Pass => Ok(false),
         wred::Verdict::Signal if spec.ecn && offer.ecn != Ecn::NotEct => Ok(true),
         wred::Verdict::Signal | wred::Verdict::Refuse => Err(Refusal::Wred),
+    }
+}
+
+/// Whether PIE marks the packet.
+fn pie_marks(
+    state: &mut pie::State,
+    spec: &ClassSpec,
+    offer: &Offer,
+    found: pie::Found,
+    now_ns: u64,
+    random: u32,
+) -> Result<bool, Refusal> {
+    let EarlyDrop::Pie(pie) = &spec.early else { return Ok(false) };
+    match state.arrival(*pie, found, now_ns, random) {
+        pie::Verdict::Pass => Ok(false),
+        pie::Verdict::Signal if spec.ecn && offer.ecn != Ecn::NotEct => Ok(true),
+        pie::Verdict::Signal | pie::Verdict::Refuse => Err(Refusal::Pie),
     }
 }
 

@@ -219,6 +219,7 @@ fn drops(counters: &Counters) -> ClassDrops {
         queue_limit: counters.dropped(Cause::QueueLimit),
         wred: counters.dropped(Cause::Wred),
         codel: counters.dropped(Cause::CoDel),
+        pie: counters.dropped(Cause::Pie),
         no_room: counters.dropped(Cause::NoRoom),
         size: counters.dropped(Cause::BadSize),
     }

@@ -81,6 +81,28 @@ pub const fn decapsulate(outer: Ecn, inner: Ecn) -> Result<Ecn, Drop> {
     }
 }
 
+/// Whether [`decapsulate`] forwards `inner` as it is.
+#[inline(always)]
+pub const fn is_kept(outer: Ecn, inner: Ecn) -> bool {
+    KEPT >> (outer.bits() << 2 | inner.bits()) & 1 == 1
+}
+
+/// A bit for each pair, outer field first, that [`decapsulate`] does not change.
+const KEPT: u16 = {
+    let mut kept = 0;
+    let mut pair = 0;
+    while pair < 16 {
+        let (outer, inner) = (Ecn::of_tos(pair >> 2), Ecn::of_tos(pair));
+        if let Ok(forwarded) = decapsulate(outer, inner)
+            && forwarded.bits() == inner.bits()
+        {
+            kept |= 1 << pair;
+        }
+        pair += 1;
+    }
+    kept
+};
+
 /// Whether no ingress that follows any of the RFCs makes this pair, and no queue on the way either: the combinations
 /// that RFC 6040 §4.2 marks as potentially dangerous, worth a counter.
 #[inline]
@@ -105,6 +127,13 @@ mod tests {
     use Ecn::{Ce, Ect0, Ect1, NotEct};
 
     const ALL: [Ecn; 4] = [NotEct, Ect0, Ect1, Ce];
+
+    #[test]
+    fn what_is_kept_is_what_decapsulation_does_not_change() {
+        for (outer, inner) in ALL.into_iter().flat_map(|outer| ALL.map(|inner| (outer, inner))) {
+            assert_eq!(is_kept(outer, inner), decapsulate(outer, inner) == Ok(inner), "{outer:?} {inner:?}");
+        }
+    }
 
     #[test]
     fn the_bits_are_those_of_rfc_3168() {

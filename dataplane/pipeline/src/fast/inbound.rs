@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The way in of plain ESP packets: SA → open the burst → GRE → a plain packet inside → route → onward.
 //!
-//! [`Arrival::find`] changes nothing. Once a packet is open, [`Inner::find`] looks whether what was inside is plain, and
-//! [`Inner::onward`] whether it goes a common way; if not, [`crate::inbound::take_out`] goes on with it.
+//! [`Ends::find`] and [`Ends::arrival`] change nothing. Once a packet is open, [`plain_inside`] looks whether what was inside is
+//! plain, and [`Inner::onward`] whether it goes a common way; if not, [`crate::inbound::take_out`] goes on with it.
 
 use arrayvec::ArrayVec;
 use esp::{OpenError, Opened};
@@ -19,15 +19,16 @@ use super::outbound::{self, Departure};
 use super::plain::{self, Plain};
 use crate::context::Context;
 use crate::dispatch::Lanes;
-use crate::inbound::{self, EspNote};
+use crate::inbound::{self, Carried, EspNote};
 use crate::lane::Lane;
 use crate::outgoing::Outgoing;
 use crate::sad::InboundEntry;
 use crate::stopwatch::Stage;
 use crate::{ingress, link};
 
-/// Where ESP begins in the frame of a plain packet.
+/// Where ESP begins in the frame of a plain packet; and where its payload does.
 const ESP_OFFSET: usize = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES;
+const PAYLOAD_OFFSET: usize = ESP_OFFSET + esp::HEADER_BYTES;
 
 /// Carries a burst that came in by an unprotected port.
 pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
@@ -40,35 +41,35 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
         }
     });
     ctx.stopwatch.lap(Stage::Parse);
-    // Mostly the next packet has the SA of the one before. No SA has the SPI 0 (RFC 4303 §2.1).
-    let mut last_found = (0, None);
-    let found: ArrayVec<_, BURST> = plains
-        .iter()
-        .map(|plain| {
-            let spi = if plain.protocol == IpProtocol::ESP { plain.ports } else { 0 };
-            if spi != last_found.0 {
-                last_found = (spi, find_sa(ctx, spi));
-            }
-            last_found.1
-        })
-        .collect();
+    let runs: ArrayVec<_, BURST> = runs(&plains).map(|run| find_sa(ctx, run)).collect();
     ctx.stopwatch.lap(Stage::Lookup);
+    let ends: ArrayVec<_, BURST> = runs.iter().map(|sa| sa.and_then(|sa| Ends::find(ctx, sa))).collect();
     let mut arrivals = Lane::default();
-    let mut last_ends = None;
-    for ((packet, plain), found) in batch.drain(..).zip(&plains).zip(&found) {
-        match found.and_then(|found| Arrival::find(ctx, &mut last_ends, plain, found)) {
-            // The lane has room for a whole burst.
-            Some(arrival) => drop(arrivals.push(packet, arrival)),
-            None => ingress::receive(ctx, port, packet, lanes),
+    let mut packets = batch.drain(..);
+    for (run, ends) in self::runs(&plains).zip(&ends) {
+        for (plain, packet) in run.iter().zip(packets.by_ref()) {
+            match ends.as_ref().and_then(|ends| ends.arrival(plain)) {
+                // The lane has room for a whole burst.
+                Some(arrival) => drop(arrivals.push(packet, arrival)),
+                None => ingress::receive(ctx, port, packet, lanes),
+            }
         }
     }
     ctx.stopwatch.lap(Stage::Adjacency);
     open(ctx, port, &mut arrivals, lanes);
 }
 
-/// What an SPI means; and asks for what it leads to.
+/// Packets in a row with one SPI, run by run: mostly the next packet has the SA of the one before.
 #[inline(always)]
-fn find_sa(ctx: &Context<'_>, spi: u32) -> Option<(SaIndex, ProtectionIndex)> {
+fn runs(plains: &[Plain]) -> impl Iterator<Item = &[Plain]> {
+    plains.chunk_by(|a, b| a.ports == b.ports)
+}
+
+/// What the SPI of a run means; and asks for what it leads to.
+#[inline(always)]
+fn find_sa(ctx: &Context<'_>, run: &[Plain]) -> Option<(SaIndex, ProtectionIndex)> {
+    // No SA has the SPI 0 (RFC 4303 §2.1).
+    let spi = run.first().map(|plain| plain.ports).filter(|spi| *spi != 0)?;
     let (sa, protection) = ctx.tables.sas.inbound(spi)?;
     ctx.tables.tunnels.prefetch_in(protection);
     ctx.sad.prefetch_inbound(sa);
@@ -76,47 +77,42 @@ fn find_sa(ctx: &Context<'_>, spi: u32) -> Option<(SaIndex, ProtectionIndex)> {
 }
 
 /// What all packets under one SA share.
-#[derive(Clone, Copy)]
 struct Ends<'a> {
-    sa: SaIndex,
     protection: ProtectionIndex,
     entry: &'a InboundEntry,
     shortcut: &'a ShortcutIn,
+}
+
+impl<'a> Ends<'a> {
+    /// An SA that this worker owns.
+    #[inline(always)]
+    fn find(ctx: &Context<'a>, (sa, protection): (SaIndex, ProtectionIndex)) -> Option<Self> {
+        let shortcut = ctx.tables.tunnels.shortcut_in(protection)?;
+        let entry = ctx.sad.inbound(sa).filter(|entry| entry.owner == ctx.worker)?;
+        shortcut.counts.prefetch(ctx.worker);
+        Some(Self { protection, entry, shortcut })
+    }
+
+    /// A packet that goes between the ends. No end is ours that is not an address of ours, and none is the other's that
+    /// cannot be another host's: the tables see to that.
+    #[inline(always)]
+    fn arrival(&self, plain: &Plain) -> Option<Arrival<'_>> {
+        let is_ours = plain.protocol == IpProtocol::ESP
+            && self.shortcut.remote == plain.source
+            && self.shortcut.local == plain.destination;
+        is_ours.then_some(Arrival { ends: self, tos: plain.tos, total_bytes: plain.total_bytes })
+    }
 }
 
 /// An ESP packet of an SA of ours.
 #[derive(Clone, Copy)]
 struct Arrival<'a> {
+    ends: &'a Ends<'a>,
     tos: u8,
     total_bytes: u16,
-    protection: ProtectionIndex,
-    entry: &'a InboundEntry,
-    shortcut: &'a ShortcutIn,
 }
 
-impl<'a> Arrival<'a> {
-    /// The SA of a plain ESP packet, if this worker owns it and the packet goes between its ends. No end is ours that
-    /// is not an address of ours, and none is the other's that cannot be another host's: the tables see to that.
-    #[inline(always)]
-    fn find(
-        ctx: &Context<'a>,
-        last: &mut Option<Ends<'a>>,
-        plain: &Plain,
-        (sa, protection): (SaIndex, ProtectionIndex),
-    ) -> Option<Self> {
-        if last.is_none_or(|last| last.sa != sa) {
-            let shortcut = ctx.tables.tunnels.shortcut_in(protection)?;
-            let entry = ctx.sad.inbound(sa)?;
-            *last = Some(Ends { sa, protection, entry, shortcut });
-        }
-        let Ends { entry, shortcut, protection, .. } = (*last)?;
-        let is_ours = entry.owner == ctx.worker
-            && shortcut.remote == plain.source
-            && shortcut.local == plain.destination;
-        let Plain { tos, total_bytes, .. } = *plain;
-        is_ours.then_some(Self { tos, total_bytes, protection, entry, shortcut })
-    }
-
+impl Arrival<'_> {
     /// Where its frame ends; what follows is padding of the link.
     fn frame_bytes(&self) -> usize {
         ethernet::HEADER_BYTES + usize::from(self.total_bytes)
@@ -124,55 +120,55 @@ impl<'a> Arrival<'a> {
 }
 
 /// Opens packets, and carries on with what was inside.
-fn open<'a>(ctx: &mut Context<'a>, port: PortIndex, lane: &mut Lane<Arrival<'a>>, lanes: &mut Lanes) {
+fn open<'s>(ctx: &mut Context<'_>, port: PortIndex, lane: &mut Lane<Arrival<'s>>, lanes: &mut Lanes) {
     if lane.is_empty() {
         return;
     }
-    let outcomes =
-        inbound::open(ctx, lane, |_, arrival| Some((ESP_OFFSET..arrival.frame_bytes(), &arrival.entry.sa)));
-    let inners = look_inside(ctx, lane, &outcomes);
+    let routes = &ctx.tables.routes;
+    let mut inners = ArrayVec::<Inner, BURST>::new();
+    let mut refused = inbound::open(
+        ctx,
+        lane,
+        |_, arrival: &Arrival<'s>| Some((ESP_OFFSET..arrival.frame_bytes(), &arrival.ends.entry.sa)),
+        |arrival, outcome, payload| {
+            let inner = Inner::of(arrival, outcome, payload);
+            routes.prefetch_v4(inner.plain.destination);
+            inners.push(inner);
+        },
+    );
     ctx.stopwatch.lap(Stage::Decapsulate);
-    let leaves = ctx.tables.routes.lookup_v4_burst(inners.iter().map(|inner| inner.plain.destination));
+    let leaves = routes.lookup_v4_burst(inners.iter().map(|inner| inner.plain.destination));
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
     sorter.departures.ingress = port;
     sorter.exception();
-    for ((((packet, arrival), outcome), inner), leaf) in lane.drain().zip(&outcomes).zip(&inners).zip(leaves)
-    {
-        match (outcome, inner.onward(ctx, &mut sorter, &arrival, leaf)) {
-            (Ok(_), Some(onward)) => {
+    let mut insides = inners.iter().zip(leaves);
+    for (packet, arrival) in lane.drain() {
+        if let Some(error) = refused.next() {
+            ctx.drop(packet, inbound::drop_reason(error));
+            continue;
+        }
+        let Some((inner, leaf)) = insides.next() else {
+            ctx.drop(packet, DropReason::NoBuffer);
+            continue;
+        };
+        match inner.onward(ctx, &mut sorter, arrival.ends.shortcut, leaf) {
+            Some(onward) => {
                 sorter.common(ctx, lanes);
-                let bytes = u64::from(inner.plain.total_bytes);
-                arrival.shortcut.counts.count_in(ctx.worker, bytes);
+                arrival.ends.shortcut.counts.count_in(ctx.worker, u64::from(inner.plain.total_bytes));
                 onward.carry_out(ctx, &mut sorter, packet, inner);
             }
-            (Ok(opened), None) => {
-                sorter.exception();
-                the_whole_way(ctx, port, packet, (&arrival, opened.clone()), lanes);
-            }
-            (Err(error), _) => ctx.drop(packet, inbound::drop_reason(*error)),
+            None => match inner.payload {
+                Ok(payload) => {
+                    sorter.exception();
+                    the_whole_way(ctx, port, packet, (&arrival, payload), lanes);
+                }
+                Err(error) => ctx.drop(packet, inbound::drop_reason(error)),
+            },
         }
     }
     ctx.stopwatch.lap(Stage::Transmit);
     outbound::send(ctx, &mut sorter.departures);
-}
-
-/// Reads what was inside each packet, and asks for the memory that its way needs.
-#[inline(always)]
-fn look_inside(
-    ctx: &Context<'_>,
-    lane: &Lane<Arrival<'_>>,
-    outcomes: &[Result<Opened, OpenError>],
-) -> ArrayVec<Inner, BURST> {
-    let mut inners = ArrayVec::new();
-    for ((packet, arrival), outcome) in lane.iter().zip(outcomes) {
-        let found = outcome.as_ref().ok().and_then(|opened| Inner::find(packet, arrival, opened));
-        let inner = found.unwrap_or(Inner::NONE);
-        arrival.shortcut.counts.prefetch(ctx.worker);
-        ctx.tables.routes.prefetch_v4(inner.plain.destination);
-        inners.push(inner);
-    }
-    inners
 }
 
 /// What has no common way onward.
@@ -181,27 +177,34 @@ fn the_whole_way(
     ctx: &mut Context<'_>,
     port: PortIndex,
     mut packet: Packet,
-    (arrival, mut opened): (&Arrival<'_>, Opened),
+    (arrival, payload): (&Arrival<'_>, Payload),
     lanes: &mut Lanes,
 ) {
     if packet.reframe(ethernet::HEADER_BYTES, 0, usize::from(arrival.total_bytes)).is_err() {
         return ctx.drop(packet, DropReason::IpMalformed);
     }
-    opened.payload.start = opened.payload.start.saturating_sub(ethernet::HEADER_BYTES);
-    opened.payload.end = opened.payload.end.saturating_sub(ethernet::HEADER_BYTES);
+    let start = PAYLOAD_OFFSET - ethernet::HEADER_BYTES;
+    let carried = Carried { payload: start..start + payload.bytes, next_header: payload.next_header };
     match ingress::parse(packet) {
         Ok((packet, outer)) => {
-            let note = EspNote::known(outer, port, arrival.protection);
-            inbound::take_out(ctx, packet, &note, &opened, lanes);
+            let note = EspNote::known(outer, port, arrival.ends.protection);
+            inbound::take_out(ctx, packet, &note, &carried, lanes);
         }
         Err((packet, reason)) => ctx.drop(packet, reason),
     }
 }
 
-/// A plain packet that came out of a tunnel.
+/// What an opened packet carries.
 #[derive(Clone, Copy)]
+struct Payload {
+    bytes: usize,
+    next_header: IpProtocol,
+}
+
+/// A packet that was opened, or not.
 struct Inner {
-    /// Where it begins in its frame.
+    payload: Result<Payload, OpenError>,
+    /// Where the plain packet begins in its frame that came out of a tunnel; nothing plain is [`Plain::NONE`].
     offset: usize,
     plain: Plain,
 }
@@ -215,22 +218,16 @@ enum Onward<'a> {
 }
 
 impl Inner {
-    /// Nothing that goes a common way.
-    const NONE: Self = Self { offset: 0, plain: Plain::NONE };
-
     #[inline(always)]
-    fn find(packet: &Packet, arrival: &Arrival<'_>, opened: &Opened) -> Option<Self> {
-        let shortcut = arrival.shortcut;
-        let data = packet.data().get(..opened.payload.end)?;
-        let (gre_offset, outer_ecn) = delivery_header(data, arrival, opened)?;
-        let offset = gre_offset + gre_header_bytes(data.get(gre_offset..)?, shortcut)?;
-        let plain = Plain::parse(data.get(offset..)?)?;
-        let ecn_stays = ecn::decapsulate(outer_ecn, Ecn::of_tos(plain.tos)) == Ok(Ecn::of_tos(plain.tos));
-        let is_common = ecn_stays
-            && plain.ttl > 1
-            && plain.destination != shortcut.destination
-            && !(plain.is_syn && shortcut.clamps_mss);
-        is_common.then_some(Self { offset, plain })
+    fn of(arrival: &Arrival<'_>, outcome: Result<Opened, OpenError>, payload: &[u8]) -> Self {
+        match outcome {
+            Ok(Opened { next_header, .. }) => {
+                let found = plain_inside(arrival, payload, next_header);
+                let (offset, plain) = found.unwrap_or((0, Plain::NONE));
+                Self { payload: Ok(Payload { bytes: payload.len(), next_header }), offset, plain }
+            }
+            Err(error) => Self { payload: Err(error), offset: 0, plain: Plain::NONE },
+        }
     }
 
     /// Its way, if it is a common one.
@@ -239,14 +236,14 @@ impl Inner {
         &'a self,
         ctx: &Context<'c>,
         sorter: &mut Sorter<'a>,
-        arrival: &Arrival<'_>,
+        shortcut: &ShortcutIn,
         leaf: Leaf,
     ) -> Option<Onward<'a>> {
-        let Self { offset, plain } = self;
+        let Self { offset, plain, .. } = self;
         let addresses = &ctx.tables.addresses;
         let may_pass = addresses.is_foreign_host(plain.source)
             && addresses.is_foreign_host(plain.destination)
-            && (!arrival.shortcut.strict_source || is_routed_to(ctx, arrival.shortcut, plain.source));
+            && (!shortcut.strict_source || is_routed_to(ctx, shortcut, plain.source));
         may_pass.then_some(())?;
         match leaf.tunnel() {
             Some(tunnel) => sorter.departure(ctx, plain, *offset, tunnel).map(Onward::Tunnel),
@@ -281,26 +278,40 @@ fn reframe(packet: &mut Packet, inner: &Inner, framing: &Framing) -> Option<()> 
     spend_hop(l3)
 }
 
-/// Where GRE begins, and the ECN field around it: behind the outer header in transport mode, behind a plain delivery
+/// The plain packet in a payload, behind the tunnel's GRE header, and where it begins in the frame.
+#[inline(always)]
+fn plain_inside(arrival: &Arrival<'_>, payload: &[u8], next_header: IpProtocol) -> Option<(usize, Plain)> {
+    let shortcut = arrival.ends.shortcut;
+    let (gre_offset, outer_ecn) = delivery_header(arrival, payload, next_header)?;
+    let offset = gre_offset + gre_header_bytes(payload.get(gre_offset..)?, shortcut)?;
+    let plain = Plain::parse(payload.get(offset..)?)?;
+    let is_common = ecn::is_kept(outer_ecn, Ecn::of_tos(plain.tos))
+        && plain.ttl > 1
+        && plain.destination != shortcut.destination
+        && !(plain.is_syn && shortcut.clamps_mss);
+    is_common.then_some((PAYLOAD_OFFSET + offset, plain))
+}
+
+/// Where GRE begins in a payload, and the ECN field around it: at its front in transport mode, behind a plain delivery
 /// header in tunnel mode.
 #[inline(always)]
-fn delivery_header(data: &[u8], arrival: &Arrival<'_>, opened: &Opened) -> Option<(usize, Ecn)> {
-    let shortcut = arrival.shortcut;
+fn delivery_header(arrival: &Arrival<'_>, payload: &[u8], next_header: IpProtocol) -> Option<(usize, Ecn)> {
+    let shortcut = arrival.ends.shortcut;
     let outer_ecn = Ecn::of_tos(arrival.tos);
-    match (shortcut.mode, opened.next_header) {
+    match (shortcut.mode, next_header) {
         (EspMode::Transport, IpProtocol::GRE) => {
             let is_its_own = shortcut.source == shortcut.local && shortcut.destination == shortcut.remote;
-            is_its_own.then_some((opened.payload.start, outer_ecn))
+            is_its_own.then_some((0, outer_ecn))
         }
         (EspMode::Tunnel, IpProtocol::IPV4) => {
-            let delivery = Plain::parse(data.get(opened.payload.start..)?)?;
+            let delivery = Plain::parse(payload)?;
             let is_its_own = delivery.protocol == IpProtocol::GRE
                 && shortcut.source == delivery.destination
                 && shortcut.destination == delivery.source
-                && opened.payload.start + usize::from(delivery.total_bytes) == data.len();
+                && usize::from(delivery.total_bytes) == payload.len();
             is_its_own.then_some(())?;
             let combined = ecn::decapsulate(outer_ecn, Ecn::of_tos(delivery.tos)).ok()?;
-            Some((opened.payload.start + ipv4::HEADER_BYTES, combined))
+            Some((ipv4::HEADER_BYTES, combined))
         }
         _ => None,
     }

@@ -8,7 +8,7 @@ use messages::{DropReason, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::classify::WholeV4;
 use tables::{Class, Queue};
-use wire::IpProtocol;
+use wire::{Ecn, IpProtocol};
 
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
@@ -75,7 +75,10 @@ fn wait_one(
     if packet.reframe(departure.offset, 0, usize::from(plain.total_bytes)).is_err() {
         return ctx.drop(packet, DropReason::IpMalformed);
     }
-    let l3_bytes = way.sealed_bytes(plain);
+    let l3_bytes = match class.set_dscp {
+        Some(set) => way.for_tos(ctx, set.tos(Ecn::of_tos(plain.tos))).sealed_bytes(plain),
+        None => way.sealed_bytes(plain),
+    };
     let item = |packet, generation| Item::plain(packet, generation, way.tunnel);
     scheduled::enqueue_as(ctx, packet, (queue, class), plain.tos, l3_bytes, item);
 }

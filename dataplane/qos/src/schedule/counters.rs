@@ -27,19 +27,22 @@ pub enum Refusal {
     Wred,
     /// CoDel: the queue has been long for too long.
     CoDel,
+    /// PIE: packets wait too long.
+    Pie,
     /// The port has no room left for queued items.
     NoRoom,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoSuchClass,
         Self::BadSize,
         Self::Policed,
         Self::QueueLimit,
         Self::Wred,
         Self::CoDel,
+        Self::Pie,
         Self::NoRoom,
     ];
 
@@ -53,6 +56,7 @@ impl Refusal {
             Self::QueueLimit => "queue_limit",
             Self::Wred => "wred",
             Self::CoDel => "codel",
+            Self::Pie => "pie",
             Self::NoRoom => "no_room",
         }
     }

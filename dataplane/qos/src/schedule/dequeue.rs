@@ -242,10 +242,19 @@ fn codel_signal<T>(
     packet_bytes_max: u32,
     now_ns: u64,
 ) -> Signal {
-    let (Early::CoDel(state), EarlyDrop::CoDel(codel)) = (&mut class.early, early) else {
+    if matches!(class.early, Early::None | Early::Wred(_)) {
         return Signal::None;
-    };
+    }
     let Some(head) = class.fifo.head(slab) else { return Signal::None };
+    let (state, codel) = match (&mut class.early, early) {
+        (Early::CoDel(state), EarlyDrop::CoDel(codel)) => (state, codel),
+        // It signals on arrival; here time passes for it.
+        (Early::Pie(state), EarlyDrop::Pie(pie)) => {
+            state.catch_up(*pie, Some(head.since_ns), now_ns);
+            return Signal::None;
+        }
+        _ => return Signal::None,
+    };
     let bytes_behind = class.fifo.bytes.saturating_sub(u64::from(head.wire_bytes));
     if !state.signals(*codel, head.since_ns, now_ns, bytes_behind, packet_bytes_max) {
         return Signal::None;

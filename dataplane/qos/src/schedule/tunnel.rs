@@ -3,12 +3,12 @@
 
 use std::sync::Arc;
 
-use super::codel;
 use super::fifo::Fifo;
 use super::line::{Line, Links};
 use super::shaper::{Membership, Policer};
 use super::spec::{ClassSlot, EarlyDrop, PRIORITY_LEVELS, PolicySpec, PortSpec, Service, SpecError};
 use super::{NONE, wred};
+use super::{codel, pie};
 use crate::bucket::Bucket;
 use crate::share::SharedBucket;
 
@@ -55,6 +55,7 @@ pub(super) enum Early {
     None,
     Wred(wred::State),
     CoDel(codel::State),
+    Pie(pie::State),
 }
 
 impl Tunnel {
@@ -79,13 +80,15 @@ impl Early {
             EarlyDrop::None => Self::None,
             EarlyDrop::Wred(_) => Self::Wred(wred::State::default()),
             EarlyDrop::CoDel(_) => Self::CoDel(codel::State::default()),
+            EarlyDrop::Pie(_) => Self::Pie(pie::State::default()),
         }
     }
 
     /// The queue has run empty.
     pub(super) fn emptied(&mut self, now_ns: u64) {
         match self {
-            Self::None => {}
+            // PIE's delay is that of the head, and there is none.
+            Self::None | Self::Pie(_) => {}
             Self::Wred(state) => state.emptied(now_ns),
             Self::CoDel(state) => state.emptied(),
         }

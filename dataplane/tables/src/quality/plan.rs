@@ -9,7 +9,7 @@ use messages::{
     TunnelIndex, WorkerId,
 };
 use qos::schedule::{
-    ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, PolicySpec, PortSpec, Service, Share,
+    ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, Pie, PolicySpec, PortSpec, Service, Share,
     SpecError, TunnelSlot, TunnelSpec, Wred,
 };
 use qos::{Rate, TrafficProfile};
@@ -304,6 +304,10 @@ fn early(early: &messages::EarlyDrop, rate: Option<u64>) -> EarlyDrop {
         messages::EarlyDrop::CoDel { target_us, interval_us } => EarlyDrop::CoDel(CoDel {
             target_ns: u64::from(*target_us) * 1_000,
             interval_ns: u64::from(*interval_us) * 1_000,
+        }),
+        messages::EarlyDrop::Pie { target_us, burst_us } => EarlyDrop::Pie(Pie {
+            target_ns: target_us.saturating_mul(1_000),
+            burst_ns: burst_us.saturating_mul(1_000),
         }),
         messages::EarlyDrop::Wred(wred) => EarlyDrop::Wred(Wred {
             weight: wred.weight,
