@@ -113,7 +113,9 @@ pub(crate) fn join(ctx: &mut Context<'_>, given: &mut ArrayVec<(Item, PortIndex)
         let common = item.tunnel().filter(|_| *plain != Plain::NONE);
         match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
             Some(departure) => {
-                whole::seal(ctx, &mut to_seal);
+                if !to_seal.is_empty() {
+                    whole::seal(ctx, &mut to_seal);
+                }
                 departures.push(ctx, item.into_packet(), departure);
             }
             None => {
@@ -138,7 +140,9 @@ pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex, due: &mut ArrayVec<(
         let common = item.tunnel().filter(|_| *plain != Plain::NONE);
         match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
             Some(departure) => {
-                whole::seal(ctx, &mut to_seal);
+                if !to_seal.is_empty() {
+                    whole::seal(ctx, &mut to_seal);
+                }
                 departures.push(ctx, item.into_packet(), departure);
             }
             None => {
