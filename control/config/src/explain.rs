@@ -296,9 +296,6 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
             "names itself, is nested more than 8 deep, or comes to more than 131,072 criteria with the class-maps that it names"
         }
         (_, Field::Criterion) => "is a criterion that nothing can match, or there is none",
-        (_, Field::Workers) => {
-            "quality of service needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy"
-        }
         (_, Field::Mac) => "mac has to be the address of one station: neither multicast nor zero",
         (_, other) => return format!("{other} is out of range"),
     };

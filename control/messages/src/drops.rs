@@ -95,7 +95,7 @@ drop_reasons! {
     NeighborPending "neighbor_pending" "Too many packets already wait for neighbours.";
     NeighborUnresolved "neighbor_unresolved" "The neighbour did not answer in time.";
     NeighborTableFull "neighbor_table_full" "The neighbour table is full.";
-    HandoverFull "handover_full" "The ring to the worker that owns the SA is full.";
+    HandoverFull "handover_full" "The ring to the worker that owns the SA, or the queues of the tunnel, is full.";
     QosPoliced "qos_policed" "Above the policer of its class.";
     QosQueueLimit "qos_queue_limit" "The queue of its class is at its limit.";
     QosWred "qos_wred" "Dropped early by WRED.";

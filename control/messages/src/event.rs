@@ -117,8 +117,6 @@ pub enum Field {
     ClassMap,
     /// A criterion that nothing can match.
     Criterion,
-    /// More than one worker: quality of service needs a dataplane with one.
-    Workers,
 }
 
 impl core::fmt::Display for Field {
@@ -149,7 +147,6 @@ impl core::fmt::Display for Field {
             Self::Classes => "the number of classes",
             Self::ClassMap => "the class-map",
             Self::Criterion => "the criterion",
-            Self::Workers => "the number of workers",
         })
     }
 }

@@ -6,7 +6,7 @@
 //! behind the scheduler, and nothing reorders behind them.
 
 use arrayvec::ArrayVec;
-use messages::{DropReason, EspMode, PortIndex, TunnelIndex};
+use messages::{DropReason, EspMode, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
 use tables::{Class, Encapsulation, NextStep, Plan, Queue, SpdVerdict, Tunnel};
@@ -14,6 +14,7 @@ use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
 
 use crate::context::{Context, Note, Origin};
+use crate::handovers::HandedOver;
 use crate::lane::Lane;
 use crate::link::Hop;
 use crate::outbound::{self, SealNote};
@@ -44,9 +45,42 @@ pub(crate) fn into_tunnel(
     }) else {
         return Some(packet);
     };
+    if let Some(owner) = queue.owner_beside(ctx.worker) {
+        let item = Item::new(packet, ctx.tables.number, Some(tunnel.tunnel));
+        hand_over(ctx, owner, item, note.port);
+        return None;
+    }
     let way = (tunnel.tunnel, &tunnel.encapsulation);
     enqueue(ctx, packet, note, queue, Some(way), |tos, bytes| tunnel.way(tos).wire_bytes(bytes));
     None
+}
+
+/// Gives a packet that came in by `port` to the worker that owns the queues of its tunnel.
+#[inline]
+pub(crate) fn hand_over(ctx: &mut Context<'_>, owner: WorkerId, item: Item, port: PortIndex) {
+    if let Err(packet) = ctx.handovers.push(owner, HandedOver::queued(item, port)) {
+        ctx.drop(packet, DropReason::HandoverFull);
+    }
+}
+
+/// Queues a packet that came in by `port` and that another worker has handed over, or sends it if it has not to wait any more.
+pub(crate) fn join_one<'a>(
+    ctx: &mut Context<'a>,
+    port: PortIndex,
+    item: Item,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    let Some((packet, note, tunnel)) = resume(ctx, port, item, false) else { return };
+    let tables = ctx.tables;
+    let Some(tunnel) = tunnel.and_then(|tunnel| tables.tunnels.get(tunnel)) else {
+        return ctx.drop(packet, DropReason::QosGone);
+    };
+    if packet.len() > usize::from(tunnel.encapsulation.mtu) {
+        return ctx.drop(packet, DropReason::MtuChanged);
+    }
+    if let Some(packet) = into_tunnel(ctx, packet, &note, tunnel) {
+        outbound::enter(ctx, packet, &note, tunnel, to_seal);
+    }
 }
 
 /// Queues a packet that the SPD of `by` lets out without a tunnel, if the port it leaves by has a service policy; gives
@@ -166,6 +200,7 @@ pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex) -> usize {
         }
         let_go += due;
     }
+    ctx.queues.rest(port, ctx.now_ns);
     let_go
 }
 
@@ -196,27 +231,41 @@ pub(crate) fn leave_one<'a>(
     mark: bool,
     to_seal: &mut Lane<SealNote<'a>>,
 ) {
+    match resume(ctx, port, item, mark) {
+        Some((packet, note, Some(tunnel))) => enter(ctx, port, packet, &note, tunnel, to_seal),
+        Some((packet, note, None)) => go_out(ctx, port, packet, note, to_seal),
+        None => {}
+    }
+}
+
+/// What is known of a packet that waited, with its mark and its hop spent; and the tunnel that it goes into. It is dropped if
+/// the routes in force lead elsewhere.
+fn resume(
+    ctx: &mut Context<'_>,
+    port: PortIndex,
+    item: Item,
+    mark: bool,
+) -> Option<(Packet, Note, Option<TunnelIndex>)> {
     let (tunnel, is_old, is_plain) = (item.tunnel(), item.is_older_than(ctx.tables.number), item.is_plain());
     let mut packet = item.into_packet();
-    if mark && ecn::rewrite(packet.data_mut(), Ecn::Ce).is_err() {
-        return ctx.drop(packet, DropReason::IpMalformed);
-    }
+    let marked = if mark { ecn::rewrite(packet.data_mut(), Ecn::Ce).is_ok() } else { true };
     // Its header was checked when it came, and changed by nobody but us.
-    let Ok(parsed) = flow::parse_with(packet.data(), HeaderChecksum::Verified) else {
-        return ctx.drop(packet, DropReason::IpMalformed);
+    let parsed = flow::parse_with(packet.data(), HeaderChecksum::Verified).ok().filter(|_| marked);
+    let Some(parsed) = parsed else {
+        ctx.drop(packet, DropReason::IpMalformed);
+        return None;
     };
     let mut note = Note { parsed, port, origin: Origin::Own };
     // It had more than one.
     if is_plain && !forward::spend_hop(&mut packet, &mut note) {
-        return ctx.drop(packet, DropReason::TtlExceeded);
+        ctx.drop(packet, DropReason::TtlExceeded);
+        return None;
     }
-    match tunnel {
-        Some(tunnel) if !is_old || leads_into(ctx, &parsed, tunnel) => {
-            enter(ctx, port, packet, &note, tunnel, to_seal);
-        }
-        Some(_) => ctx.drop(packet, DropReason::QosGone),
-        None => go_out(ctx, port, packet, note, to_seal),
+    if is_old && tunnel.is_some_and(|tunnel| !leads_into(ctx, &parsed, tunnel)) {
+        ctx.drop(packet, DropReason::QosGone);
+        return None;
     }
+    Some((packet, note, tunnel))
 }
 
 /// Whether the routes in force lead there: a tunnel's number may mean another one after a change.

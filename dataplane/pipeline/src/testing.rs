@@ -10,6 +10,7 @@ use wire::{MacAddr, flow};
 
 use crate::context::{Context, Note, Origin};
 use crate::counters::Counters;
+use crate::handovers::Handovers;
 use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
@@ -32,7 +33,7 @@ pub(crate) struct Fixture {
     queues: Queues,
     limiter: Limiter,
     identification: Identification,
-    handovers: Lane<(WorkerId, PortIndex)>,
+    handovers: Handovers,
     originated: Lane<Note>,
     stopwatch: Stopwatch,
 }
@@ -49,10 +50,10 @@ impl Fixture {
             macs: vec![MacAddr([2, 0, 0, 0, 0, 1])],
             transmission: Transmission::new(1),
             waiting: Waiting::default(),
-            queues: Queues::new(1, &crate::queues::Handoff::default()),
+            queues: Queues::new(WorkerId(0), 1, &crate::queues::Handoff::default()),
             limiter: Limiter::default(),
             identification: Identification::new(WorkerId(0), 1),
-            handovers: Lane::default(),
+            handovers: Handovers::default(),
             originated: Lane::default(),
             stopwatch: Stopwatch::default(),
         }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Quality of service: classifier, marks, meters, shapers and the scheduler of one egress port. Not in the packet path yet.
+//! Quality of service: classifier, marks, meters, shapers and the scheduler of one egress port.
 //!
 //! - [`bucket`]: the token bucket under all of them, in exact arithmetic.
 //! - [`classify`]: classes by the original headers, compiled from ordered rules.
 //! - [`mark`]: code points and VLAN priorities that packets leave with.
 //! - [`police`]: three-colour meters and what is done with each colour.
 //! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED, CoDel and PIE.
+//! - [`share`]: what the schedulers of one port, one for each worker, share.
 //!
 //! The scheduler is generic over what is queued, and everything is pure: no I/O, no thread, no clock. Time comes in as nanoseconds,
 //! sizes as the bytes that a packet will be on the wire. Nothing allocates once it is made.
@@ -28,5 +29,7 @@ pub mod classify;
 pub mod mark;
 pub mod police;
 pub mod schedule;
+pub mod share;
 
 pub use bucket::{Bucket, Rate, TrafficProfile};
+pub use share::{PortShare, SharedBucket};

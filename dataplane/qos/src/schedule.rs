@@ -26,6 +26,7 @@ mod dequeue;
 mod fifo;
 mod line;
 mod pie;
+mod shaper;
 mod spec;
 mod stats;
 mod succession;
@@ -40,12 +41,11 @@ use std::sync::Arc;
 
 use wire::{Dscp, Ecn};
 
-use crate::bucket::Bucket;
-
 pub use codel::CoDel;
 pub use counters::{Counters, Refusal, Volume};
 pub use delay::Delays;
 pub use pie::Pie;
+pub use shaper::Membership;
 pub use spec::{
     CLASSES_MAX, ClassSlot, ClassSpec, EarlyDrop, Limit, PRIORITY_LEVELS, PolicySpec, PortSpec,
     SHARE_RATIO_MAX, Service, Share, SpecError, TunnelSlot, TunnelSpec,
@@ -55,9 +55,12 @@ pub use wred::{DropProfile, Wred};
 
 use fifo::{Queued, Slab};
 use line::Line;
+use shaper::{Policer, PortShaper};
 use tunnel::{Class, Early, LEVELS, SHARES, Tunnel, TunnelLinks};
 use wheel::Wheel;
 
+/// Of several workers' schedulers of a port each has this tunnel, which stands for traffic outside tunnels.
+const PORTS_OWN: TunnelSlot = TunnelSlot(0);
 /// Stands for no index.
 const NONE: u32 = u32::MAX;
 
@@ -124,10 +127,10 @@ pub struct Scheduler<T> {
     tunnels: Box<[Tunnel]>,
     classes: Box<[Class]>,
     stats: Arc<Stats>,
-    policers: Box<[Bucket]>,
+    policers: Box<[Policer]>,
     lines: [Line; LEVELS],
     wheel: Wheel,
-    shaper: Option<Bucket>,
+    shaper: PortShaper,
     packet_bytes_max: u32,
     /// Places in the slab that only priority classes may take.
     reserve: u32,
@@ -140,8 +143,21 @@ impl<T> Scheduler<T> {
     /// # Errors
     /// The specification cannot be followed.
     pub fn new(spec: &PortSpec) -> Result<Self, SpecError> {
+        Self::build(spec, None)
+    }
+
+    /// Makes the scheduler of one worker for a port that others send by too. The port's shaper is shared, and the policers
+    /// of the first tunnel, which stands for traffic outside tunnels; the other tunnels are this worker's own.
+    ///
+    /// # Errors
+    /// The specification cannot be followed.
+    pub fn of_worker(spec: &PortSpec, membership: &Membership) -> Result<Self, SpecError> {
+        Self::build(spec, Some(membership))
+    }
+
+    fn build(spec: &PortSpec, membership: Option<&Membership>) -> Result<Self, SpecError> {
         spec.check()?;
-        let built = tunnel::build(spec)?;
+        let built = tunnel::build(spec, membership)?;
         let extents: Vec<_> =
             built.tunnels.iter().map(|tunnel| (tunnel.first_class, tunnel.class_count)).collect();
         Ok(Self {
@@ -153,7 +169,10 @@ impl<T> Scheduler<T> {
             classes: built.classes.into_boxed_slice(),
             policers: built.policers.into_boxed_slice(),
             lines: [Line::EMPTY; LEVELS],
-            shaper: spec.shape.map(Bucket::new),
+            shaper: match membership {
+                Some(membership) => PortShaper::shared(membership, spec.shape, spec.packet_bytes_max),
+                None => PortShaper::own(spec.shape),
+            },
             packet_bytes_max: spec.packet_bytes_max,
             reserve: spec.items_max / 8,
             random: spec.seed,
@@ -261,6 +280,9 @@ impl<T> Scheduler<T> {
         let level = class.level;
         if level == SHARES {
             class.deficit = class.quantum;
+            if tunnel_slot == PORTS_OWN {
+                self.shaper.joins(class.slot);
+            }
             tunnel.shares.push(&mut self.classes, index);
         }
         if tunnel.has_backlog(level) {

@@ -2,12 +2,12 @@
 //! Quality of service: which packets are scheduled, as what class, by which port's scheduler.
 //!
 //! ```text
-//! tunnel ─▶ its slot in the scheduler of its egress port ─┐
-//! port   ─▶ slot 0, for all that has no policy of its own ┴▶ classifier ─▶ class ─▶ [scheduler of the port]
+//! tunnel ─▶ its owner ─▶ its slot in the owner's scheduler of its egress port ─┐
+//! port   ─▶ slot 0 at any worker, for all that has no policy of its own ───────┴▶ classifier ─▶ class ─▶ [scheduler]
 //! ```
 //!
-//! A [`Plan`] says what a port's scheduler has to be; while it stays the same, the scheduler goes on as it is. The
-//! scheduler itself, with its queues and tokens, is the worker's.
+//! Each worker has a scheduler of its own for each port. A [`Plan`] says what one has to be; while it stays the same, the
+//! scheduler goes on as it is. The scheduler itself, with its queues and tokens, is the worker's.
 
 mod classes;
 mod plan;
@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use messages::{PolicyMapIndex, PortIndex, Refusal, TosPolicy, TunnelIndex};
+use messages::{PolicyMapIndex, PortIndex, Refusal, TosPolicy, TunnelIndex, WorkerId};
 use qos::classify::{Arrival, Headers, KeyV4, NO_TUNNEL, WholeV4};
 use qos::schedule::{ClassSlot, TunnelSlot};
 use wire::flow::{Fragment, Parsed};
@@ -42,9 +42,18 @@ pub struct Quality {
     policies: Arc<BTreeMap<PolicyMapIndex, Arc<Policy>>>,
 }
 
-/// The scheduler of a port, as far as it is constant.
+/// The schedulers of a port, as far as they are constant.
 #[derive(Clone)]
 struct PortQueues {
+    /// The port's own policy.
+    own: Option<Arc<Policy>>,
+    /// By worker; those that have something to send.
+    workers: Box<[Option<WorkerQueues>]>,
+}
+
+/// One worker's scheduler of a port.
+#[derive(Clone)]
+struct WorkerQueues {
     plan: Arc<Plan>,
     /// The policy of each slot.
     policies: Box<[Arc<Policy>]>,
@@ -52,8 +61,8 @@ struct PortQueues {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct TunnelQueue {
-    /// None: the port's.
-    slot: Option<TunnelSlot>,
+    /// The worker that owns the tunnel, and its slot there; none: the port's.
+    slot: Option<(WorkerId, TunnelSlot)>,
     pre_classify: bool,
 }
 
@@ -66,8 +75,10 @@ impl TunnelQueue {
 pub struct Queue<'a> {
     /// The port.
     pub port: PortIndex,
-    /// Its slot in the port's scheduler.
+    /// Its slot in the scheduler.
     pub slot: TunnelSlot,
+    /// The only worker that queues there; none: any.
+    owner: Option<WorkerId>,
     policy: &'a Policy,
     pre_classify: bool,
 }
@@ -89,16 +100,20 @@ impl Quality {
         self.ports.is_empty()
     }
 
-    /// What the scheduler of a port has to be; `None` if it has none.
+    /// What a worker's scheduler of a port has to be; `None` if it has none.
     #[must_use]
-    pub fn plan(&self, port: PortIndex) -> Option<&Arc<Plan>> {
-        Some(&self.ports.get(port.index())?.as_ref()?.plan)
+    pub fn plan(&self, port: PortIndex, worker: WorkerId) -> Option<&Arc<Plan>> {
+        let queues = self.ports.get(port.index())?.as_ref()?.workers.get(worker.index())?;
+        Some(&queues.as_ref()?.plan)
     }
 
-    /// All ports with a scheduler.
-    pub fn plans(&self) -> impl Iterator<Item = (PortIndex, &Arc<Plan>)> {
+    /// All schedulers.
+    pub fn plans(&self) -> impl Iterator<Item = (PortIndex, WorkerId, &Arc<Plan>)> {
         let ports = (0..).map(PortIndex).zip(self.ports.iter());
-        ports.filter_map(|(port, queues)| Some((port, &queues.as_ref()?.plan)))
+        ports.filter_map(|(port, queues)| Some((port, queues.as_ref()?))).flat_map(|(port, queues)| {
+            let workers = (0..).map(WorkerId).zip(queues.workers.iter());
+            workers.filter_map(move |(worker, queues)| Some((port, worker, &queues.as_ref()?.plan)))
+        })
     }
 
     /// Whether packets that leave by a port without a tunnel are queued.
@@ -115,30 +130,33 @@ impl Quality {
         let queues = self.ports.get(egress.index())?.as_ref()?;
         let TunnelQueue { slot, pre_classify } =
             self.tunnels.get(tunnel.index()).copied().unwrap_or(TunnelQueue::PORTS_OWN);
-        let slot = match slot {
-            Some(slot) => slot,
-            None if queues.plan.takes_all => OWN,
-            None => return None,
-        };
-        queues.queue(egress, slot, pre_classify)
+        let Some((owner, slot)) = slot else { return queues.own(egress, pre_classify) };
+        let policy = queues.workers.get(owner.index())?.as_ref()?.policies.get(slot.0 as usize)?;
+        Some(Queue { port: egress, slot, owner: Some(owner), policy, pre_classify })
     }
 
     /// Where packets that leave by a port without a tunnel are queued; `None`: nowhere.
     #[inline]
     #[must_use]
     pub fn port(&self, port: PortIndex) -> Option<Queue<'_>> {
-        let queues = self.ports.get(port.index())?.as_ref().filter(|queues| queues.plan.takes_all)?;
-        queues.queue(port, OWN, true)
+        self.ports.get(port.index())?.as_ref()?.own(port, true)
     }
 }
 
 impl PortQueues {
-    fn queue(&self, port: PortIndex, slot: TunnelSlot, pre_classify: bool) -> Option<Queue<'_>> {
-        Some(Queue { port, slot, policy: self.policies.get(slot.0 as usize)?, pre_classify })
+    fn own(&self, port: PortIndex, pre_classify: bool) -> Option<Queue<'_>> {
+        Some(Queue { port, slot: OWN, owner: None, policy: self.own.as_ref()?, pre_classify })
     }
 }
 
 impl Queue<'_> {
+    /// The worker that has to queue what `worker` has, if it is another one.
+    #[inline(always)]
+    #[must_use]
+    pub fn owner_beside(&self, worker: WorkerId) -> Option<WorkerId> {
+        self.owner.filter(|owner| *owner != worker)
+    }
+
     /// Whether classes look at the original packet.
     #[inline(always)]
     #[must_use]

@@ -83,6 +83,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        for (own, other) in [(&mut self.offered, other.offered), (&mut self.sent, other.sent)] {
+            own.packets += other.packets;
+            own.bytes += other.bytes;
+        }
+        self.marked += other.marked;
+        self.dropped_bytes += other.dropped_bytes;
+        self.dropped.iter_mut().zip(other.dropped).for_each(|(own, other)| *own += other);
+    }
+
     /// Packets dropped for this reason.
     #[must_use]
     pub fn dropped(&self, refusal: Refusal) -> u64 {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The state of tunnels and classes, and how it is made from a port's specification.
 
+use std::sync::Arc;
+
 use super::fifo::Fifo;
 use super::line::{Line, Links};
+use super::shaper::{Membership, Policer};
 use super::spec::{ClassSlot, EarlyDrop, PRIORITY_LEVELS, PolicySpec, PortSpec, Service, SpecError};
 use super::{NONE, wred};
 use super::{codel, pie};
 use crate::bucket::Bucket;
+use crate::share::SharedBucket;
 
 /// The priority levels, and the shares behind them.
 pub(super) const LEVELS: usize = PRIORITY_LEVELS + 1;
@@ -59,6 +63,11 @@ impl Tunnel {
         self.backlog >> level & 1 == 1
     }
 
+    /// The tunnel behind it in the line of this level.
+    pub(super) fn behind(&self, level: usize) -> Option<u32> {
+        self.links.get(level).copied().filter(|link| *link != NONE)
+    }
+
     /// The class with this priority level.
     pub(super) fn priority_class(&self, level: usize) -> Option<u32> {
         self.by_level.get(level).copied()
@@ -109,17 +118,18 @@ impl Links for Box<[Class]> {
 pub(super) struct Built {
     pub(super) tunnels: Vec<Tunnel>,
     pub(super) classes: Vec<Class>,
-    pub(super) policers: Vec<Bucket>,
+    pub(super) policers: Vec<Policer>,
     /// Whether each class records delays.
     pub(super) delays: Vec<bool>,
 }
 
-pub(super) fn build(spec: &PortSpec) -> Result<Built, SpecError> {
+pub(super) fn build(spec: &PortSpec, membership: Option<&Membership>) -> Result<Built, SpecError> {
     let mut built = Built::default();
     for (index, tunnel) in spec.tunnels.iter().enumerate() {
         let Some(policy) = spec.policies.get(tunnel.policy) else { continue };
         let first_class = built.classes.len() as u32;
-        let by_level = built.add_classes(spec, index, tunnel.policy, policy)?;
+        let shared = membership.filter(|_| index == 0).map_or(&[][..], |membership| &membership.policers);
+        let by_level = built.add_classes(spec, index, (tunnel.policy, policy), shared)?;
         built.tunnels.push(Tunnel {
             shaper: tunnel.shape.map(Bucket::new),
             first_class,
@@ -143,8 +153,8 @@ impl Built {
         &mut self,
         spec: &PortSpec,
         tunnel: usize,
-        policy_index: usize,
-        policy: &PolicySpec,
+        (policy_index, policy): (usize, &PolicySpec),
+        shared: &[Arc<SharedBucket>],
     ) -> Result<[u32; PRIORITY_LEVELS], SpecError> {
         let mut by_level = [NONE; PRIORITY_LEVELS];
         for ((slot, class), reckoned) in (0u8..).zip(&policy.classes).zip(spec.reckon(tunnel)?) {
@@ -157,7 +167,10 @@ impl Built {
             }
             let policer = self.policers.len() as u32;
             self.delays.push(class.delays);
-            self.policers.extend(police.map(Bucket::new));
+            self.policers.extend(police.map(|profile| match shared.get(usize::from(slot)) {
+                Some(bucket) => Policer::Shared(Arc::clone(bucket), profile),
+                None => Policer::Own(Bucket::new(profile)),
+            }));
             self.classes.push(Class {
                 fifo: Fifo::EMPTY,
                 limit_bytes: reckoned.limit_bytes,

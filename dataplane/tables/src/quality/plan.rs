@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the scheduler of each port has to be.
+//! What the schedulers of each port have to be: one for each worker that has something to send there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use messages::{
-    ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TunnelIndex,
+    ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, Refusal, ServiceTarget,
+    TunnelIndex, WorkerId,
 };
 use qos::schedule::{
     ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, Pie, PolicySpec, PortSpec, Service, Share,
@@ -15,7 +16,7 @@ use qos::{Rate, TrafficProfile};
 use wire::{Dscp, ethernet};
 
 use super::classes::Policy;
-use super::{Inputs, PortQueues, TunnelQueue};
+use super::{Inputs, PortQueues, TunnelQueue, WorkerQueues};
 
 /// Preamble and gap in front of and behind every frame on Ethernet (IEEE 802.3 §4.4.2).
 const PREAMBLE_AND_GAP_BYTES: u32 = 20;
@@ -33,7 +34,8 @@ const POLICER_BURST_NS: u64 = 20_000_000;
 /// A packet as WRED takes it for typical while a queue is empty.
 const TYPICAL_PACKET_BYTES: u64 = 500;
 
-/// What the scheduler of a port has to be, and whom its slots belong to. Slot 0 is the port's own.
+/// What a worker's scheduler of a port has to be, and whom its slots belong to. Slot 0 is the port's own, which every
+/// worker has; a tunnel with a policy has a slot at one worker.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The scheduler.
@@ -92,13 +94,11 @@ pub(super) fn build(
     inputs: &Inputs<'_>,
     policies: &BTreeMap<PolicyMapIndex, Arc<Policy>>,
 ) -> Result<Built, Refusal> {
+    let workers = inputs.limits.workers.max(1);
     let mut drafts: BTreeMap<PortIndex, Draft> = BTreeMap::new();
     let mut queues = Vec::new();
     for service in inputs.wanted.service_policies.values() {
         let id = ObjectId::ServicePolicy(service.target);
-        if inputs.limits.workers > 1 {
-            return Err(Refusal::OutOfRange(id, Field::Workers));
-        }
         let policy = match service.policy_map {
             None => None,
             Some(map) => Some(policies.get(&map).ok_or(Refusal::Dangling(id, ObjectId::PolicyMap(map)))?),
@@ -107,7 +107,7 @@ pub(super) fn build(
             ServiceTarget::Port(port) => {
                 let entry =
                     inputs.wanted.ports.get(&port).ok_or(Refusal::Dangling(id, ObjectId::Port(port)))?;
-                drafts.entry(port).or_insert_with(|| Draft::new(entry.mtu)).own = policy.cloned();
+                drafts.entry(port).or_insert_with(|| Draft::new(entry.mtu, workers)).own = policy.cloned();
             }
             ServiceTarget::Tunnel(tunnel) => {
                 let there = inputs.tunnels.get(tunnel);
@@ -115,7 +115,7 @@ pub(super) fn build(
                 let own = policy.zip(entry.encapsulation.egress);
                 let slot = own.map(|(policy, egress)| {
                     let mtu = egress.port_mtu;
-                    drafts.entry(egress.port).or_insert_with(|| Draft::new(mtu)).add(tunnel, policy)
+                    drafts.entry(egress.port).or_insert_with(|| Draft::new(mtu, workers)).add(tunnel, policy)
                 });
                 place(&mut queues, tunnel, TunnelQueue { slot, pre_classify: service.pre_classify });
             }
@@ -140,64 +140,79 @@ fn place(queues: &mut Vec<TunnelQueue>, tunnel: TunnelIndex, queue: TunnelQueue)
     }
 }
 
-/// A port's plan while tunnels are added.
+/// A port's plans while tunnels are added.
 struct Draft {
     mtu: u16,
     own: Option<Arc<Policy>>,
-    tunnels: Vec<(TunnelIndex, Arc<Policy>)>,
+    /// By the worker that owns them.
+    tunnels: Vec<Vec<(TunnelIndex, Arc<Policy>)>>,
 }
 
 impl Draft {
-    fn new(mtu: u16) -> Self {
-        Self { mtu, own: None, tunnels: Vec::new() }
+    fn new(mtu: u16, workers: u16) -> Self {
+        Self { mtu, own: None, tunnels: vec![Vec::new(); usize::from(workers)] }
     }
 
-    fn add(&mut self, tunnel: TunnelIndex, policy: &Arc<Policy>) -> TunnelSlot {
-        self.tunnels.push((tunnel, Arc::clone(policy)));
-        TunnelSlot(u32::try_from(self.tunnels.len()).unwrap_or(u32::MAX))
+    /// Gives a tunnel its owner, which it keeps through all changes, and its slot there.
+    fn add(&mut self, tunnel: TunnelIndex, policy: &Arc<Policy>) -> (WorkerId, TunnelSlot) {
+        let owner = tunnel.index() % self.tunnels.len().max(1);
+        let slot = self.tunnels.get_mut(owner).map_or(0, |tunnels| {
+            tunnels.push((tunnel, Arc::clone(policy)));
+            tunnels.len()
+        });
+        (WorkerId(u16::try_from(owner).unwrap_or(0)), TunnelSlot(u32::try_from(slot).unwrap_or(u32::MAX)))
     }
 
     fn finish(self, inputs: &Inputs<'_>, port: PortIndex) -> Result<PortQueues, Refusal> {
+        let workers = (0..).map(WorkerId).zip(&self.tunnels);
+        let workers = workers
+            .map(|(worker, tunnels)| self.finish_worker(inputs, (port, worker), tunnels))
+            .collect::<Result<_, _>>()?;
+        Ok(PortQueues { own: self.own, workers })
+    }
+
+    fn finish_worker(
+        &self,
+        inputs: &Inputs<'_>,
+        (port, worker): (PortIndex, WorkerId),
+        own_tunnels: &[(TunnelIndex, Arc<Policy>)],
+    ) -> Result<Option<WorkerQueues>, Refusal> {
         let takes_all = self.own.is_some();
         let packet_bytes_max = Plan::wire_bytes(usize::from(self.mtu));
-        let mut all = self.own.iter().chain(self.tunnels.iter().map(|(_, policy)| policy));
+        let mut all = self.own.iter().chain(own_tunnels.iter().map(|(_, policy)| policy));
         // A port without a policy of its own only paces its tunnels: its own slot stays empty, whatever its classes are.
-        let own = all.next().cloned();
-        let mut specs =
-            Specs { packet_bytes_max, delays: self.tunnels.len() <= DELAYS_MAX, ..Specs::default() };
+        let Some(own) = all.next() else { return Ok(None) };
+        let delays = self.tunnels.iter().map(Vec::len).sum::<usize>() <= DELAYS_MAX;
+        let mut specs = Specs { packet_bytes_max, delays, ..Specs::default() };
         let shape = match &self.own {
             Some(policy) => specs.shape(policy)?,
             None => None,
         };
-        let mut tunnels = Vec::new();
+        let unused = if takes_all { None } else { specs.shape(own)? };
+        let policy = specs.policy(own, unused.or(shape))?;
+        let mut tunnels = vec![TunnelSpec { shape: unused, weight: 1, policy }];
         let mut owners = vec![ServiceTarget::Port(port)];
-        let mut slot_policies: Vec<Arc<Policy>> = Vec::new();
-        if let Some(own) = own {
-            let unused = if takes_all { None } else { specs.shape(&own)? };
-            let policy = specs.policy(&own, unused.or(shape))?;
-            tunnels.push(TunnelSpec { shape: unused, weight: 1, policy });
-            slot_policies.push(own);
-        }
-        for (tunnel, policy) in &self.tunnels {
+        let mut policies = vec![Arc::clone(own)];
+        for (tunnel, policy) in own_tunnels {
             let shaped = specs.shape(policy)?;
             let policy_place = specs.policy(policy, shaped.or(shape))?;
             tunnels.push(TunnelSpec { shape: shaped, weight: 1, policy: policy_place });
             owners.push(ServiceTarget::Tunnel(*tunnel));
-            slot_policies.push(Arc::clone(policy));
+            policies.push(Arc::clone(policy));
         }
-        let seed = u64::from(port.0) + 1;
+        let seed = u64::from(port.0) + 1 + (u64::from(worker.0) << 32);
         let spec =
             PortSpec { shape, packet_bytes_max, items_max: ITEMS, seed, policies: specs.policies, tunnels };
-        spec.validate().map_err(|error| refusal(&error, &specs.of, &slot_policies))?;
+        spec.validate().map_err(|error| refusal(&error, &specs.of, &policies))?;
         let slots = owners.iter().copied().zip((0..).map(TunnelSlot)).collect();
         let plan = Plan { spec, owners, takes_all, classes: specs.classes, slots };
-        Ok(PortQueues { plan: shared(inputs, port, plan), policies: slot_policies.into() })
+        Ok(Some(WorkerQueues { plan: shared(inputs, port, worker, plan), policies: policies.into() }))
     }
 }
 
 /// The plan of the previous generation, if it is the same: then the scheduler goes on.
-fn shared(inputs: &Inputs<'_>, port: PortIndex, plan: Plan) -> Arc<Plan> {
-    match inputs.previous.and_then(|previous| previous.quality.plan(port)) {
+fn shared(inputs: &Inputs<'_>, port: PortIndex, worker: WorkerId, plan: Plan) -> Arc<Plan> {
+    match inputs.previous.and_then(|previous| previous.quality.plan(port, worker)) {
         Some(before) if **before == plan => Arc::clone(before),
         _ => Arc::new(plan),
     }
