@@ -57,7 +57,8 @@ class Grouped:
             self.inbound[group] = esp.Sa.from_key_material(entry["spi"], material)
             config["sa"].append(entry)
         a_scene.apply(a_scene.base())
-        a_scene.apply(config)
+        warnings_said = a_scene.apply(config)["warnings"]
+        assert any("group video has no outbound SA" in text for text in warnings_said), warnings_said
         self.drops_before = a_scene.drops()
 
     def expect_sa(self, group, spi, material):

@@ -4,14 +4,18 @@
 //! Groups have names in the file and numbers in messages: their places in the list, from 1 on. Group 0 has no entry and takes
 //! what no other does.
 
-use messages::{CLASS_GROUPS_MAX, ClassGroups};
+use std::collections::HashSet;
+
+use messages::{CLASS_GROUPS_MAX, ClassGroups, Direction};
 use serde::{Deserialize, Serialize};
 use wire::Dscp;
 
 use crate::problem::Complaints;
-use crate::{ProtectionEntry, SaEntry, scalar};
+use crate::{Config, ProtectionEntry, SaEntry, scalar};
 
 const NAME_MAX: usize = 64;
+/// How many DSCPs there are.
+const DSCPS: usize = 64;
 /// What people call group 0.
 pub const GROUP_DEFAULT: &str = "default";
 
@@ -51,7 +55,7 @@ pub(crate) fn check(protection: &ProtectionEntry, about: &mut Complaints<'_, Pro
         );
         about.field("groups", text);
     }
-    let (mut names, mut holders) = (Vec::new(), [None; 64]);
+    let (mut names, mut holders) = (Vec::new(), [None; DSCPS]);
     for group in groups {
         let name = group.name.as_str();
         if let Some(text) = wrong_name(name, &names) {
@@ -93,6 +97,33 @@ fn wrong_name(name: &str, before: &[&str]) -> Option<String> {
     }
     let is_there = before.contains(&name);
     is_there.then(|| format!("{name:?} is there twice; give each group a name of its own"))
+}
+
+impl Config {
+    /// A sentence for each class group without an outbound SA, where its protection has others: none of its packets leaves.
+    #[must_use]
+    pub fn groups_without_sa(&self) -> Vec<String> {
+        let carried: HashSet<_> = self.sas.iter().map(SaEntry::place).collect();
+        let mut sentences = Vec::new();
+        for protection in &self.protections {
+            let is_carried =
+                |group| carried.contains(&(protection.name.as_str(), Direction::Outbound, group));
+            let takes_all = protection.groups.iter().map(|group| group.dscp.len()).sum::<usize>() == DSCPS;
+            let named = protection.groups.iter().map(|group| Some(group.name.as_str()));
+            let all: Vec<_> = named.chain((!takes_all).then_some(None)).collect();
+            if !all.iter().any(|group| is_carried(*group)) {
+                continue;
+            }
+            let missing = all.into_iter().filter(|group| !is_carried(*group));
+            sentences.extend(missing.map(|group| {
+                let (name, group) = (&protection.name, group.unwrap_or(GROUP_DEFAULT));
+                format!(
+                    "protection {name}: group {group} has no outbound SA: its packets are dropped as no_sa"
+                )
+            }));
+        }
+        sentences
+    }
 }
 
 /// Checks that an SA's group is one of its protection's.

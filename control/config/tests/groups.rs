@@ -188,6 +188,25 @@ fn groups_read_in_a_diff_as_in_the_file_and_are_written_a_line_each() {
 }
 
 #[test]
+fn a_group_without_an_outbound_sa_is_told_where_others_have_one() {
+    let config = read(BRANCH);
+    let sentence = |group: &str| {
+        format!("protection branch-7: group {group} has no outbound SA: its packets are dropped as no_sa")
+    };
+    assert_eq!(config.groups_without_sa(), [sentence("voice")]);
+    let mut fewer = config.clone();
+    fewer.sas.remove(0);
+    assert_eq!(fewer.groups_without_sa(), [sentence("voice"), sentence("default")]);
+    fewer.sas.retain(|sa| sa.direction == Direction::Inbound);
+    assert_eq!(fewer.groups_without_sa(), [""; 0], "nothing can be sent yet at all");
+    let mut whole = config;
+    whole.protections[0].groups[0].dscp =
+        (0..64).filter(|dscp| *dscp != 10).filter_map(wire::Dscp::new).collect();
+    whole.sas.remove(0);
+    assert_eq!(whole.groups_without_sa(), [sentence("voice")], "no DSCP is left for the default group");
+}
+
+#[test]
 fn the_order_of_groups_gives_numbers_and_sas_follow_their_names() {
     let turned = BRANCH.replace(
         "{ name = \"voice\", dscp = [\"EF\", 44] }, { name = \"bulk\", dscp = [\"AF11\"] }",
