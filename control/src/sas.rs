@@ -54,7 +54,7 @@ impl NewSa {
         Ok((entry, self.key))
     }
 
-    /// The SA of `config` that this one would replace: same protection, same direction, the newest.
+    /// The SA of `config` that this one would replace: same protection, direction and group, the newest.
     #[must_use]
     pub fn predecessor<'a>(&self, config: &'a Config) -> Option<&'a SaEntry> {
         let protection = self.fields.get("protection")?.as_str()?;
@@ -63,7 +63,8 @@ impl NewSa {
             "outbound" => Direction::Outbound,
             _ => return None,
         };
-        config.sas.iter().rev().find(|sa| sa.protection == protection && sa.direction == direction)
+        let group = self.fields.get("group").and_then(Value::as_str);
+        config.sas.iter().rev().find(|sa| sa.place() == (protection, direction, group))
     }
 }
 
@@ -79,12 +80,10 @@ pub struct Replacement {
 }
 
 impl Replacement {
-    /// Plans to replace the SAs of the same protection and direction by `new`, inbound first (make before break).
+    /// Plans to replace the SAs of the same protection, direction and group by `new`, inbound first (make before break).
     #[must_use]
     pub fn of(config: &Config, new: &[SaEntry]) -> Self {
-        let is_replaced = |sa: &SaEntry| {
-            new.iter().any(|entry| entry.protection == sa.protection && entry.direction == sa.direction)
-        };
+        let is_replaced = |sa: &SaEntry| new.iter().any(|entry| entry.place() == sa.place());
         let with_direction = |direction| new.iter().filter(move |sa| sa.direction == direction).cloned();
         let mut inbound_added = config.clone();
         inbound_added.sas.extend(with_direction(Direction::Inbound));
@@ -171,6 +170,48 @@ mod tests {
         assert!(NewSa::from_json(json!({"key": "00", "key_file": "f"})).is_err());
         assert!(NewSa::from_json(json!({"key": 7})).is_err());
         assert!(NewSa::from_json(json!([])).is_err());
+    }
+
+    #[test]
+    fn a_replacement_is_that_of_its_group_and_leaves_the_others() {
+        let mut config = config();
+        let group = |name: &str| config::GroupEntry { name: name.into(), dscp: vec![wire::Dscp::EF] };
+        config.protections[0].groups = vec![group("voice")];
+        let voice = config.sas.clone().into_iter().filter(|sa| sa.protection == "a").map(|sa| SaEntry {
+            spi: sa.spi + 0x100,
+            group: Some("voice".into()),
+            key_file: sa.key_file.map(|file| file + "-voice"),
+            esn: false,
+            replay_window: None,
+            ..sa
+        });
+        config.sas.extend(voice.collect::<Vec<_>>());
+        let entry = |value: Value| {
+            let new = NewSa::from_json(value).unwrap();
+            let like = new.predecessor(&config).cloned();
+            new.into_entry(like.as_ref()).unwrap().0
+        };
+        let of_voice = |direction: &str, spi: u32| {
+            entry(
+                json!({"protection": "a", "group": "voice", "direction": direction, "spi": spi, "key_id": "x"}),
+            )
+        };
+        let new = [of_voice("inbound", 0x1111), of_voice("outbound", 0x2111)];
+        assert!(new.iter().all(|sa| !sa.esn), "as in the group's own");
+        let plan = Replacement::of(&config, &new);
+        let retiring: Vec<_> = plan.retiring.iter().map(ToString::to_string).collect();
+        assert_eq!(retiring, ["inbound 0x00001101"]);
+        let outbound = names(&plan.switched).into_iter().filter(|name| name.starts_with("outbound"));
+        assert_eq!(
+            outbound.collect::<Vec<_>>(),
+            ["outbound 0x00002001", "outbound 0x00002002", "outbound 0x00002111"]
+        );
+        let default =
+            entry(json!({"protection": "a", "direction": "outbound", "spi": 0x2011, "key_id": "y"}));
+        assert!(default.esn && default.group.is_none(), "as in the default group's");
+        let outbound = names(&Replacement::of(&config, &[default]).switched);
+        assert!(outbound.contains(&"outbound 0x00002101".into()), "{outbound:?}");
+        assert!(!outbound.contains(&"outbound 0x00002001".into()), "{outbound:?}");
     }
 
     #[test]

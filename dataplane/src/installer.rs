@@ -71,21 +71,21 @@ impl Installer {
     ) -> Self {
         Self {
             engine,
+            schedulers: Schedulers::new(limits.workers),
             limits,
             neighbors,
             store,
             running: Running::new(),
             leaving: Leaving::default(),
-            schedulers: Schedulers::default(),
             staged: None,
         }
     }
 
-    /// Lets the scheduler of each port hold so many packets at most; 8,192 if nothing is said. With fewer than 64 every
-    /// service policy is refused.
+    /// Lets the schedulers of each port hold so many packets at most, each worker's an equal part; 8,192 if nothing is said. With
+    /// fewer than 64 for each worker every service policy is refused.
     #[must_use]
     pub fn with_room_for(mut self, packets: u32) -> Self {
-        self.schedulers = Schedulers::with_room_for(packets);
+        self.schedulers = Schedulers::with_room_for(packets, self.limits.workers);
         self
     }
 

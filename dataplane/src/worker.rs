@@ -79,6 +79,7 @@ impl Worker {
         packets += self.take_over(now_ns);
         if now_ns >= self.next_tick_ns {
             self.pipeline.tick(now_ns);
+            hand_over(&mut self.pipeline, &self.mailboxes, self.worker);
             self.next_tick_ns = now_ns + TICK_NS;
         }
         packets += self.pipeline.release(now_ns);
@@ -184,7 +185,7 @@ impl Worker {
     }
 }
 
-/// Gives other workers the packets whose SAs they own.
+/// Gives other workers the packets whose SAs or queues they own.
 fn hand_over(pipeline: &mut Pipeline, mailboxes: &Mailboxes, worker: WorkerId) {
     pipeline.hand_over(|owner, packet: HandedOver| mailboxes.hand_over(worker, owner, packet));
 }

@@ -276,6 +276,7 @@ fn tunnel_objects(role: Role, setting: &Setting, number: u32) -> anyhow::Result<
             tos: TosPolicy::Copy,
             df: DfPolicy::Copy,
             ttl: 64,
+            class_groups: messages::ClassGroups::default(),
         }),
         Object::Tunnel(Tunnel {
             tunnel,
@@ -299,7 +300,8 @@ fn tunnel_objects(role: Role, setting: &Setting, number: u32) -> anyhow::Result<
     Ok(objects)
 }
 
-fn sa(role: Role, setting: &Setting, number: u32, direction: Direction) -> anyhow::Result<Sa> {
+/// One of a tunnel's SAs.
+pub(crate) fn sa(role: Role, setting: &Setting, number: u32, direction: Direction) -> anyhow::Result<Sa> {
     let sealed_by = if direction == Direction::Outbound { role } else { role.peer() };
     Ok(Sa {
         sa: SaIndex(number * 2 + u32::from(direction == Direction::Outbound)),

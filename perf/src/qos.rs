@@ -2,11 +2,14 @@
 //! The scheduler of `qos` under a fake clock: sources in front, a modelled transmit ring and link behind. And its
 //! classifier over random headers.
 //!
+//! Beside it, what a network that reorders by DSCP does to one SA and to several.
+//!
 //! All figures of the scheduler but the cost are taken from what leaves the modelled port; nothing of the scheduler's own counters is in
 //! them. Deterministic: the same command gives the same rows of it on every machine.
 
 mod classify;
 mod cost;
+mod groups;
 mod policy;
 mod rules;
 mod run;
@@ -21,6 +24,8 @@ use sysmem::Calibration;
 
 pub use classify::ClassifyCost;
 pub use cost::Cost;
+
+use scenarios::Workers;
 
 /// One goal and what came out.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -65,16 +70,29 @@ const SECOND_NS: u64 = 1_000_000_000;
 #[must_use]
 pub fn scenarios(quick: bool) -> Vec<Scenario> {
     let mut all: Vec<Scenario> = Vec::new();
-    for (megabits, duration_ns) in [(10, 20 * SECOND_NS), (1_000, 2 * SECOND_NS), (10_000, SECOND_NS / 2)] {
-        let (bps, duration_ns) = (megabits * MEGABIT, if quick { duration_ns / 4 } else { duration_ns });
-        let what = format!("overloaded link of {}", rate_text(bps));
-        all.push((what, Box::new(move || scenarios::overloaded_link(bps, duration_ns))));
+    for workers in [Workers::One, Workers::Apart, Workers::ApartShaped] {
+        for (megabits, duration_ns) in [(10, 20 * SECOND_NS), (1_000, 2 * SECOND_NS), (10_000, SECOND_NS / 2)]
+        {
+            let (bps, duration_ns) = (megabits * MEGABIT, if quick { duration_ns / 4 } else { duration_ns });
+            let what = format!("overloaded link of {}", rate_text(bps));
+            all.push((what, Box::new(move || scenarios::overloaded_link(bps, duration_ns, workers))));
+        }
     }
-    all.push(("shares 50/30/20".to_owned(), Box::new(|| scenarios::shares(1_000 * MEGABIT))));
-    for megabits in [10, 1_000, 40_000] {
-        let bps = megabits * MEGABIT;
-        all.push((format!("shaper of {}", rate_text(bps)), Box::new(move || scenarios::shaper(bps))));
+    let everywhere: &[u8] = &[0, 1, 2];
+    for at in [vec![everywhere], vec![everywhere, everywhere], vec![&[0], &[1, 2]], vec![&[0, 2], &[1]]] {
+        let shares = move || scenarios::shares(1_000 * MEGABIT, &at);
+        all.push(("shares 50/30/20".to_owned(), Box::new(shares)));
     }
+    for workers in [1, 2] {
+        for megabits in [10, 1_000, 40_000] {
+            let bps = megabits * MEGABIT;
+            let shaper = move || scenarios::shaper(bps, workers);
+            all.push((format!("shaper of {}", rate_text(bps)), Box::new(shaper)));
+        }
+    }
+    let packets = if quick { 9_000 } else { 30_000 };
+    let what = "a box in the middle that reorders by DSCP".to_owned();
+    all.push((what, Box::new(move || groups::reordered_by_dscp(packets))));
     all
 }
 
@@ -129,8 +147,18 @@ mod tests {
 
     #[test]
     fn an_overloaded_link_loses_and_delays_no_voice_and_bulk_gets_the_rest() {
-        let rows = scenarios::overloaded_link(100 * MEGABIT, SECOND_NS / 10).unwrap();
-        assert!(rows.len() == 3 && rows.iter().all(|row| row.met), "{rows:#?}");
+        for workers in [Workers::One, Workers::Apart, Workers::ApartShaped] {
+            let rows = scenarios::overloaded_link(100 * MEGABIT, SECOND_NS / 10, workers).unwrap();
+            assert!(rows.len() == 3 && rows.iter().all(|row| row.met), "{rows:#?}");
+        }
+    }
+
+    #[test]
+    fn a_box_that_reorders_by_dscp_costs_nothing_with_an_sa_for_each_group_and_much_with_one() {
+        let rows = groups::reordered_by_dscp(6_000).unwrap();
+        let values: Vec<f64> = rows.iter().map(|row| row.value).collect();
+        assert!(rows.iter().all(|row| row.met), "{rows:#?}");
+        assert!(values[0] == 0.0 && values[1] > 1_000.0, "{rows:#?}");
     }
 
     #[test]

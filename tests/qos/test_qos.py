@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Quality of service on a headend between veths, in real time: voice and bulk through one tunnel of 10 Mbit/s, first in one
 queue, then with voice before everything else. Delays are those of the frames that leave, opened and told by the stamps of
-greyhound-pktgen; what the headend says of itself stands beside them."""
+greyhound-pktgen; what the headend says of itself stands beside them. With two workers the kernel spreads flows over their
+queues by hash (PACKET_FANOUT): the tunnel's queues have one owner, the port's rate is shared."""
 
 import json
 import os
@@ -35,6 +36,8 @@ device = "net_af_packet0,iface=lan0"
 name = "wan"
 device = "net_af_packet1,iface=wan0"
 """
+
+TWO_WORKERS = DATAPLANE.replace("cpu = 0\n", "cpu = 0\n[[worker]]\ncpu = 1\n").replace("0\"\n", "0,qpairs=2\"\n")
 
 CONFIG = """
 manual_keying = "lab"
@@ -106,29 +109,35 @@ udp = {{}}
 class Bench:
     """The headend, and the generator at the far ends of both of its ports."""
 
-    def __init__(self, lab):
-        self.folder = lab.folder
+    def __init__(self, lab, dataplane=DATAPLANE, policy="one-queue", at_port=False):
+        self.folder, self.at_port = lab.folder, at_port
         gateway, self.world = lab.namespace("gateway"), lab.namespace("world")
         lab.veth(gateway, "lan0", self.world, "near0")
         lab.veth(gateway, "wan0", self.world, "far0")
         self.far_mac, self.lan_mac = self.world.mac("far0"), gateway.mac("lan0")
         self.lab = lab
-        self.headend = lab.headend(gateway, DATAPLANE, self.config("one-queue"))
+        self.headend = lab.headend(gateway, dataplane, self.config(policy))
         self.headend.write_key("out.key", OUT_KEY)
         self.headend.start()
         self.headend.wait_cli("status", condition=lambda status: status["configuration"]["phase"] == "committed",
                               what="the configuration to run")
 
     def config(self, policy):
-        return CONFIG.format(far_mac=self.far_mac, policy=policy, rate=SHAPE_BPS)
+        config = CONFIG
+        if self.at_port:
+            at_work = 'service_policy = "{policy}"\n'
+            config = config.replace(at_work, "").replace('["192.0.2.1/24"]\n', f'["192.0.2.1/24"]\n{at_work}')
+        return config.format(far_mac=self.far_mac, policy=policy, rate=SHAPE_BPS)
 
     def apply(self, policy):
         path = self.headend.write_config("wanted.toml", self.config(policy))
         self.headend.cli("apply", path)
 
-    def overload(self):
-        """Voice at 0.3 Mbit/s, business at 8 and bulk at 12, for some seconds: what arrived of each."""
-        streams = [("voice", 250, 100, "EF", 1), ("business", 900, 1_100, "AF31", 2), ("bulk", 1_000, 1_400, "DF", 3)]
+    def overload(self, flows=1):
+        """Voice at 0.3 Mbit/s, business at 8 and bulk at 12, for some seconds, each as so many flows: what arrived of each."""
+        kinds = [("voice", 250, 100, "EF", 1), ("business", 900, 1_100, "AF31", 2), ("bulk", 1_000, 1_400, "DF", 3)]
+        streams = [(name if flows == 1 else f"{name}-{flow}", pps // flows, size, dscp, host + 10 * flow)
+                   for name, pps, size, dscp, host in kinds for flow in range(flows)]
         profile = f'[[open]]\nspi = 4097\nlab_key = "{OUT_KEY.hex()}"\n' + "".join(
             STREAM.format(name=name, pps=pps, size=size, dscp=dscp, host=host, mac=self.lan_mac)
             for name, pps, size, dscp, host in streams)
@@ -143,7 +152,8 @@ class Bench:
         return {stream["name"]: stream for stream in outcome["streams"]}
 
     def classes(self):
-        return {row["class"]: row for row in self.headend.cli("qos", "show", "--tunnel", "branch")}
+        place = ("--port", "wan") if self.at_port else ("--tunnel", "branch")
+        return {row["class"]: row for row in self.headend.cli("qos", "show", *place)}
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +201,29 @@ def test_voice_waits_behind_bulk_in_one_queue_and_not_with_a_class_of_its_own(be
     assert classes["class-default"]["dropped"]["queue_limit"] > 0
     drops = {row["reason"]: row["packets"] for row in bench.headend.cli("drops")}
     assert set(drops) <= {"qos_queue_limit", "ethertype_unknown", "source_invalid", "destination_invalid"}, drops
+
+
+@pytest.mark.parametrize("at_port", (False, True), ids=("tunnel", "port"))
+def test_two_workers_keep_one_rate_one_order_and_voice_first(lab, at_port, capsys):
+    reason = skips.missing_binaries(("greyhound-pktgen",))
+    if reason or os.cpu_count() < 2:
+        pytest.skip(reason or "a second CPU for a second worker")
+    bench = Bench(lab, TWO_WORKERS, "voice-first", at_port)
+    streams = bench.overload(flows=5)
+    report(f"two workers, policy at the {'port' if at_port else 'tunnel'}", streams, capsys)
+    arrived = {name: stream["arrived"] for name, stream in streams.items()}
+    assert sum(stream["lost"] + stream["corrupt"] for name, stream in arrived.items() if "voice" in name) == 0
+    assert all(stream["reordered"] == 0 for stream in arrived.values()), "no flow is reordered"
+    wire_bytes = {"voice": 180, "business": 1_180, "bulk": 1_480}
+    carried = sum(stream["received"] * wire_bytes[name.split("-")[0]] for name, stream in arrived.items())
+    assert 0.9 < carried * 8 / SECONDS / SHAPE_BPS < 1.1, carried
+    classes, workers = bench.classes(), bench.headend.cli("worker", "list")
+    assert set(classes) == {"voice", "business", "class-default"}
+    for name, row in classes.items():
+        own = [stream for kind, stream in arrived.items() if kind.split("-")[0] == name.replace("class-default", "bulk")]
+        assert row["sent_packets"] == sum(stream["received"] for stream in own), "both workers are in what is shown"
+    sealed, handed = ([row["counters"][name] for row in workers] for name in ("sealed", "handed_out"))
+    if at_port:
+        assert all(sealed) and not any(handed), (sealed, handed)
+    else:
+        assert sorted(map(bool, sealed)) == [False, True] and sum(handed) > 0, (sealed, handed)

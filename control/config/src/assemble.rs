@@ -13,6 +13,7 @@ use messages::{
     SaIndex, Selector, StaticNeighbor, Tunnel, TunnelIndex, WorkerId,
 };
 
+use crate::groups;
 use crate::model::REPLAY_WINDOW;
 use crate::problem::{Complaints, Place, Problem};
 use crate::quality::{self, Numbers};
@@ -64,6 +65,7 @@ struct Assembler<'a> {
     environment: &'a Environment,
     keys: &'a dyn KeySource,
     ports: HashMap<&'a str, PortIndex>,
+    protections: HashMap<&'a str, &'a ProtectionEntry>,
     fingerprints: HashMap<Fingerprint, &'a SaEntry>,
     /// How many policies each port has so far.
     orders: HashMap<&'a str, u32>,
@@ -84,6 +86,7 @@ impl<'a> Assembler<'a> {
             environment,
             keys,
             ports: numbered.map(|(index, port)| (port.name.as_str(), index)).collect(),
+            protections: config.protections.iter().map(|entry| (entry.name.as_str(), entry)).collect(),
             fingerprints: HashMap::new(),
             orders: HashMap::new(),
             done: Assembled { objects: BTreeMap::new(), places: HashMap::new(), problems },
@@ -200,6 +203,7 @@ impl<'a> Assembler<'a> {
             tos: entry.tos,
             df: entry.df,
             ttl: entry.ttl,
+            class_groups: groups::class_groups(entry),
         };
         self.add_item(Object::Protection(protection), entry, position)
     }
@@ -297,12 +301,18 @@ impl<'a> Assembler<'a> {
             key,
             esn: entry.esn,
             replay_window: if inbound { entry.replay_window.unwrap_or(REPLAY_WINDOW) } else { 0 },
-            class_group: 0,
+            class_group: if inbound { 0 } else { self.group(entry) },
             owner: entry.owner.map(WorkerId),
             iv_prefix: entry.iv_prefix,
             lifetime: entry.lifetime,
         };
         self.add_item(Object::Sa(sa), entry, position)
+    }
+
+    /// The number of an SA's group, which was checked to be there.
+    fn group(&self, entry: &SaEntry) -> u8 {
+        let protection = self.protections.get(entry.protection.as_str());
+        protection.and_then(|protection| groups::number(protection, entry.group.as_deref())).unwrap_or(0)
     }
 
     fn owner(&mut self, entry: &SaEntry, position: usize) {

@@ -16,7 +16,7 @@ use crate::{
     Action, Config, Item, Kind, NeighborEntry, PolicyEntry, PortEntry, Problems, ProtectionEntry, RouteEntry,
     SaEntry, TunnelEntry,
 };
-use crate::{dscp, quality};
+use crate::{dscp, groups, quality};
 
 const NAME_MAX: usize = 64;
 const PORT_NAME_MAX: usize = 32;
@@ -51,7 +51,7 @@ struct Checker<'a> {
     config: &'a Config,
     problems: Problems,
     ports: HashMap<&'a str, &'a PortEntry>,
-    protections: HashSet<&'a str>,
+    protections: HashMap<&'a str, &'a ProtectionEntry>,
     tunnels: HashSet<&'a str>,
     seen: HashSet<(Kind, String)>,
     own: HashMap<IpAddr, String>,
@@ -64,7 +64,7 @@ impl<'a> Checker<'a> {
             config,
             problems: Problems::default(),
             ports: config.ports.iter().map(|port| (port.name.as_str(), port)).collect(),
-            protections: config.protections.iter().map(|entry| entry.name.as_str()).collect(),
+            protections: config.protections.iter().map(|entry| (entry.name.as_str(), entry)).collect(),
             tunnels: config.tunnels.iter().map(|tunnel| tunnel.name.as_str()).collect(),
             seen: HashSet::new(),
             own: HashMap::new(),
@@ -99,7 +99,7 @@ impl<'a> Checker<'a> {
     }
 
     fn refers_to_protection<T: Item>(&mut self, item: &T, position: usize, name: &str) {
-        if !self.protections.contains(name) {
+        if !self.protections.contains_key(name) {
             let text = no_such("protection", name, self.config.protections.iter().map(|entry| &entry.name));
             self.about(item, position).field("protection", text);
         }
@@ -231,6 +231,7 @@ impl<'a> Checker<'a> {
     fn protection(&mut self, protection: &ProtectionEntry, position: usize) {
         self.named(protection, position, &protection.name, NAME_MAX);
         self.ends(protection, position, ("local", protection.local), ("remote", protection.remote));
+        groups::check(protection, &mut self.about(protection, position));
     }
 
     fn tunnel(&mut self, tunnel: &TunnelEntry, position: usize) {
@@ -296,6 +297,9 @@ impl<'a> Checker<'a> {
     fn sa(&mut self, sa: &'a SaEntry, position: usize) {
         self.unique(sa, position);
         self.refers_to_protection(sa, position, &sa.protection);
+        if let Some(protection) = self.protections.get(sa.protection.as_str()).copied() {
+            groups::check_sa(sa, protection, &mut self.about(sa, position));
+        }
         self.key(sa, position);
         self.replay_window(sa, position);
         if sa.direction == Direction::Outbound && sa.owner.is_some() {

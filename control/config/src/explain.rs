@@ -190,7 +190,7 @@ impl<'a> Names<'a> {
                 "its source and destination are not local and remote of {named}, as they must be in transport mode; use mode = \"tunnel\", or the same addresses"
             ),
             (ObjectId::Sa(_), ObjectId::Sa(_)) => format!(
-                "conflicts with {named}: a protection has one outbound SA, and an inbound SPI means one SA; delete the other, or replace it"
+                "conflicts with {named}: a protection has one outbound SA for each class group, and an inbound SPI means one SA; delete the other, or replace it"
             ),
             _ => format!("conflicts with {named}"),
         }
@@ -272,7 +272,10 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
         (_, Field::IvPrefix) => "iv_prefix has 32 bits at most, and its value fits them",
         (_, Field::PortRange) => "ports need protocol tcp, udp, sctp or none, and the lowest goes first",
         (_, Field::Owner) => "owner is not the number of a worker of this dataplane; the first is 0",
-        (_, Field::ClassGroup) => "the class group has to be 0",
+        (ObjectId::Protection(_), Field::ClassGroup) => {
+            "a DSCP is in two of its groups; give it to one of them"
+        }
+        (_, Field::ClassGroup) => "its group is none of its protection's; add it there, or leave group out",
         (_, Field::Lifetime) => "a soft limit may not be above the hard one",
         (_, Field::Rate) => "a rate is out of range; give 1 bit/s to 1000 Gbit/s",
         (_, Field::Burst) => {
@@ -285,7 +288,9 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
         (_, Field::QueueLimit) => {
             "a queue limit in time, or percent beside bit/s, needs a rate: give the policy_map or the port's a shape, or the class a police"
         }
-        (_, Field::EarlyDrop) => "the thresholds of wred or the times of codel contradict each other",
+        (_, Field::EarlyDrop) => {
+            "the thresholds of wred or the times of codel or pie contradict each other, or are out of range"
+        }
         (_, Field::Classes) => "give 1 to 16 classes, the last and no other of them class-default",
         (ObjectId::PolicyMap(_), Field::ClassMap) => {
             "its class-maps, with those of the other policy-maps, come to more than the 131,072 rules that there can be, or take too long to write out; name fewer things under not and any"
@@ -294,11 +299,8 @@ fn out_of_range(id: &ObjectId, field: Field) -> String {
             "names itself, is nested more than 8 deep, or comes to more than 131,072 criteria with the class-maps that it names"
         }
         (_, Field::Criterion) => "is a criterion that nothing can match, or there is none",
-        (_, Field::Workers) => {
-            "a policy_map with queues needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy, or leave priority, bandwidth and shape out of the policy_map"
-        }
         (_, Field::Service) => {
-            "give every class priority or bandwidth, or none of them, and then neither a shape nor wred, codel or ecn"
+            "give every class priority or bandwidth, or none of them, and then neither a shape nor wred, codel, pie or ecn"
         }
         (_, Field::PeakRate) => "peak_rate is below rate, which it includes; raise it",
         (_, Field::Colour) => "a DSCP is both yellow and red; delete it from one",

@@ -24,6 +24,7 @@ mod digest;
 mod dscp;
 mod environment;
 mod explain;
+mod groups;
 mod indices;
 mod item;
 mod model;
@@ -46,6 +47,7 @@ pub use digest::digest;
 pub use dscp::{DeliveryDscp, DscpChangeEntry, DscpMapEntry, InnerDscp};
 pub use environment::{Environment, EnvironmentPort, KeySource};
 pub use explain::{Names, explain, name_of};
+pub use groups::{GROUP_DEFAULT, GroupEntry};
 pub use indices::Indices;
 pub use item::{Item, Kind};
 pub use model::{
@@ -55,6 +57,6 @@ pub use parse::{ParseError, ParseProblem};
 pub use problem::{Problem, Problems};
 pub use quality::{
     Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CodelEntry, CriterionEntry, DropProfileEntry, Flags,
-    Matching, PoliceEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
+    Matching, PieEntry, PoliceEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
 };
 pub use values::{Action, Algorithm, KeyReference, ManualKeying, SaName, UnknownAlgorithm, UnknownSaName};

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use wire::{IpProtocol, MacAddr};
 
 use crate::dscp::{DeliveryDscp, DscpMapEntry, InnerDscp};
+use crate::groups::GroupEntry;
 use crate::quality::{ClassMapEntry, PolicyMapEntry};
 use crate::scalar::{self, within};
 use crate::values::{self, Action, Algorithm, KeyReference, ManualKeying, SaName};
@@ -156,6 +157,9 @@ pub struct ProtectionEntry {
         skip_serializing_if = "is_ttl"
     )]
     pub ttl: u8,
+    /// Groups of DSCPs that have an outbound SA of their own. Default none: one SA takes all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupEntry>,
 }
 
 /// `[[tunnel]]`: a point-to-point GRE tunnel.
@@ -265,6 +269,10 @@ pub struct SaEntry {
     /// The SPI, at least 0x100.
     #[serde(with = "values::spi")]
     pub spi: u32,
+    /// Outbound: the class group of its protection that it carries; inbound: the one that it takes turns with when it is
+    /// replaced. Default the default group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// Algorithm. Default `ENCR_AES_GCM_16`.
     #[serde(default)]
     pub algorithm: Algorithm,
@@ -358,6 +366,12 @@ impl SaEntry {
     #[must_use]
     pub fn name(&self) -> SaName {
         SaName { direction: self.direction, spi: self.spi }
+    }
+
+    /// Whose place it takes when it is replaced: that of an SA of the same protection, direction and group.
+    #[must_use]
+    pub fn place(&self) -> (&str, Direction, Option<&str>) {
+        (&self.protection, self.direction, self.group.as_deref())
     }
 
     /// Where its key is; none if it says both or neither, which [`Config::check`] refuses.

@@ -140,7 +140,10 @@ pub struct PolicyClassEntry {
     /// CoDel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codel: Option<CodelEntry>,
-    /// Mark ECN-capable packets where WRED or CoDel would drop others. Default false.
+    /// PIE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pie: Option<PieEntry>,
+    /// Mark ECN-capable packets where WRED, CoDel or PIE would drop others. Default false.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ecn: bool,
     /// DSCP that packets get.
@@ -209,6 +212,22 @@ impl PolicyMapEntry {
     pub fn has_queues(&self) -> bool {
         let is_served = |class: &PolicyClassEntry| class.priority.is_some() || class.bandwidth.is_some();
         self.shape.is_some() || self.classes.iter().any(is_served)
+    }
+}
+
+/// Parameters of PIE.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, expecting = "a table, as in { target_us = 15000 }")]
+pub struct PieEntry {
+    /// The delay that it aims at, in microseconds. Default 15000 (RFC 8033 §4.2).
+    pub target_us: u32,
+    /// How long a burst may be without a drop, in microseconds. Default 150000 (RFC 8033 §4.4).
+    pub burst_us: u32,
+}
+
+impl Default for PieEntry {
+    fn default() -> Self {
+        Self { target_us: 15_000, burst_us: 150_000 }
     }
 }
 

@@ -19,8 +19,8 @@ use wire::{Dscp, IpProtocol, MacAddr};
 
 use crate::{
     Action, Algorithm, Config, DeliveryDscp, DscpChangeEntry, DscpMapEntry, Environment, EnvironmentPort,
-    InnerDscp, KeyReference, KeySource, ManualKeying, NeighborEntry, PolicyEntry, PortEntry, ProtectionEntry,
-    RouteEntry, SaEntry, TunnelEntry,
+    GroupEntry, InnerDscp, KeyReference, KeySource, ManualKeying, NeighborEntry, PolicyEntry, PortEntry,
+    ProtectionEntry, RouteEntry, SaEntry, TunnelEntry,
 };
 
 pub use quality::quality;
@@ -347,6 +347,7 @@ impl<R: Rng> Sampler<'_, R> {
     }
 
     fn protection(&mut self, name: &str, mode: EspMode, ends: Ends) {
+        let groups = self.groups();
         let protection = ProtectionEntry {
             name: name.to_owned(),
             mode,
@@ -355,18 +356,36 @@ impl<R: Rng> Sampler<'_, R> {
             tos: self.tos(),
             df: self.df(),
             ttl: self.ttl(),
+            groups,
         };
+        let names = protection.groups.iter().map(|group| Some(group.name.clone()));
+        let names: Vec<_> = [None].into_iter().chain(names).collect();
         self.config.protections.push(protection);
-        if !self.chance(6) {
-            self.sa(name, Direction::Outbound);
+        for group in &names {
+            if !self.chance(6) {
+                self.sa(name, Direction::Outbound, group.clone());
+            }
         }
         for _ in 0..self.rng.random_range(0..3) {
-            self.sa(name, Direction::Inbound);
+            let group = names[self.rng.random_range(0..names.len())].clone();
+            self.sa(name, Direction::Inbound, group);
         }
     }
 
+    /// A few groups, or none, with DSCPs that no other has.
+    fn groups(&mut self) -> Vec<GroupEntry> {
+        let count = self.maybe(3, |it| it.rng.random_range(1..=3)).unwrap_or(0);
+        let first = self.rng.random_range(0..64);
+        let dscp = |number: u8| Dscp::new((first + 17 * number) % 64).expect("below 64");
+        let group = |number| GroupEntry {
+            name: format!("group-{number}"),
+            dscp: (0..=number).map(|place| dscp(3 * number + place)).collect(),
+        };
+        (0..count).map(group).collect()
+    }
+
     /// No two have the same SPI: 2^16 apart, and less than that moved.
-    fn sa(&mut self, protection: &str, direction: Direction) {
+    fn sa(&mut self, protection: &str, direction: Direction, group: Option<String>) {
         self.keys += 1;
         let spi = (self.keys << 16) + self.rng.random_range(0..1 << 16);
         let inbound = direction == Direction::Inbound;
@@ -378,6 +397,7 @@ impl<R: Rng> Sampler<'_, R> {
             protection: protection.to_owned(),
             direction,
             spi,
+            group,
             algorithm: self.pick(&[Algorithm::AesGcm16, Algorithm::AesGcm12, Algorithm::AesGcm8]),
             key_file: in_file.then(|| format!("/etc/greyhound/main/keys/{key}")),
             key_id: (!in_file).then_some(key),

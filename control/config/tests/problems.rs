@@ -667,7 +667,7 @@ fn what_the_tables_of_the_dataplane_refuse() {
             SECOND_SA,
             "direction = \"outbound\"\nspi = 0x1003\nkey_id = \"other\"\n",
             "[[sa]]",
-            "sa outbound 0x00001003: conflicts with sa outbound 0x00001001: a protection has one outbound SA, and an inbound SPI means one SA; delete the other, or replace it",
+            "sa outbound 0x00001003: conflicts with sa outbound 0x00001001: a protection has one outbound SA for each class group, and an inbound SPI means one SA; delete the other, or replace it",
         ),
     ]);
 }

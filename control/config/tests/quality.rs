@@ -208,7 +208,7 @@ fn what_is_wrong_is_named() {
         (
             "wred = { min = 20, max = 40 }",
             "ecn = true",
-            "policy_map branch: classes: class class-default: ecn marks where wred or codel would drop; add one of them, or leave ecn out",
+            "policy_map branch: classes: class class-default: ecn marks where wred, codel or pie would drop; add one of them, or leave ecn out",
         ),
         (
             "classes = [{ class = \"class-default\", bandwidth = \"100 %\" }]",

@@ -121,6 +121,16 @@ mod tests {
                 },
             }),
             Object::DscpMap(DscpMap { dscp_map: DscpMapIndex(u32::MAX), changes: vec![(63, 63); 64] }),
+            Object::Protection(Protection {
+                protection: ProtectionIndex(u32::MAX),
+                mode: EspMode::Tunnel,
+                local: v6(),
+                remote: v6(),
+                tos: TosPolicy::Dscp(63),
+                df: DfPolicy::Set,
+                ttl: 255,
+                class_groups: ClassGroups([DscpSet(u64::MAX); CLASS_GROUPS_MAX]),
+            }),
             Object::PolicyClass(PolicyClass {
                 policy_map: PolicyMapIndex(u32::MAX),
                 place: u8::MAX,

@@ -52,7 +52,7 @@ counters! {
         Transmitted "transmitted" "Packets that a device took.";
         Consumed "consumed" "Packets that ended here as they should: ARP, neighbour discovery, echo requests, what was fragmented.";
         Dropped "dropped" "Packets dropped, over all reasons.";
-        HandedOut "handed_out" "Packets given to the worker that owns their SA.";
+        HandedOut "handed_out" "Packets given to the worker that owns their SA or the queues of their tunnel.";
         Held "held" "Packets waiting for their turn in a scheduler, for a neighbour or for a device (a gauge).";
         Sealed "sealed" "Packets sealed by ESP.";
         Opened "opened" "ESP packets opened with a valid ICV.";

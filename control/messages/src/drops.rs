@@ -95,11 +95,12 @@ drop_reasons! {
     NeighborPending "neighbor_pending" "Too many packets already wait for neighbours.";
     NeighborUnresolved "neighbor_unresolved" "The neighbour did not answer in time.";
     NeighborTableFull "neighbor_table_full" "The neighbour table is full.";
-    HandoverFull "handover_full" "The ring to the worker that owns the SA is full.";
+    HandoverFull "handover_full" "The ring to the worker that owns the SA, or the queues of the tunnel, is full.";
     QosPoliced "qos_policed" "Above the policer of its class.";
     QosQueueLimit "qos_queue_limit" "The queue of its class is at its limit.";
     QosWred "qos_wred" "Dropped early by WRED.";
     QosCodel "qos_codel" "Dropped by CoDel: packets have waited too long for too long.";
+    QosPie "qos_pie" "Dropped by PIE: packets wait too long.";
     QosNoRoom "qos_no_room" "The scheduler of its port has no room for more packets.";
     QosGone "qos_gone" "Its tunnel, route or service policy went or changed while it was queued.";
     TransmitFull "transmit_full" "The device took no more packets.";

@@ -93,7 +93,7 @@ pub enum Field {
     PortRange,
     /// Owner worker.
     Owner,
-    /// Class group.
+    /// A class group that there is not, or a DSCP in two of them.
     ClassGroup,
     /// A soft limit above the hard one.
     Lifetime,
@@ -109,7 +109,7 @@ pub enum Field {
     PriorityLevel,
     /// A queue limit of nothing, or in time where no rate is known.
     QueueLimit,
-    /// Parameters of WRED or CoDel.
+    /// Parameters of WRED, CoDel or PIE.
     EarlyDrop,
     /// More classes than a policy-map may have, none for the rest, or more than one.
     Classes,
@@ -117,8 +117,6 @@ pub enum Field {
     ClassMap,
     /// A criterion that nothing can match.
     Criterion,
-    /// More than one worker: queues need a dataplane with one.
-    Workers,
     /// Classes of which some are served and some are not; or a shape or a queue where none is served.
     Service,
     /// A peak rate below the committed one.
@@ -151,11 +149,10 @@ impl core::fmt::Display for Field {
             Self::Share => "the share",
             Self::PriorityLevel => "the priority level",
             Self::QueueLimit => "the queue limit",
-            Self::EarlyDrop => "WRED or CoDel",
+            Self::EarlyDrop => "WRED, CoDel or PIE",
             Self::Classes => "the number of classes",
             Self::ClassMap => "the class-map",
             Self::Criterion => "the criterion",
-            Self::Workers => "the number of workers",
             Self::Service => "the service",
             Self::PeakRate => "the peak rate",
             Self::Colour => "the colour",

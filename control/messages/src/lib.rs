@@ -15,6 +15,7 @@ mod codec;
 mod counters;
 mod drops;
 mod event;
+mod groups;
 mod hello;
 mod ids;
 mod objects;
@@ -28,6 +29,7 @@ pub use drops::DropReason;
 pub use event::{
     Event, Field, InboundState, Neighbor, NeighborState, OutboundState, Refusal, SaState, TunnelState,
 };
+pub use groups::{CLASS_GROUPS_MAX, ClassGroups};
 pub use hello::{Greeting, GreetingError, Hello, HelloPort, PREAMBLE_BYTES, PROTOCOL_VERSION};
 pub use ids::{
     ClassMapIndex, Digest, DscpMapIndex, Fingerprint, PolicyIndex, PolicyMapIndex, PortIndex,
@@ -40,9 +42,9 @@ pub use objects::{
 };
 pub use quality::{
     CLASSES_MAX, CRITERIA_MAX, ClassDrops, ClassMap, ColourAware, ColourCount, Criterion, DropProfile,
-    DscpMap, DscpSet, EXPANDED_CRITERIA_MAX, EarlyDrop, NESTING_MAX, PROFILES_MAX, Police, PoliceAction,
-    PolicyClass, PolicyMap, QueueLimit, QueueState, ReceivedDscp, SecondBucket, Service, ServicePolicy,
-    ServiceTarget, Share, TcpFlags, TrafficProfile, TunnelMarks, Wred,
+    DscpMap, DscpSet, EXPANDED_CRITERIA_MAX, EarlyDrop, NESTING_MAX, PIE_US_MAX, PROFILES_MAX, Police,
+    PoliceAction, PolicyClass, PolicyMap, QueueLimit, QueueState, ReceivedDscp, SecondBucket, Service,
+    ServicePolicy, ServiceTarget, Share, TcpFlags, TrafficProfile, TunnelMarks, Wred,
 };
 pub use request::{Base, List, Request};
 pub use secret::Secret;

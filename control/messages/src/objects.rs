@@ -7,9 +7,9 @@ use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ClassMap, ClassMapIndex, Criterion, DscpMap, DscpMapIndex, PolicyClass, PolicyIndex, PolicyMap,
-    PolicyMapIndex, PortIndex, ProtectionIndex, SaIndex, Secret, ServicePolicy, ServiceTarget, TunnelIndex,
-    TunnelMarks, WorkerId,
+    ClassGroups, ClassMap, ClassMapIndex, Criterion, DscpMap, DscpMapIndex, PolicyClass, PolicyIndex,
+    PolicyMap, PolicyMapIndex, PortIndex, ProtectionIndex, SaIndex, Secret, ServicePolicy, ServiceTarget,
+    TunnelIndex, TunnelMarks, WorkerId,
 };
 
 /// A prefix; bits beyond `length` are zero in every valid object.
@@ -187,6 +187,8 @@ pub struct Protection {
     pub df: DfPolicy,
     /// TTL or hop limit of the tunnel mode header, 1–255.
     pub ttl: u8,
+    /// Which packets go under which of its outbound SAs.
+    pub class_groups: ClassGroups,
 }
 
 /// Ports, both ends inclusive.
@@ -301,7 +303,7 @@ pub struct Sa {
     pub esn: bool,
     /// Inbound: anti-replay window in packets, a power of two from 64 to 8,192; 0 switches the check off.
     pub replay_window: u16,
-    /// Outbound: the class group it carries, 0 for all.
+    /// Outbound: the class group of its protection that it carries.
     pub class_group: u8,
     /// Inbound: the worker that owns the window; by default the dataplane spreads them by SPI.
     pub owner: Option<WorkerId>,

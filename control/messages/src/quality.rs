@@ -24,8 +24,11 @@ pub const EXPANDED_CRITERIA_MAX: usize = 1 << 17;
 /// DSCPs with a drop profile of their own that a class has at most, so that it fits a record.
 pub const PROFILES_MAX: usize = 32;
 
+/// The longest times of PIE, in microseconds.
+pub const PIE_US_MAX: u32 = 1_000_000;
+
 /// A set of DSCPs: bit *n* stands for DSCP *n*.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DscpSet(pub u64);
 
@@ -286,6 +289,13 @@ pub enum EarlyDrop {
         /// How long it has to be exceeded.
         interval_us: u32,
     },
+    /// PIE (RFC 8033).
+    Pie {
+        /// The delay that it aims at; at most [`PIE_US_MAX`].
+        target_us: u32,
+        /// How long a burst may be without a drop; at most [`PIE_US_MAX`].
+        burst_us: u32,
+    },
 }
 
 /// A class of a policy-map.
@@ -305,7 +315,7 @@ pub struct PolicyClass {
     pub limit: QueueLimit,
     /// What happens before.
     pub early: EarlyDrop,
-    /// Mark ECN-capable packets where WRED or CoDel would drop others (RFC 3168 §5).
+    /// Mark ECN-capable packets where WRED, CoDel or PIE would drop others (RFC 3168 §5).
     pub ecn: bool,
     /// DSCP that the original packet gets, 0–63.
     pub set_dscp: Option<u8>,
@@ -343,6 +353,8 @@ pub struct ClassDrops {
     pub wred: u64,
     /// By CoDel.
     pub codel: u64,
+    /// By PIE.
+    pub pie: u64,
     /// The port's scheduler was full.
     pub no_room: u64,
     /// Too long for the port.

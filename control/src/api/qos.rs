@@ -90,6 +90,8 @@ pub struct DropsBody {
     pub wred: u64,
     /// By CoDel.
     pub codel: u64,
+    /// By PIE.
+    pub pie: u64,
     /// The port's scheduler was full.
     pub no_room: u64,
     /// Too long.
@@ -109,15 +111,17 @@ pub struct ShaperBody {
 
 impl From<ClassDrops> for DropsBody {
     fn from(drops: ClassDrops) -> Self {
-        let ClassDrops { policed, queue_limit, wred, codel, no_room, size } = drops;
-        Self { policed, queue_limit, wred, codel, no_room, size }
+        let ClassDrops { policed, queue_limit, wred, codel, pie, no_room, size } = drops;
+        Self { policed, queue_limit, wred, codel, pie, no_room, size }
     }
 }
 
 impl DropsBody {
     fn sum(&self) -> u64 {
-        let Self { policed, queue_limit, wred, codel, no_room, size } = self;
-        [policed, queue_limit, wred, codel, no_room, size].into_iter().fold(0, |sum, n| sum.wrapping_add(*n))
+        let Self { policed, queue_limit, wred, codel, pie, no_room, size } = self;
+        [policed, queue_limit, wred, codel, pie, no_room, size]
+            .into_iter()
+            .fold(0, |sum, n| sum.wrapping_add(*n))
     }
 }
 

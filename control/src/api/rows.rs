@@ -89,6 +89,8 @@ pub struct SaRow {
     pub name: String,
     /// The protection it belongs to; none for an SA that is not configured.
     pub protection: Option<String>,
+    /// The class group of its protection; none for the default group.
+    pub group: Option<String>,
     /// Its algorithm.
     pub algorithm: Option<String>,
     /// Extended sequence numbers.
@@ -314,6 +316,7 @@ fn sa_row(name: SaName, entry: Option<&SaEntry>, state: Option<&SaState>, view: 
         spi: name.spi,
         name: name.to_string(),
         protection: entry.map(|sa| sa.protection.clone()),
+        group: entry.and_then(|sa| sa.group.clone()),
         algorithm: entry.map(|sa| sa.algorithm.to_string()),
         esn: entry.map(|sa| sa.esn),
         replay_window: entry.and_then(|sa| sa.replay_window),

@@ -48,10 +48,12 @@ Examples:
       --outbound-spi 0x2002 --outbound-key-file out.key
   generate-two-keys | greyhound sa replace --protection branch-7 --inbound-spi 0x1002 --outbound-spi 0x2002 --key-stdin
   greyhound sa replace --protection branch-7 --direction outbound --spi 0x2002 --key-file out.key
+  greyhound sa replace --protection branch-7 --group voice --direction outbound --spi 0x2012 --key-file voice.key
 
 New inbound SAs are installed first, then outbound is switched; old inbound SAs stay for --grace seconds, for what is
 still under way. With --key-stdin and both directions the first line is the inbound key, the second the outbound key.
-What is not said is taken over from the SA that is replaced.";
+What is not said is taken over from the SA that is replaced. SAs of other class groups stay; without --group it is those
+of the default group that are replaced.";
 
 const QOS_EXAMPLES: &str = "\
 Examples:
@@ -135,8 +137,8 @@ pub(super) enum SaCommand {
     List,
     /// Add an SA.
     #[command(after_help = ADD_EXAMPLES)]
-    Add(AddArgs),
-    /// Replace the SAs of a protection, or those of one direction, without losing packets.
+    Add(Box<AddArgs>),
+    /// Replace the SAs of a protection's class group, or those of one direction, without losing packets.
     #[command(after_help = REPLACE_EXAMPLES)]
     Replace(Box<ReplaceArgs>),
     /// Delete an SA.
@@ -238,6 +240,9 @@ pub(super) struct ReplaceArgs {
 
 #[derive(Args)]
 pub(super) struct SaOptions {
+    /// The class group of its protection [default: the one that takes what no other takes].
+    #[arg(long, value_name = "NAME")]
+    pub(super) group: Option<String>,
     /// ENCR_AES_GCM_16 (the default), ENCR_AES_GCM_12 or ENCR_AES_GCM_8.
     #[arg(long, value_name = "NAME")]
     pub(super) algorithm: Option<String>,

@@ -77,6 +77,7 @@ fn fields(protection: &str, direction: DirectionWord, spi: u32, options: &SaOpti
     put("protection", Some(protection.into()));
     put("direction", Some(direction.word().into()));
     put("spi", Some(spi.into()));
+    put("group", options.group.clone().map(Value::from));
     put("algorithm", options.algorithm.clone().map(Value::from));
     put("esn", options.esn.map(Value::from));
     put("replay_window", options.replay_window.filter(|_| is_inbound).map(Value::from));

@@ -63,6 +63,7 @@ fn reasons(drops: &DropsBody) -> Option<String> {
         ("queue_limit", drops.queue_limit),
         ("wred", drops.wred),
         ("codel", drops.codel),
+        ("pie", drops.pie),
         ("no_room", drops.no_room),
         ("size", drops.size),
     ];
@@ -95,7 +96,7 @@ mod tests {
 
     #[test]
     fn only_reasons_that_there_were_are_told() {
-        let none = DropsBody { policed: 0, queue_limit: 0, wred: 0, codel: 0, no_room: 0, size: 0 };
+        let none = DropsBody { policed: 0, queue_limit: 0, wred: 0, codel: 0, pie: 0, no_room: 0, size: 0 };
         assert_eq!(reasons(&none), None);
         let some = DropsBody { policed: 3, wred: 7, ..none };
         assert_eq!(reasons(&some).as_deref(), Some("policed 3, wred 7"));

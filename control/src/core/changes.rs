@@ -97,6 +97,7 @@ impl Core {
             tracing::warn!("{MANUAL_KEYING_WARNING}");
             warnings.push(MANUAL_KEYING_WARNING.to_owned());
         }
+        warnings.extend(wanted.config.groups_without_sa());
         let outcome = match mode {
             Mode::DryRun => self.check(&wanted, compiled, &mut warnings).await?,
             Mode::Do => self.carry_out(wanted, compiled).await?,

@@ -18,7 +18,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 const AGAIN_MS: u64 = 30_000;
 
 impl Core {
-    /// Replaces SAs of the same protection and direction.
+    /// Replaces SAs of the same protection, direction and group.
     pub(super) async fn replace_sas(&mut self, new: Vec<NewSa>, grace: Duration) -> Result<Changed, Failure> {
         let entries: Vec<SaEntry> =
             new.into_iter().map(|sa| self.new_entry(sa, true)).collect::<Result<_, _>>()?;
@@ -115,11 +115,12 @@ impl Core {
 }
 
 fn check_distinct(entries: &[SaEntry]) -> Result<(), Failure> {
-    let slots = |sa: &SaEntry| (sa.protection.clone(), sa.direction);
     for (number, entry) in entries.iter().enumerate() {
-        if entries.iter().take(number).any(|earlier| slots(earlier) == slots(entry)) {
+        if entries.iter().take(number).any(|earlier| earlier.place() == entry.place()) {
             let text = format!("two new SAs are {} of protection {}", entry.name(), entry.protection);
-            return Err(Failure::new(FailureKind::Invalid, text).with("give one SA for each direction"));
+            return Err(
+                Failure::new(FailureKind::Invalid, text).with("give one SA for each direction and group")
+            );
         }
     }
     if entries.is_empty() {

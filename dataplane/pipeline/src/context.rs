@@ -9,6 +9,7 @@ use wire::MacAddr;
 use wire::flow::Parsed;
 
 use crate::counters::Counters;
+use crate::handovers::Handovers;
 use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
@@ -60,8 +61,8 @@ pub(crate) struct Context<'a> {
     pub queues: &'a mut Queues,
     pub limiter: &'a mut Limiter,
     pub identification: &'a mut Identification,
-    /// Packets for other workers, with the worker each goes to.
-    pub handovers: &'a mut Lane<(WorkerId, PortIndex)>,
+    /// Packets for other workers.
+    pub handovers: &'a mut Handovers,
     /// ICMP messages made in this burst; they are forwarded after it.
     pub originated: &'a mut Lane<Note>,
     pub stopwatch: &'a mut Stopwatch,

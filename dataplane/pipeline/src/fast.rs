@@ -41,7 +41,7 @@ use framing::LastHop;
 use outbound::{Departure, Departures};
 use plain::Plain;
 
-pub(crate) use waiting::leave;
+pub(crate) use waiting::{join, leave};
 
 /// Carries a burst that came in by `port` to its end; the last exceptions are still in the lanes then.
 pub(crate) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {

@@ -15,6 +15,7 @@ use wire::{Ecn, IpProtocol, ecn};
 use crate::context::{Context, Note, Origin};
 use crate::dispatch::{self, Lanes};
 use crate::gre::{GreNote, apply_ecn};
+use crate::handovers::HandedOver;
 use crate::lane::Lane;
 use crate::sad::InboundEntry;
 use crate::stopwatch::Stage;
@@ -83,7 +84,8 @@ fn find_sa(ctx: &mut Context<'_>, lane: &mut Lane<EspNote>, ours: &mut Lane<EspN
                 }
             }
             Ok(entry) => {
-                if let Err(packet) = ctx.handovers.push(packet, (entry.owner, note.port)) {
+                let handed = HandedOver::esp(packet, note.port);
+                if let Err(packet) = ctx.handovers.push(entry.owner, handed) {
                     ctx.drop(packet, DropReason::HandoverFull);
                 }
             }

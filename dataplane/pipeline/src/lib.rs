@@ -17,6 +17,7 @@ mod fast;
 mod forward;
 mod fragment;
 mod gre;
+mod handovers;
 mod icmp;
 mod identification;
 mod inbound;
@@ -42,8 +43,9 @@ mod waiting;
 use pipeline::whole_way;
 
 pub use counters::Counters;
+pub use handovers::HandedOver;
 pub use outgoing::Sent;
-pub use pipeline::{HandedOver, Pipeline, PipelineConfig};
+pub use pipeline::{Pipeline, PipelineConfig};
 pub use queues::{Handoff, Item};
 pub use sad::{InboundEntry, Sad, State};
 pub use stopwatch::Stage;

@@ -73,7 +73,7 @@ pub(crate) fn enter<'a>(
     to_seal: &mut Lane<SealNote<'a>>,
 ) {
     tunnel.state.counts().count_out(ctx.worker, 1, packet.len() as u64);
-    deliver(ctx, packet, note, &tunnel.encapsulation, Some(tunnel), to_seal);
+    deliver(ctx, packet, note, tunnel.way(note.parsed.tos), Some(tunnel), to_seal);
 }
 
 /// Packet → the SPD of the port it leaves by; and its turn, if the port has a service policy.
@@ -133,7 +133,7 @@ fn protected<'a>(
     let between_the_ends = note.parsed.source == entry.local && note.parsed.destination == entry.remote;
     match entry.mode {
         EspMode::Tunnel => fitted(ctx, packet, note, mtu, |ctx, packet, note| {
-            deliver(ctx, packet, &note, &entry.encapsulation, None, to_seal);
+            deliver(ctx, packet, &note, entry.way(note.parsed.tos), None, to_seal);
         }),
         // RFC 4301 §4.1: a gateway's transport mode is for packets of its own.
         EspMode::Transport if !between_the_ends => ctx.drop(packet, DropReason::SaAddress),
@@ -141,7 +141,9 @@ fn protected<'a>(
         EspMode::Transport if fragment::fits(&packet, &note.parsed, mtu) != Fits::Whole => {
             icmp::too_big(ctx, packet, &note, mtu);
         }
-        EspMode::Transport => transport(ctx, packet, &note, entry.outbound, hop, to_seal),
+        EspMode::Transport => {
+            transport(ctx, packet, &note, entry.outbound(note.parsed.tos), hop, to_seal);
+        }
     }
 }
 

@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use messages::{PortIndex, WorkerCounter, WorkerId};
-use pktbuf::{Batch, Packet, Pool};
+use pktbuf::{BURST, Batch, Pool};
 use qos::classify::FlowCache;
 use tables::Neighbors;
 use wire::MacAddr;
@@ -12,6 +13,7 @@ use wire::MacAddr;
 use crate::context::Context;
 use crate::counters::Counters;
 use crate::dispatch::Lanes;
+use crate::handovers::{HandedOver, Handovers};
 use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
@@ -41,12 +43,6 @@ pub struct PipelineConfig {
     pub state: Arc<State>,
 }
 
-/// An ESP packet on its way to the worker that owns its SA, its outer IP header in front.
-pub struct HandedOver {
-    packet: Packet,
-    port: PortIndex,
-}
-
 /// The packet path of one worker.
 ///
 /// A turn of the worker: [`receive`](Self::receive) each port's burst, [`take_over`](Self::take_over) what other
@@ -67,7 +63,9 @@ pub struct Pipeline {
     limiter: Limiter,
     identification: Identification,
     lanes: Lanes,
-    handovers: Lane<(WorkerId, PortIndex)>,
+    handovers: Handovers,
+    /// Handed over by a worker that has switched, while this one has not.
+    early: ArrayVec<HandedOver, BURST>,
     originated: Lane<crate::context::Note>,
     whole_way_only: bool,
     stopwatch: Stopwatch,
@@ -78,7 +76,7 @@ impl Pipeline {
     #[must_use]
     pub fn new(config: PipelineConfig) -> Self {
         let PipelineConfig { worker, workers, macs, pool, neighbors, state } = config;
-        let queues = Queues::new(macs.len(), &state.handoff);
+        let queues = Queues::new(worker, macs.len(), &state.handoff);
         Self {
             worker,
             state,
@@ -93,7 +91,8 @@ impl Pipeline {
             limiter: Limiter::default(),
             identification: Identification::new(worker, workers),
             lanes: Lanes::default(),
-            handovers: Lane::default(),
+            handovers: Handovers::default(),
+            early: ArrayVec::new(),
             originated: Lane::default(),
             whole_way_only: false,
             stopwatch: Stopwatch::default(),
@@ -130,20 +129,33 @@ impl Pipeline {
         });
     }
 
-    /// Carries packets that other workers handed over, at most a burst of them.
+    /// Carries packets that other workers handed over, at most a burst of them; none while some wait for this worker to
+    /// switch.
     pub fn take_over(&mut self, packets: impl Iterator<Item = HandedOver>, now_ns: u64) {
+        if !self.early.is_empty() {
+            return;
+        }
+        let mut early = std::mem::take(&mut self.early);
         self.run(now_ns, |ctx, lanes| {
-            for HandedOver { packet, port } in packets.take(pktbuf::BURST) {
+            let generation = ctx.tables.number;
+            let handed = packets.take(BURST).filter_map(|handed| {
                 ctx.counters.add(WorkerCounter::HandedIn, 1);
-                ingress::take_over(ctx, port, packet, lanes);
-            }
+                if early.is_empty() && !handed.is_early(generation) {
+                    return Some(handed);
+                }
+                early.push(handed);
+                None
+            });
+            let handed: ArrayVec<_, BURST> = handed.collect();
+            take_over(ctx, handed, lanes);
         });
+        self.early = early;
     }
 
     /// Gives what belongs to other workers to `give`, which returns what it has no room for.
     pub fn hand_over(&mut self, mut give: impl FnMut(WorkerId, HandedOver) -> Result<(), HandedOver>) {
-        for (packet, (owner, port)) in self.handovers.drain() {
-            match give(owner, HandedOver { packet, port }) {
+        for (owner, handed) in self.handovers.drain() {
+            match give(owner, handed) {
                 Ok(()) => self.counters.add(WorkerCounter::HandedOut, 1),
                 Err(_refused) => self.counters.drop_packets(messages::DropReason::HandoverFull, 1),
             }
@@ -180,7 +192,7 @@ impl Pipeline {
 
     /// Runs on `state` from the next burst on; the old state comes back, to be freed elsewhere.
     ///
-    /// What waits in a scheduler whose port's policies change goes on in the next one. It is dropped if it has no class
+    /// What a worker that has switched before handed over meanwhile is taken over, and what waits in a scheduler whose port's policies change goes on in the next one. It is dropped if it has no class
     /// there (`qos_gone`), no room (`qos_no_room`), or is longer than the port now takes (`mtu_changed`).
     pub fn switch(&mut self, state: Arc<State>, now_ns: u64) -> Arc<State> {
         self.counters.set(WorkerCounter::Generation, state.tables.number);
@@ -191,12 +203,20 @@ impl Pipeline {
             counters.drop_packets(reason, 1);
             drop(packet);
         });
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            self.run(now_ns, |ctx, lanes| take_over(ctx, early, lanes));
+        }
         old
     }
 
     /// The counters, with the gauge of packets held brought up to date.
     pub fn counters(&mut self) -> &mut Counters {
-        let held = self.transmission.held() + self.waiting.len() + self.handovers.len() + self.queues.held();
+        let held = self.transmission.held()
+            + self.waiting.len()
+            + self.handovers.len()
+            + self.early.len()
+            + self.queues.held();
         self.counters.set(WorkerCounter::Held, held as u64);
         &mut self.counters
     }
@@ -237,6 +257,23 @@ impl Pipeline {
     }
 }
 
+/// Carries what other workers handed over.
+fn take_over(ctx: &mut Context<'_>, packets: ArrayVec<HandedOver, BURST>, lanes: &mut Lanes) {
+    let mut to_queue = ArrayVec::new();
+    for handed in packets {
+        let is_esp = handed.tunnel().is_none();
+        let (item, port) = handed.into_parts();
+        if is_esp {
+            ingress::take_over(ctx, port, item.into_packet(), lanes);
+        } else {
+            to_queue.push((item, port));
+        }
+    }
+    if !to_queue.is_empty() {
+        fast::join(ctx, &mut to_queue);
+    }
+}
+
 /// The way in, the way out, and the way out of what was originated meanwhile, for all packets in the lanes.
 pub(crate) fn whole_way(ctx: &mut Context<'_>, lanes: &mut Lanes) {
     inbound::run(ctx, lanes);
@@ -244,5 +281,67 @@ pub(crate) fn whole_way(ctx: &mut Context<'_>, lanes: &mut Lanes) {
     if !ctx.originated.is_empty() {
         let mut originated = std::mem::take(ctx.originated);
         outbound::run(ctx, &mut originated);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use messages::{DropReason, TunnelIndex};
+    use tables::Generation;
+    use wire::{IpProtocol, ipv4};
+
+    use super::*;
+    use crate::queues::{Handoff, Item};
+    use crate::sad::Sad;
+
+    fn state(number: u64) -> Arc<State> {
+        let mut tables = Generation::empty();
+        tables.number = number;
+        Arc::new(State { tables: Arc::new(tables), sad: Sad::default(), handoff: Handoff::default() })
+    }
+
+    fn counts(pipeline: &mut Pipeline) -> [u64; 3] {
+        let counters = pipeline.counters();
+        assert_eq!(counters.unaccounted(), 0);
+        [
+            counters.worker(WorkerCounter::HandedIn),
+            counters.worker(WorkerCounter::Held),
+            counters.dropped(DropReason::QosGone),
+        ]
+    }
+
+    #[test]
+    fn what_a_worker_that_has_switched_hands_over_waits_until_this_one_has() {
+        let pool = Pool::memory(8, 2_048).unwrap();
+        let mut pipeline = Pipeline::new(PipelineConfig {
+            worker: WorkerId(0),
+            workers: 2,
+            macs: vec![[2, 0, 0, 0, 0, 1]],
+            pool: pool.clone(),
+            neighbors: Arc::new(Neighbors::with_seed(16, 1)),
+            state: state(3),
+        });
+        let mut bytes = [0; 28];
+        let repr = ipv4::Repr {
+            payload_bytes: 8,
+            ..ipv4::Repr::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), IpProtocol::UDP)
+        };
+        repr.emit(&mut bytes).unwrap();
+        let handed = |generation| {
+            let item = Item::new(pool.copy_of(&bytes).unwrap(), generation, Some(TunnelIndex(0)));
+            HandedOver::queued(item, PortIndex(0))
+        };
+        let mut ring = [3, 4, 3, 4].map(handed).into_iter();
+        pipeline.take_over(ring.by_ref().take(3), 1);
+        assert_eq!(counts(&mut pipeline), [3, 2, 1], "the one behind it keeps its place");
+        pipeline.take_over(ring.by_ref(), 2);
+        assert_eq!((ring.len(), counts(&mut pipeline)), (1, [3, 2, 1]));
+        // There is no such tunnel in the next tables either.
+        pipeline.switch(state(4), 3);
+        assert_eq!(counts(&mut pipeline), [3, 0, 3]);
+        pipeline.take_over(ring, 4);
+        assert_eq!(counts(&mut pipeline), [4, 0, 4]);
+        drop(pipeline);
+        assert_eq!(pool.available(), pool.capacity());
     }
 }

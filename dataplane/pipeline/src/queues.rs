@@ -7,7 +7,7 @@
 use std::fmt;
 
 use crossbeam::queue::ArrayQueue;
-use messages::{DropReason, PortIndex, TunnelIndex};
+use messages::{DropReason, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::Packet;
 use qos::schedule::{Leaving, Next, Offer, Refusal, Scheduler};
 use tables::{Generation, Plan};
@@ -39,6 +39,13 @@ impl Item {
     #[inline(always)]
     pub(crate) fn plain(packet: Packet, generation: u64, tunnel: TunnelIndex) -> Self {
         Self { packet, generation: low(generation) | PLAIN, tunnel: tunnel.0 }
+    }
+
+    /// Whether later tables than these routed it: the worker that handed it over has switched, and this one has not.
+    #[inline]
+    pub(crate) fn is_newer_than(&self, generation: u64) -> bool {
+        let ahead = (self.generation & !PLAIN).wrapping_sub(low(generation)) & !PLAIN;
+        (1..=PLAIN / 2).contains(&ahead)
     }
 
     #[inline(always)]
@@ -73,43 +80,63 @@ fn low(generation: u64) -> u32 {
     (generation & u64::from(!PLAIN)) as u32
 }
 
-/// Schedulers on their way to the worker, and back to be freed elsewhere. A state that changes a port's plan brings the
-/// new one.
+/// Schedulers on their way to their workers, and back to be freed elsewhere. A state that changes a plan brings the new
+/// one.
+#[derive(Default)]
 pub struct Handoff {
+    workers: Box<[WorkerHandoff]>,
+}
+
+struct WorkerHandoff {
     fresh: ArrayQueue<(PortIndex, Box<Scheduler<Item>>)>,
     retired: ArrayQueue<Box<Scheduler<Item>>>,
 }
 
-impl Default for Handoff {
-    fn default() -> Self {
-        Self { fresh: ArrayQueue::new(PORTS_MAX), retired: ArrayQueue::new(PORTS_MAX) }
-    }
-}
-
 impl Handoff {
-    /// Adds the scheduler of a port; false if there are too many.
+    /// For so many workers.
     #[must_use]
-    pub fn bring(&self, port: PortIndex, scheduler: Box<Scheduler<Item>>) -> bool {
-        self.fresh.push((port, scheduler)).is_ok()
+    pub fn new(workers: u16) -> Self {
+        let worker =
+            |_| WorkerHandoff { fresh: ArrayQueue::new(PORTS_MAX), retired: ArrayQueue::new(PORTS_MAX) };
+        Self { workers: (0..workers).map(worker).collect() }
+    }
+
+    /// Adds a worker's scheduler of a port; false if there are too many, or there is no such worker.
+    #[must_use]
+    pub fn bring(&self, port: PortIndex, worker: WorkerId, scheduler: Box<Scheduler<Item>>) -> bool {
+        let worker = self.workers.get(worker.index());
+        worker.is_some_and(|worker| worker.fresh.push((port, scheduler)).is_ok())
+    }
+
+    fn take(&self, worker: WorkerId) -> Option<(PortIndex, Box<Scheduler<Item>>)> {
+        self.workers.get(worker.index())?.fresh.pop()
+    }
+
+    fn retire(&self, worker: WorkerId, scheduler: Box<Scheduler<Item>>) {
+        // Room for all ports: a queue that is full would free the scheduler here.
+        if let Some(worker) = self.workers.get(worker.index()) {
+            let _ = worker.retired.push(scheduler);
+        }
     }
 }
 
 impl fmt::Debug for Handoff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handoff").field("fresh", &self.fresh.len()).finish_non_exhaustive()
+        f.debug_struct("Handoff").field("workers", &self.workers.len()).finish_non_exhaustive()
     }
 }
 
 /// The schedulers of one worker, by port.
 pub(crate) struct Queues {
+    worker: WorkerId,
     ports: Vec<Option<Box<Scheduler<Item>>>>,
 }
 
 impl Queues {
     /// Those that the first state brings.
-    pub(crate) fn new(ports: usize, first: &Handoff) -> Self {
-        let mut queues = Self { ports: (0..ports).map(|_| None).collect() };
-        while let Some((port, scheduler)) = first.fresh.pop() {
+    pub(crate) fn new(worker: WorkerId, ports: usize, first: &Handoff) -> Self {
+        let mut queues = Self { worker, ports: (0..ports).map(|_| None).collect() };
+        while let Some((port, scheduler)) = first.take(worker) {
             if let Some(place) = queues.ports.get_mut(port.index()) {
                 *place = Some(scheduler);
             }
@@ -152,6 +179,14 @@ impl Queues {
         }
     }
 
+    /// No more leaves by a port in this turn: what waits is told to the other workers that send by it.
+    #[inline]
+    pub(crate) fn rest(&mut self, port: PortIndex, now_ns: u64) {
+        if let Some(scheduler) = self.ports.get_mut(port.index()).and_then(Option::as_mut) {
+            scheduler.rest(now_ns);
+        }
+    }
+
     /// From one state to the next: ports get the schedulers that it brings, which go on with what waits. `gone` gets
     /// every packet that cannot wait there, with the reason.
     pub(crate) fn switch(
@@ -161,10 +196,11 @@ impl Queues {
         now_ns: u64,
         mut gone: impl FnMut(Packet, DropReason),
     ) {
-        while let Some((port, mut scheduler)) = new.fresh.pop() {
+        let worker = self.worker;
+        while let Some((port, mut scheduler)) = new.take(worker) {
             let Some(place) = self.ports.get_mut(port.index()) else { continue };
             if let Some(mut last) = place.take() {
-                let plans = before.quality.plan(port).zip(next.quality.plan(port));
+                let plans = before.quality.plan(port, worker).zip(next.quality.plan(port, worker));
                 scheduler.succeed(
                     &mut last,
                     now_ns,
@@ -172,17 +208,16 @@ impl Queues {
                     |slot, class| plans.and_then(|(before, next)| Plan::successor(before, next, slot, class)),
                     |item, refusal| gone(item.packet, reason(refusal)),
                 );
-                // Room for all ports: a queue that is full would free the scheduler here.
-                let _ = old.retired.push(last);
+                old.retire(worker, last);
             }
             *place = Some(scheduler);
         }
         for (port, place) in (0..).map(PortIndex).zip(&mut self.ports) {
-            if next.quality.plan(port).is_none()
+            if next.quality.plan(port, worker).is_none()
                 && let Some(mut last) = place.take()
             {
                 last.clear(|item| gone(item.packet, DropReason::QosGone));
-                let _ = old.retired.push(last);
+                old.retire(worker, last);
             }
         }
     }
@@ -206,6 +241,7 @@ fn reason(refusal: Refusal) -> DropReason {
         Refusal::QueueLimit => DropReason::QosQueueLimit,
         Refusal::Wred => DropReason::QosWred,
         Refusal::CoDel => DropReason::QosCodel,
+        Refusal::Pie => DropReason::QosPie,
         Refusal::NoRoom => DropReason::QosNoRoom,
     }
 }
@@ -242,9 +278,11 @@ mod tests {
     #[test]
     fn a_scheduler_without_room_gives_the_packet_back() {
         let pool = Pool::memory(8, 2_048).unwrap();
-        let handoff = Handoff::default();
-        assert!(handoff.bring(PortIndex(0), Box::new(Scheduler::new(&spec(3)).unwrap())));
-        let mut queues = Queues::new(1, &handoff);
+        let handoff = Handoff::new(2);
+        let scheduler = || Box::new(Scheduler::new(&spec(3)).unwrap());
+        assert!(handoff.bring(PortIndex(0), WorkerId(1), scheduler()));
+        assert!(!handoff.bring(PortIndex(0), WorkerId(2), scheduler()));
+        let mut queues = Queues::new(WorkerId(1), 1, &handoff);
         let (tunnel, class) = (TunnelSlot(0), ClassSlot(0));
         let offer = Offer { tunnel, class, wire_bytes: 84, dscp: Dscp::DEFAULT, ecn: Ecn::NotEct };
         let refused = (0..5).filter_map(|_| {
@@ -256,6 +294,16 @@ mod tests {
         let item = Item::new(pool.copy_of(&[0; 60]).unwrap(), 1, None);
         let no_such_port = queues.enqueue(PortIndex(1), item, offer, 0).map_err(|(_, reason)| reason);
         assert_eq!(no_such_port, Err(DropReason::QosGone));
+    }
+
+    #[test]
+    fn which_tables_are_newer_is_known_beyond_the_end_of_their_short_numbers() {
+        let pool = Pool::memory(1, 2_048).unwrap();
+        let newer = |of: u64, than: u64| {
+            Item::plain(pool.copy_of(&[0; 60]).unwrap(), of, TunnelIndex(0)).is_newer_than(than)
+        };
+        assert!(newer(8, 7) && newer(1 << 31, (1 << 31) - 1) && newer((1 << 31) + 5, 1 << 31));
+        assert!(!newer(7, 7) && !newer(6, 7) && !newer((1 << 31) - 1, 1 << 31));
     }
 
     #[test]

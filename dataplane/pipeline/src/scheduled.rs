@@ -7,7 +7,7 @@
 //! behind the scheduler, and nothing reorders behind them.
 
 use arrayvec::ArrayVec;
-use messages::{DropReason, EspMode, PortIndex, TunnelIndex};
+use messages::{DropReason, EspMode, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
 use tables::{Arriving, AtWork, Class, NextStep, Plan, Queue, Services, SpdVerdict, Tunnel};
@@ -15,6 +15,7 @@ use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
 
 use crate::context::{Context, Note, Origin};
+use crate::handovers::HandedOver;
 use crate::lane::Lane;
 use crate::link::Hop;
 use crate::outbound::{self, SealNote};
@@ -42,8 +43,35 @@ pub(crate) fn into_tunnel(
     if services.is_none() {
         return Some(packet);
     }
-    let l3_bytes = encapsulation.wire_bytes(packet.len());
-    serve(ctx, packet, note, services, Some(tunnel), l3_bytes)
+    serve(ctx, packet, note, services, Some(tunnel), |tos, bytes| tunnel.way(tos).wire_bytes(bytes))
+}
+
+/// Gives a packet that came in by `port` to the worker that owns the queues of its tunnel.
+#[inline]
+pub(crate) fn hand_over(ctx: &mut Context<'_>, owner: WorkerId, item: Item, port: PortIndex) {
+    if let Err(packet) = ctx.handovers.push(owner, HandedOver::queued(item, port)) {
+        ctx.drop(packet, DropReason::HandoverFull);
+    }
+}
+
+/// Queues a packet that came in by `port` and that another worker has handed over, or sends it if it has not to wait any more.
+pub(crate) fn join_one<'a>(
+    ctx: &mut Context<'a>,
+    port: PortIndex,
+    item: Item,
+    to_seal: &mut Lane<SealNote<'a>>,
+) {
+    let Some((packet, mut note, tunnel)) = resume(ctx, port, item, false) else { return };
+    let tables = ctx.tables;
+    let Some(tunnel) = tunnel.and_then(|tunnel| tables.tunnels.get(tunnel)) else {
+        return ctx.drop(packet, DropReason::QosGone);
+    };
+    if packet.len() > usize::from(tunnel.encapsulation.mtu) {
+        return ctx.drop(packet, DropReason::MtuChanged);
+    }
+    if let Some(packet) = into_tunnel(ctx, packet, &mut note, tunnel) {
+        outbound::enter(ctx, packet, &note, tunnel, to_seal);
+    }
 }
 
 /// Meters, marks and queues a packet that the SPD of `by` lets out without a tunnel, as the service policy of the port that
@@ -65,8 +93,8 @@ pub(crate) fn out_of_port<'a>(
     if services.is_none() {
         return go_on(ctx, packet, note);
     }
-    let mut serve = |ctx: &mut Context<'a>, packet: Packet, mut note: Note, l3_bytes| {
-        if let Some(packet) = serve(ctx, packet, &mut note, services, None, l3_bytes) {
+    let mut serve = |ctx: &mut Context<'a>, packet: Packet, mut note: Note, wire_bytes: &WireBytes<'_>| {
+        if let Some(packet) = serve(ctx, packet, &mut note, services, None, wire_bytes) {
             go_on(ctx, packet, note);
         }
     };
@@ -74,22 +102,18 @@ pub(crate) fn out_of_port<'a>(
         SpdVerdict::Bypass => {
             let mtu = tables.ports.get(port).map_or(u16::MAX, |entry| entry.mtu);
             outbound::fitted(ctx, packet, note, mtu, |ctx, packet, note| {
-                let l3_bytes = packet.len();
-                serve(ctx, packet, note, l3_bytes);
+                serve(ctx, packet, note, &|_, bytes| bytes);
             });
         }
         SpdVerdict::Protect(protection) => match tables.protections.get(protection) {
             Some(entry) if entry.mode == EspMode::Tunnel => {
-                let way = &entry.encapsulation;
-                outbound::fitted(ctx, packet, note, way.mtu, |ctx, packet, note| {
-                    let l3_bytes = way.wire_bytes(packet.len());
-                    serve(ctx, packet, note, l3_bytes);
+                outbound::fitted(ctx, packet, note, entry.encapsulation.mtu, |ctx, packet, note| {
+                    serve(ctx, packet, note, &|tos, bytes| entry.way(tos).wire_bytes(bytes));
                 });
             }
             // Transport mode carries our own packets only, which nobody is told of and which are never cut.
             Some(entry) if packet.len() <= usize::from(entry.encapsulation.mtu) => {
-                let l3_bytes = entry.encapsulation.wire_bytes(packet.len());
-                serve(ctx, packet, note, l3_bytes);
+                serve(ctx, packet, note, &|tos, bytes| entry.way(tos).wire_bytes(bytes));
             }
             _ => go_on(ctx, packet, note),
         },
@@ -104,6 +128,9 @@ fn exit(ctx: &Context<'_>, by: PortIndex, verdict: SpdVerdict) -> PortIndex {
     entry.and_then(|entry| entry.encapsulation.egress).map_or(by, |egress| egress.port)
 }
 
+/// How long a packet will be outside, by the ToS with which it goes and its length.
+type WireBytes<'a> = dyn Fn(u8, usize) -> usize + 'a;
+
 /// First the policy without queues, then the one with; what need not wait comes back.
 fn serve(
     ctx: &mut Context<'_>,
@@ -111,7 +138,7 @@ fn serve(
     note: &mut Note,
     services: Services<'_>,
     into: Option<&Tunnel>,
-    l3_bytes: usize,
+    wire_bytes: impl Fn(u8, usize) -> usize,
 ) -> Option<Packet> {
     let way = into.map(|tunnel| (tunnel.tunnel, &tunnel.encapsulation));
     let class = |at_work: AtWork<'_>, packet: &Packet, note: &Note| {
@@ -124,6 +151,7 @@ fn serve(
     };
     if let Some(at_work) = services.conditions {
         let class = class(at_work, &packet, note);
+        let l3_bytes = wire_bytes(note.parsed.tos, packet.len());
         match condition(ctx, &mut packet, (at_work, class), note.parsed.tos, l3_bytes) {
             Ok(tos) => note.parsed.tos = tos,
             Err(reason) => {
@@ -133,8 +161,15 @@ fn serve(
         }
     }
     let Some(queue) = services.queue else { return Some(packet) };
-    let class = class(queue.at_work, &packet, note);
     let tunnel = into.map(|tunnel| tunnel.tunnel);
+    if let Some(owner) = queue.owner_beside(ctx.worker) {
+        let item = Item::new(packet, ctx.tables.number, tunnel);
+        hand_over(ctx, owner, item, note.port);
+        return None;
+    }
+    let class = class(queue.at_work, &packet, note);
+    let tos = class.set_dscp.map_or(note.parsed.tos, |set| set.tos(Ecn::of_tos(note.parsed.tos)));
+    let l3_bytes = wire_bytes(tos, packet.len());
     let item = |packet, generation| Item::new(packet, generation, tunnel);
     enqueue_as(ctx, packet, (queue, class), note.parsed.tos, l3_bytes, item);
     None
@@ -205,6 +240,7 @@ pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex) -> usize {
         }
         let_go += due;
     }
+    ctx.queues.rest(port, ctx.now_ns);
     let_go
 }
 
@@ -235,27 +271,41 @@ pub(crate) fn leave_one<'a>(
     mark: bool,
     to_seal: &mut Lane<SealNote<'a>>,
 ) {
+    match resume(ctx, port, item, mark) {
+        Some((packet, note, Some(tunnel))) => enter(ctx, port, packet, &note, tunnel, to_seal),
+        Some((packet, note, None)) => go_out(ctx, port, packet, note, to_seal),
+        None => {}
+    }
+}
+
+/// What is known of a packet that waited, with its mark and its hop spent; and the tunnel that it goes into. It is dropped if
+/// the routes in force lead elsewhere.
+fn resume(
+    ctx: &mut Context<'_>,
+    port: PortIndex,
+    item: Item,
+    mark: bool,
+) -> Option<(Packet, Note, Option<TunnelIndex>)> {
     let (tunnel, is_old, is_plain) = (item.tunnel(), item.is_older_than(ctx.tables.number), item.is_plain());
     let mut packet = item.into_packet();
-    if mark && ecn::rewrite(packet.data_mut(), Ecn::Ce).is_err() {
-        return ctx.drop(packet, DropReason::IpMalformed);
-    }
+    let marked = if mark { ecn::rewrite(packet.data_mut(), Ecn::Ce).is_ok() } else { true };
     // Its header was checked when it came, and changed by nobody but us.
-    let Ok(parsed) = flow::parse_with(packet.data(), HeaderChecksum::Verified) else {
-        return ctx.drop(packet, DropReason::IpMalformed);
+    let parsed = flow::parse_with(packet.data(), HeaderChecksum::Verified).ok().filter(|_| marked);
+    let Some(parsed) = parsed else {
+        ctx.drop(packet, DropReason::IpMalformed);
+        return None;
     };
     let mut note = Note { parsed, port, origin: Origin::Own };
     // It had more than one.
     if is_plain && !forward::spend_hop(&mut packet, &mut note) {
-        return ctx.drop(packet, DropReason::TtlExceeded);
+        ctx.drop(packet, DropReason::TtlExceeded);
+        return None;
     }
-    match tunnel {
-        Some(tunnel) if !is_old || leads_into(ctx, &parsed, tunnel) => {
-            enter(ctx, port, packet, &note, tunnel, to_seal);
-        }
-        Some(_) => ctx.drop(packet, DropReason::QosGone),
-        None => go_out(ctx, port, packet, note, to_seal),
+    if is_old && tunnel.is_some_and(|tunnel| !leads_into(ctx, &parsed, tunnel)) {
+        ctx.drop(packet, DropReason::QosGone);
+        return None;
     }
+    Some((packet, note, tunnel))
 }
 
 /// Whether the routes in force lead there: a tunnel's number may mean another one after a change.

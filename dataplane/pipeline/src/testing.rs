@@ -11,6 +11,7 @@ use wire::{MacAddr, flow};
 
 use crate::context::{Context, Note, Origin};
 use crate::counters::Counters;
+use crate::handovers::Handovers;
 use crate::identification::Identification;
 use crate::lane::Lane;
 use crate::limiter::Limiter;
@@ -34,7 +35,7 @@ pub(crate) struct Fixture {
     queues: Queues,
     limiter: Limiter,
     identification: Identification,
-    handovers: Lane<(WorkerId, PortIndex)>,
+    handovers: Handovers,
     originated: Lane<Note>,
     stopwatch: Stopwatch,
 }
@@ -52,10 +53,10 @@ impl Fixture {
             transmission: Transmission::new(1),
             waiting: Waiting::default(),
             flows: FlowCache::new(2),
-            queues: Queues::new(1, &crate::queues::Handoff::default()),
+            queues: Queues::new(WorkerId(0), 1, &crate::queues::Handoff::default()),
             limiter: Limiter::default(),
             identification: Identification::new(WorkerId(0), 1),
-            handovers: Lane::default(),
+            handovers: Handovers::default(),
             originated: Lane::default(),
             stopwatch: Stopwatch::default(),
         }

@@ -62,6 +62,23 @@ impl Bucket {
         Self { rate: profile.rate, depth, level: depth, updated_ns: 0 }
     }
 
+    /// A bucket as [`state`](Self::state) told it, of a profile that may have changed: it holds no more than that allows.
+    pub(crate) const fn resume(profile: TrafficProfile, level: u64, updated_ns: u64) -> Self {
+        let full = Self::new(profile);
+        let level = if level < full.depth { level } else { full.depth };
+        Self { level, updated_ns, ..full }
+    }
+
+    /// Tokens, and the moment as of which there are so many.
+    pub(crate) const fn state(&self) -> (u64, u64) {
+        (self.level, self.updated_ns)
+    }
+
+    /// Takes so many tokens, which must be there.
+    pub(crate) const fn spend(&mut self, tokens: u64) {
+        self.level = self.level.saturating_sub(tokens);
+    }
+
     /// Lets time pass; returns the tokens that found no room.
     #[inline]
     pub(crate) const fn refill(&mut self, now_ns: u64) -> u64 {

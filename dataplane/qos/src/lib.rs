@@ -5,7 +5,8 @@
 //! - [`classify`]: classes by the original headers, compiled from ordered rules.
 //! - [`mark`]: code points that packets leave with.
 //! - [`police`]: three-colour meters and what is done with each colour.
-//! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED and CoDel.
+//! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED, CoDel and PIE.
+//! - [`share`]: what the schedulers of one port, one for each worker, share.
 //!
 //! The scheduler is generic over what is queued, and everything is pure: no I/O, no thread, no clock. Time comes in as nanoseconds,
 //! sizes as the bytes that a packet will be on the wire. Nothing allocates once it is made.
@@ -20,6 +21,7 @@
 //! | 2309 | §3 RED | [`schedule::Wred`] |
 //! | 3168 | §5 marks in place of drops | [`schedule::ClassSpec::ecn`] |
 //! | 8289 | CoDel | [`schedule::CoDel`] |
+//! | 8033 | PIE | [`schedule::Pie`] |
 #![forbid(unsafe_code)]
 
 pub mod bucket;
@@ -27,5 +29,7 @@ pub mod classify;
 pub mod mark;
 pub mod police;
 pub mod schedule;
+pub mod share;
 
 pub use bucket::{Bucket, Rate, TrafficProfile};
+pub use share::{PortShare, SharedBucket};

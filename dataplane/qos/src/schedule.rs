@@ -25,6 +25,8 @@ mod delay;
 mod dequeue;
 mod fifo;
 mod line;
+mod pie;
+mod shaper;
 mod spec;
 mod stats;
 mod succession;
@@ -39,11 +41,11 @@ use std::sync::Arc;
 
 use wire::{Dscp, Ecn};
 
-use crate::bucket::Bucket;
-
 pub use codel::CoDel;
 pub use counters::{Counters, Refusal, Volume};
 pub use delay::Delays;
+pub use pie::Pie;
+pub use shaper::Membership;
 pub use spec::{
     CLASSES_MAX, ClassSlot, ClassSpec, EarlyDrop, Limit, PRIORITY_LEVELS, PolicySpec, PortSpec,
     SHARE_RATIO_MAX, Service, Share, SpecError, TunnelSlot, TunnelSpec,
@@ -53,9 +55,12 @@ pub use wred::{DropProfile, Wred};
 
 use fifo::{Queued, Slab};
 use line::Line;
+use shaper::PortShaper;
 use tunnel::{Class, Early, LEVELS, SHARES, Tunnel, TunnelLinks};
 use wheel::Wheel;
 
+/// Of several workers' schedulers of a port each has this tunnel, which stands for traffic outside tunnels.
+const PORTS_OWN: TunnelSlot = TunnelSlot(0);
 /// Stands for no index.
 const NONE: u32 = u32::MAX;
 
@@ -124,7 +129,7 @@ pub struct Scheduler<T> {
     stats: Arc<Stats>,
     lines: [Line; LEVELS],
     wheel: Wheel,
-    shaper: Option<Bucket>,
+    shaper: PortShaper,
     packet_bytes_max: u32,
     /// Places in the slab that only priority classes may take.
     reserve: u32,
@@ -137,6 +142,19 @@ impl<T> Scheduler<T> {
     /// # Errors
     /// The specification cannot be followed.
     pub fn new(spec: &PortSpec) -> Result<Self, SpecError> {
+        Self::build(spec, None)
+    }
+
+    /// Makes the scheduler of one worker for a port that others send by too. The port's shaper is shared, and its first
+    /// tunnel, which stands for traffic outside tunnels, keeps step with theirs; the other tunnels are this worker's own.
+    ///
+    /// # Errors
+    /// The specification cannot be followed.
+    pub fn of_worker(spec: &PortSpec, membership: &Membership) -> Result<Self, SpecError> {
+        Self::build(spec, Some(membership))
+    }
+
+    fn build(spec: &PortSpec, membership: Option<&Membership>) -> Result<Self, SpecError> {
         spec.check()?;
         let built = tunnel::build(spec)?;
         let extents: Vec<_> =
@@ -149,7 +167,10 @@ impl<T> Scheduler<T> {
             tunnels: built.tunnels.into_boxed_slice(),
             classes: built.classes.into_boxed_slice(),
             lines: [Line::EMPTY; LEVELS],
-            shaper: spec.shape.map(Bucket::new),
+            shaper: match membership {
+                Some(membership) => PortShaper::shared(membership, spec.shape, spec.packet_bytes_max),
+                None => PortShaper::own(spec.shape),
+            },
             packet_bytes_max: spec.packet_bytes_max,
             reserve: spec.items_max / 8,
             random: spec.seed,
@@ -223,6 +244,15 @@ impl<T> Scheduler<T> {
                 let random = next_random(&mut self.random);
                 wred_marks(state, spec, offer, class.fifo.packets, now_ns, random)?
             }
+            Early::Pie(state) => {
+                let random = next_random(&mut self.random);
+                let found = pie::Found {
+                    bytes: class.fifo.bytes,
+                    head_since_ns: class.fifo.head(&self.slab).map(|head| head.since_ns),
+                    packet_bytes_max: self.packet_bytes_max,
+                };
+                pie_marks(state, spec, offer, found, now_ns, random)?
+            }
             Early::None | Early::CoDel(_) => false,
         };
         let bytes = class.fifo.bytes.saturating_add(u64::from(offer.wire_bytes));
@@ -246,6 +276,9 @@ impl<T> Scheduler<T> {
         let level = class.level;
         if level == SHARES {
             class.deficit = class.quantum;
+            if tunnel_slot == PORTS_OWN {
+                self.shaper.joins(class.slot);
+            }
             tunnel.shares.push(&mut self.classes, index);
         }
         if tunnel.has_backlog(level) {
@@ -297,6 +330,23 @@ fn wred_marks(
         wred::Verdict::Pass => Ok(false),
         wred::Verdict::Signal if spec.ecn && offer.ecn != Ecn::NotEct => Ok(true),
         wred::Verdict::Signal | wred::Verdict::Refuse => Err(Refusal::Wred),
+    }
+}
+
+/// Whether PIE marks the packet.
+fn pie_marks(
+    state: &mut pie::State,
+    spec: &ClassSpec,
+    offer: &Offer,
+    found: pie::Found,
+    now_ns: u64,
+    random: u32,
+) -> Result<bool, Refusal> {
+    let EarlyDrop::Pie(pie) = &spec.early else { return Ok(false) };
+    match state.arrival(*pie, found, now_ns, random) {
+        pie::Verdict::Pass => Ok(false),
+        pie::Verdict::Signal if spec.ecn && offer.ecn != Ecn::NotEct => Ok(true),
+        pie::Verdict::Signal | pie::Verdict::Refuse => Err(Refusal::Pie),
     }
 }
 

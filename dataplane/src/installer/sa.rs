@@ -109,9 +109,14 @@ impl Installed {
         }
     }
 
-    /// Whether `wanted` is this SA, wherever it is put.
+    /// Whether `wanted` is this SA, wherever it is put and whatever it carries.
     pub(super) fn goes_on_as(&self, wanted: &SaConfig) -> bool {
-        let placed_alike = SaConfig { sa: wanted.sa, protection: wanted.protection, ..self.config };
+        let placed_alike = SaConfig {
+            sa: wanted.sa,
+            protection: wanted.protection,
+            class_group: wanted.class_group,
+            ..self.config
+        };
         placed_alike == *wanted
     }
 

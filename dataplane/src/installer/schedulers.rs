@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The schedulers of ports: made here, off the workers, whenever a commit changes what one has to be.
+//!
+//! Each worker has a scheduler of its own for each port. With several workers those of a port share its tokens,
+//! which outlive them: workers switch at different moments.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use messages::{ClassDrops, ObjectId, PortIndex, QueueState, Refusal, ServiceTarget};
+use messages::{ClassDrops, ObjectId, PortIndex, QueueState, Refusal, ServiceTarget, WorkerId};
 use pipeline::{Handoff, Item};
-use qos::TrafficProfile;
-use qos::schedule::{ClassSlot, ClassState, Counters, Refusal as Cause, Scheduler, Stats, TunnelSlot};
+use qos::schedule::{
+    ClassSlot, ClassState, Counters, Membership, PortSpec, Refusal as Cause, Scheduler, Stats, TunnelSlot,
+};
+use qos::{PortShare, TrafficProfile};
 use tables::{Conditioned, Generation, Plan, Quality};
 
-/// Packets that wait in a port's scheduler at most, unless something else is said.
+/// Packets that wait in a port's schedulers at most, unless something else is said.
 const ROOM: u32 = 8_192;
 
 /// Fewer than a class's usual queue: no scheduler is made then.
@@ -18,8 +23,16 @@ const ROOM_MIN: u32 = 64;
 
 /// What is known of the schedulers that run.
 pub(super) struct Schedulers {
+    /// Of one scheduler.
     room: u32,
-    ports: BTreeMap<PortIndex, Running>,
+    workers: u16,
+    ports: BTreeMap<PortIndex, Port>,
+}
+
+/// What is known of a port's schedulers.
+struct Port {
+    share: Arc<PortShare>,
+    workers: BTreeMap<WorkerId, Running>,
 }
 
 struct Running {
@@ -27,44 +40,58 @@ struct Running {
     stats: Arc<Stats>,
 }
 
-impl Default for Schedulers {
-    fn default() -> Self {
-        Self::with_room_for(ROOM)
-    }
-}
-
 impl Schedulers {
-    pub(super) fn with_room_for(room: u32) -> Self {
-        Self { room, ports: BTreeMap::new() }
+    /// For so many workers.
+    pub(super) fn new(workers: u16) -> Self {
+        Self::with_room_for(ROOM, workers)
     }
 
-    /// New schedulers for the ports whose plan is another one; the others go on.
+    /// For so many workers, whose schedulers of one port hold so many packets together.
+    pub(super) fn with_room_for(room: u32, workers: u16) -> Self {
+        Self { room: room / u32::from(workers.max(1)), workers, ports: BTreeMap::new() }
+    }
+
+    /// New schedulers where the plan is another one; the others go on.
     ///
     /// # Errors
     /// There cannot be such a scheduler; nothing has changed then.
     pub(super) fn switch(&mut self, tables: &Generation) -> Result<Handoff, Refusal> {
-        let handoff = Handoff::default();
-        let mut ports = BTreeMap::new();
-        for (port, plan) in tables.quality.plans() {
-            let running = match self.ports.get(&port) {
+        let handoff = Handoff::new(self.workers);
+        let mut ports: BTreeMap<PortIndex, Port> = BTreeMap::new();
+        for (port, worker, plan) in tables.quality.plans() {
+            let before = self.ports.get(&port);
+            let after = ports.entry(port).or_insert_with(|| Port::after(before, self.workers));
+            let running = before.and_then(|before| before.workers.get(&worker));
+            let membership = Membership { share: Arc::clone(&after.share), worker: worker.0 };
+            let running = match running {
                 Some(running) if Arc::ptr_eq(&running.plan, plan) => {
                     Running { plan: Arc::clone(plan), stats: Arc::clone(&running.stats) }
                 }
-                _ => self.bring(&handoff, port, plan)?,
+                _ => self.bring(&handoff, port, plan, &membership)?,
             };
-            ports.insert(port, running);
+            after.workers.insert(worker, running);
         }
         self.ports = ports;
         Ok(handoff)
     }
 
-    fn bring(&self, handoff: &Handoff, port: PortIndex, plan: &Arc<Plan>) -> Result<Running, Refusal> {
+    fn bring(
+        &self,
+        handoff: &Handoff,
+        port: PortIndex,
+        plan: &Arc<Plan>,
+        membership: &Membership,
+    ) -> Result<Running, Refusal> {
         let out_of_memory = out_of_memory(port);
         self.check_room(port)?;
-        let spec = qos::schedule::PortSpec { items_max: self.room, ..plan.spec.clone() };
-        let scheduler = Scheduler::<Item>::new(&spec).map_err(|_| out_of_memory)?;
+        let spec = PortSpec { items_max: self.room, ..plan.spec.clone() };
+        let scheduler = match self.workers {
+            ..=1 => Scheduler::<Item>::new(&spec),
+            _ => Scheduler::of_worker(&spec, membership),
+        };
+        let scheduler = scheduler.map_err(|_| out_of_memory)?;
         let stats = Arc::clone(scheduler.stats());
-        if !handoff.bring(port, Box::new(scheduler)) {
+        if !handoff.bring(port, WorkerId(membership.worker), Box::new(scheduler)) {
             return Err(out_of_memory);
         }
         Ok(Running { plan: Arc::clone(plan), stats })
@@ -74,16 +101,20 @@ impl Schedulers {
         if self.room >= ROOM_MIN {
             return Ok(());
         }
-        let (room, more) = (self.room, 2 * (ROOM_MIN - self.room));
+        let (room, more) = (self.room, 2 * u32::from(self.workers) * (ROOM_MIN - self.room));
         tracing::error!(
-            "a service policy is refused: of memory.packets {room} are left for each port's queues, and {ROOM_MIN} are needed; raise it by {more} for each port, or give ports fewer descriptors"
+            "a service policy is refused: of memory.packets {room} are left for each worker's queues of a port, and {ROOM_MIN} are needed; raise it by {more} for each port, or give ports fewer descriptors"
         );
         Err(out_of_memory(port))
     }
 
-    /// Every class: those with queues port by port, then those without.
+    /// Every class: those with queues port by port, the port's own first, then those of its tunnels, worker by worker; at
+    /// last those without queues.
     pub(super) fn states<'a>(&'a self, quality: &'a Quality) -> impl Iterator<Item = QueueState> + 'a {
-        let queued = self.ports.iter().flat_map(|(port, running)| running.states(*port, quality));
+        let queued = self.ports.iter().flat_map(|(port, known)| {
+            let tunnels = known.workers.values().flat_map(|running| running.tunnels(*port, quality));
+            known.own(*port, quality).into_iter().chain(tunnels)
+        });
         queued.chain(quality.unqueued().flat_map(|(port, target, conditioner)| {
             conditioner.all().map(move |(class, conditioned)| unqueued(port, target, class, &conditioned))
         }))
@@ -124,65 +155,84 @@ fn unqueued(
     }
 }
 
+impl Port {
+    fn after(before: Option<&Self>, workers: u16) -> Self {
+        let share =
+            before.map_or_else(|| Arc::new(PortShare::new(workers)), |before| Arc::clone(&before.share));
+        Self { share, workers: BTreeMap::new() }
+    }
+
+    /// The port's own classes, added up over the workers.
+    fn own(&self, port: PortIndex, quality: &Quality) -> Vec<QueueState> {
+        let (slot, target) = (TunnelSlot(0), ServiceTarget::Port(port));
+        let Some(first) = self.workers.values().next().filter(|running| running.plan.takes_all) else {
+            return Vec::new();
+        };
+        let shape = first.plan.spec.shape;
+        let tokens = match self.workers.len() {
+            ..=1 => Some(first.stats.port_tokens()),
+            _ => shape.map(|shape| self.share.tokens().at(shape, 0).level_bytes()),
+        };
+        let class = |class| {
+            let mut all = self.workers.values().filter_map(|running| running.stats.class(slot, class));
+            let mut state = all.next()?;
+            all.for_each(|other| state.add(&other));
+            Some(queue_state((port, target, class), &state, (shape, tokens), quality))
+        };
+        first.classes(slot).filter_map(class).collect()
+    }
+}
+
 impl Running {
-    fn states<'a>(&'a self, port: PortIndex, quality: &'a Quality) -> impl Iterator<Item = QueueState> + 'a {
-        let owners = (0..).map(TunnelSlot).zip(&self.plan.owners);
-        let used = owners.filter(|(slot, _)| slot.0 > 0 || self.plan.takes_all);
-        used.flat_map(move |(slot, target)| {
-            let classes = self.plan.classes_of(slot).map_or(0, <[_]>::len);
-            let classes = (0..u8::try_from(classes).unwrap_or(u8::MAX)).map(ClassSlot);
-            let conditioner = quality.conditioner(*target);
-            classes.filter_map(move |class| {
-                let conditioned = conditioner.and_then(|conditioner| conditioner.conditioned(class));
-                self.state(port, *target, (slot, class), conditioned.as_ref())
+    fn tunnels<'a>(&'a self, port: PortIndex, quality: &'a Quality) -> impl Iterator<Item = QueueState> + 'a {
+        let tunnels = (0..).map(TunnelSlot).zip(&self.plan.owners).skip(1);
+        tunnels.flat_map(move |(slot, target)| {
+            self.classes(slot).filter_map(move |class| {
+                let state = self.stats.class(slot, class)?;
+                let tunnel = self.plan.spec.tunnels.get(slot.0 as usize);
+                let shaper = (tunnel.and_then(|tunnel| tunnel.shape), self.stats.tunnel_tokens(slot));
+                Some(queue_state((port, *target, class), &state, shaper, quality))
             })
         })
     }
 
-    /// A class, with what its policer has dropped in front of the queue.
-    fn state(
-        &self,
-        port: PortIndex,
-        target: ServiceTarget,
-        (slot, class): (TunnelSlot, ClassSlot),
-        conditioned: Option<&Conditioned>,
-    ) -> Option<QueueState> {
-        let ClassState { counters, delays } = self.stats.class(slot, class)?;
-        let queued = counters.queued();
-        let percentile = |percent| delays.as_ref().and_then(|delays| delays.percentile_ns(percent));
-        let (shaper, tokens) = self.shaper(target, slot);
-        let tokens = tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
-        let policed = conditioned.map(|conditioned| conditioned.dropped).unwrap_or_default();
-        let colours = conditioned.filter(|conditioned| conditioned.is_policed);
-        Some(QueueState {
-            port,
-            target,
-            class: class.0,
-            offered_packets: counters.offered.packets.wrapping_add(policed.packets),
-            offered_bytes: counters.offered.bytes.wrapping_add(policed.bytes),
-            sent_packets: counters.sent.packets,
-            sent_bytes: counters.sent.bytes,
-            dropped: ClassDrops { policed: policed.packets, ..drops(&counters) },
-            colours: colours.map(|conditioned| conditioned.colours),
-            marked: counters.marked,
-            queued_packets: queued.packets,
-            queued_bytes: queued.bytes,
-            delay_p50_ns: percentile(50),
-            delay_p99_ns: percentile(99),
-            tokens_bytes: shaper.and(tokens),
-            burst_bytes: shaper.map(|shaper| shaper.burst_bytes),
-            rate_bps: shaper.map(|shaper| shaper.rate.bps()),
-        })
+    fn classes(&self, slot: TunnelSlot) -> impl Iterator<Item = ClassSlot> + use<> {
+        let classes = self.plan.classes_of(slot).map_or(0, <[_]>::len);
+        (0..u8::try_from(classes).unwrap_or(u8::MAX)).map(ClassSlot)
     }
+}
 
-    fn shaper(&self, target: ServiceTarget, slot: TunnelSlot) -> (Option<TrafficProfile>, Option<u64>) {
-        match target {
-            ServiceTarget::Port(_) => (self.plan.spec.shape, Some(self.stats.port_tokens())),
-            ServiceTarget::Tunnel(_) => {
-                let tunnel = self.plan.spec.tunnels.get(slot.0 as usize);
-                (tunnel.and_then(|tunnel| tunnel.shape), self.stats.tunnel_tokens(slot))
-            }
-        }
+/// A class, with what its policer has dropped in front of the queue.
+fn queue_state(
+    (port, target, class): (PortIndex, ServiceTarget, ClassSlot),
+    ClassState { counters, delays }: &ClassState,
+    (shaper, tokens): (Option<TrafficProfile>, Option<u64>),
+    quality: &Quality,
+) -> QueueState {
+    let conditioned = quality.conditioner(target).and_then(|conditioner| conditioner.conditioned(class));
+    let policed = conditioned.as_ref().map(|conditioned| conditioned.dropped).unwrap_or_default();
+    let colours = conditioned.filter(|conditioned| conditioned.is_policed);
+    let queued = counters.queued();
+    let percentile = |percent| delays.as_ref().and_then(|delays| delays.percentile_ns(percent));
+    let tokens = tokens.map(|tokens| u32::try_from(tokens).unwrap_or(u32::MAX));
+    QueueState {
+        port,
+        target,
+        class: class.0,
+        offered_packets: counters.offered.packets.wrapping_add(policed.packets),
+        offered_bytes: counters.offered.bytes.wrapping_add(policed.bytes),
+        sent_packets: counters.sent.packets,
+        sent_bytes: counters.sent.bytes,
+        dropped: ClassDrops { policed: policed.packets, ..drops(counters) },
+        colours: colours.map(|conditioned| conditioned.colours),
+        marked: counters.marked,
+        queued_packets: queued.packets,
+        queued_bytes: queued.bytes,
+        delay_p50_ns: percentile(50),
+        delay_p99_ns: percentile(99),
+        tokens_bytes: shaper.and(tokens),
+        burst_bytes: shaper.map(|shaper| shaper.burst_bytes),
+        rate_bps: shaper.map(|shaper| shaper.rate.bps()),
     }
 }
 
@@ -193,6 +243,7 @@ fn drops(counters: &Counters) -> ClassDrops {
         queue_limit: counters.dropped(Cause::QueueLimit),
         wred: counters.dropped(Cause::Wred),
         codel: counters.dropped(Cause::CoDel),
+        pie: counters.dropped(Cause::Pie),
         no_room: counters.dropped(Cause::NoRoom),
         size: counters.dropped(Cause::BadSize),
     }
@@ -204,8 +255,10 @@ mod tests {
 
     #[test]
     fn without_room_for_a_usual_queue_there_is_no_scheduler() {
-        let check = |room| Schedulers::with_room_for(room).check_room(PortIndex(1));
-        assert_eq!(check(63), Err(out_of_memory(PortIndex(1))));
-        assert_eq!(check(64), Ok(()));
+        let check = |room, workers| Schedulers::with_room_for(room, workers).check_room(PortIndex(1));
+        assert_eq!(check(63, 1), Err(out_of_memory(PortIndex(1))));
+        assert_eq!(check(64, 1), Ok(()));
+        assert_eq!(check(127, 2), Err(out_of_memory(PortIndex(1))));
+        assert_eq!(check(128, 2), Ok(()));
     }
 }

@@ -144,6 +144,7 @@ fn protection(index: u32, local: IpAddr, remote: IpAddr) -> Protection {
         tos: TosPolicy::Copy,
         df: DfPolicy::Copy,
         ttl: 64,
+        class_groups: messages::ClassGroups::default(),
     }
 }
 

@@ -4,10 +4,10 @@
 use core::net::IpAddr;
 
 use messages::{
-    Address, CLASSES_MAX, CRITERIA_MAX, Criterion, Direction, DscpMap, EarlyDrop, Field, IpPrefix,
-    LifetimeLimits, MssClamp, Object, ObjectId, PROFILES_MAX, Police, PoliceAction, Policy, PolicyClass,
-    PortRange, PortSettings, Protection, QueueLimit, ReceivedDscp, Refusal, Route, RouteTarget, Sa,
-    SecondBucket, Service, Share, StaticNeighbor, TosPolicy, Tunnel,
+    Address, CLASS_GROUPS_MAX, CLASSES_MAX, CRITERIA_MAX, Criterion, Direction, DscpMap, EarlyDrop, Field,
+    IpPrefix, LifetimeLimits, MssClamp, Object, ObjectId, PIE_US_MAX, PROFILES_MAX, Police, PoliceAction,
+    Policy, PolicyClass, PortRange, PortSettings, Protection, QueueLimit, ReceivedDscp, Refusal, Route,
+    RouteTarget, Sa, SecondBucket, Service, Share, StaticNeighbor, TosPolicy, Tunnel,
 };
 use qos::schedule::PRIORITY_LEVELS;
 use wire::address::{is_host, is_ipv4_mapped};
@@ -105,7 +105,8 @@ impl Check {
     fn protection(&self, protection: &Protection, limits: &Limits) -> Result<(), Refusal> {
         self.within(protection.protection.0, limits.protections_max())?;
         self.ends(&protection.local, &protection.remote)?;
-        self.header(protection.tos, protection.ttl)
+        self.header(protection.tos, protection.ttl)?;
+        self.that(protection.class_groups.is_disjoint(), Field::ClassGroup)
     }
 
     fn policy(&self, policy: &Policy) -> Result<(), Refusal> {
@@ -134,7 +135,8 @@ impl Check {
         let prefix = sa.iv_prefix;
         let fits = prefix.bits <= 32 && u64::from(prefix.value) < 1 << prefix.bits;
         self.that(fits, Field::IvPrefix)?;
-        self.that(sa.class_group == 0, Field::ClassGroup)?;
+        let is_carried = sa.direction == Direction::Outbound || sa.class_group == 0;
+        self.that(is_carried && usize::from(sa.class_group) <= CLASS_GROUPS_MAX, Field::ClassGroup)?;
         self.that(sa.owner.is_none_or(|owner| owner.0 < limits.workers), Field::Owner)?;
         self.that(is_ordered(&sa.lifetime), Field::Lifetime)
     }
@@ -232,6 +234,7 @@ fn is_early_drop(early: &EarlyDrop) -> bool {
     match early {
         EarlyDrop::None => true,
         EarlyDrop::CoDel { target_us, interval_us } => *target_us > 0 && interval_us > target_us,
+        EarlyDrop::Pie { target_us, burst_us } => *target_us > 0 && *target_us.max(burst_us) <= PIE_US_MAX,
         EarlyDrop::Wred(wred) => {
             let mut profiles = wred.profiles.iter().map(|(_, profile)| profile).chain([&wred.default]);
             wred.weight <= 16

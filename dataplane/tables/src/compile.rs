@@ -18,7 +18,7 @@ mod ways;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use messages::{ObjectId, ProtectionIndex, Refusal, TunnelIndex};
+use messages::{Field, ObjectId, ProtectionIndex, Refusal, TunnelIndex};
 
 use crate::chunked::Chunked;
 use crate::quality;
@@ -125,10 +125,18 @@ fn vanished<T: PartialEq + Clone>(before: &Chunked<T>, after: &Chunked<T>) -> im
 /// The SAs, and the protections whose outbound SA is another one.
 fn sas(wanted: &Shadow, base: &Base) -> Result<(Sas, Vec<ProtectionIndex>), Refusal> {
     let refers = |sa: &SaConfig| match wanted.protections.get(sa.protection.index()) {
+        Some(protection) if !protection.class_groups.has(sa.class_group) => {
+            Err(Refusal::OutOfRange(ObjectId::Sa(sa.sa), Field::ClassGroup))
+        }
         Some(_) => Ok(()),
         None => Err(Refusal::Dangling(ObjectId::Sa(sa.sa), ObjectId::Protection(sa.protection))),
     };
-    if vanished(&base.source.protections, &wanted.protections).next().is_some() {
+    let lost_groups = |index: usize| {
+        let groups =
+            |shadow: &Shadow| shadow.protections.get(index).map(|protection| protection.class_groups);
+        groups(&base.source).is_some_and(|before| groups(wanted) != Some(before))
+    };
+    if base.source.protections.differences(&wanted.protections).into_iter().any(lost_groups) {
         wanted.sas().try_for_each(refers)?;
     } else {
         let changed = base.source.sas.differences(&wanted.sas);

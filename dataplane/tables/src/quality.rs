@@ -2,15 +2,15 @@
 //! Quality of service: of what class packets are, what polices them, and which port's scheduler they wait in.
 //!
 //! ```text
-//! tunnel ─▶ its slot in the scheduler of its egress port ─┐
-//! port   ─▶ slot 0, for all that has no policy of its own ┴▶ classifier ─▶ class ─▶ policer ─▶ [scheduler of the port]
+//! tunnel ─▶ its owner ─▶ its slot in the owner's scheduler of its egress port ─┐
+//! port   ─▶ slot 0 at any worker, for all that has no policy of its own ───────┴▶ classifier ─▶ class ─▶ policer ─▶ [scheduler]
 //! ```
 //!
 //! A policy without queues has a classifier and policers only: what it lets pass goes on to the port's queues, if there are
 //! any. One of a tunnel stands in place of its port's, if that has no queues either.
 //!
-//! A [`Plan`] says what a port's scheduler has to be; while it stays the same, the scheduler goes on as it is. The
-//! scheduler itself, with its queues and tokens, is the worker's.
+//! Each worker has a scheduler of its own for each port. A [`Plan`] says what one has to be; while it stays the same, the
+//! scheduler goes on as it is. The scheduler itself, with its queues and tokens, is the worker's.
 
 mod classes;
 mod conditioner;
@@ -52,8 +52,8 @@ pub struct Quality {
 /// What a port has.
 #[derive(Clone, Default)]
 struct OfPort {
-    /// The scheduler, as far as it is constant.
-    plan: Option<Arc<Plan>>,
+    /// The scheduler of each worker, as far as it is constant; those that have something to send.
+    plans: Box<[Option<Arc<Plan>>]>,
     /// The port's own service policy.
     service: Option<Arc<Service>>,
 }
@@ -61,9 +61,8 @@ struct OfPort {
 impl OfPort {
     /// The port's own slot, if its policy has queues.
     fn queue(&self, port: PortIndex, pre_classify: bool) -> Option<Queue<'_>> {
-        self.plan.as_ref().filter(|plan| plan.takes_all)?;
-        let service = self.service.as_deref()?;
-        Some(Queue { port, slot: OWN, at_work: AtWork { service, pre_classify } })
+        let service = self.service.as_deref().filter(|service| service.policy.is_queued())?;
+        Some(Queue { port, slot: OWN, owner: None, at_work: AtWork { service, pre_classify } })
     }
 
     /// The port's own policy, if it has no queues.
@@ -77,8 +76,8 @@ impl OfPort {
 #[derive(Clone)]
 struct OfTunnel {
     service: Option<Arc<Service>>,
-    /// Its place in the scheduler of its port, if its policy has queues.
-    slot: Option<TunnelSlot>,
+    /// If its policy has queues, the worker that owns them, and its place in that worker's scheduler of its port.
+    slot: Option<(WorkerId, TunnelSlot)>,
     pre_classify: bool,
 }
 
@@ -108,8 +107,10 @@ pub struct AtWork<'a> {
 pub struct Queue<'a> {
     /// The port.
     pub port: PortIndex,
-    /// Its slot in the port's scheduler.
+    /// Its slot in the scheduler.
     pub slot: TunnelSlot,
+    /// The only worker that queues there; none: any.
+    owner: Option<WorkerId>,
     /// The policy.
     pub at_work: AtWork<'a>,
 }
@@ -157,16 +158,19 @@ impl Quality {
         self.ports.is_empty() && self.tunnels.is_empty()
     }
 
-    /// What the scheduler of a port has to be; `None` if it has none.
+    /// What a worker's scheduler of a port has to be; `None` if it has none.
     #[must_use]
-    pub fn plan(&self, port: PortIndex) -> Option<&Arc<Plan>> {
-        self.ports.get(port.index())?.plan.as_ref()
+    pub fn plan(&self, port: PortIndex, worker: WorkerId) -> Option<&Arc<Plan>> {
+        self.ports.get(port.index())?.plans.get(worker.index())?.as_ref()
     }
 
-    /// All ports with a scheduler.
-    pub fn plans(&self) -> impl Iterator<Item = (PortIndex, &Arc<Plan>)> {
+    /// All schedulers.
+    pub fn plans(&self) -> impl Iterator<Item = (PortIndex, WorkerId, &Arc<Plan>)> {
         let ports = (0..).map(PortIndex).zip(self.ports.iter());
-        ports.filter_map(|(port, of_port)| Some((port, of_port.plan.as_ref()?)))
+        ports.flat_map(|(port, of_port)| {
+            let workers = (0..).map(WorkerId).zip(of_port.plans.iter());
+            workers.filter_map(move |(worker, plan)| Some((port, worker, plan.as_ref()?)))
+        })
     }
 
     /// Every policy without queues that is at work: the port that its packets leave by, whose it is, and its classes.
@@ -213,8 +217,9 @@ impl Quality {
         let pre_classify = of_tunnel.pre_classify;
         let own = of_tunnel.service.as_deref().map(|service| AtWork { service, pre_classify });
         match (own, of_tunnel.slot) {
-            (Some(at_work), Some(slot)) => {
-                Services { conditions: None, queue: Some(Queue { port: egress, slot, at_work }) }
+            (Some(at_work), Some((owner, slot))) => {
+                let queue = Queue { port: egress, slot, owner: Some(owner), at_work };
+                Services { conditions: None, queue: Some(queue) }
             }
             _ => Services {
                 conditions: own.or_else(|| of_port?.conditions(pre_classify)),
@@ -229,6 +234,15 @@ impl Quality {
     pub fn port(&self, port: PortIndex) -> Services<'_> {
         let Some(of_port) = self.ports.get(port.index()) else { return Services::default() };
         Services { conditions: of_port.conditions(true), queue: of_port.queue(port, true) }
+    }
+}
+
+impl Queue<'_> {
+    /// The worker that has to queue what `worker` has, if it is another one.
+    #[inline(always)]
+    #[must_use]
+    pub fn owner_beside(&self, worker: WorkerId) -> Option<WorkerId> {
+        self.owner.filter(|owner| *owner != worker)
     }
 }
 

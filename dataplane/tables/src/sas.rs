@@ -68,8 +68,10 @@ pub struct Sas {
     configs: Chunked<SaConfig>,
     inbound: PagedMap<u32, (SaIndex, ProtectionIndex)>,
     fingerprints: PagedMap<[u64; 4], SaIndex>,
-    /// Class group 0, the only one so far.
+    /// Those of class group 0.
     outbound: Chunked<SaIndex>,
+    /// Those of other class groups, by protection and group.
+    grouped: PagedMap<[u64; 1], SaIndex>,
 }
 
 impl Sas {
@@ -111,9 +113,12 @@ impl Sas {
         self.len() == 0
     }
 
-    /// The outbound SA of a protection.
-    pub(crate) fn outbound(&self, protection: ProtectionIndex) -> Option<&SaConfig> {
-        self.get(*self.outbound.get(protection.index())?)
+    /// The outbound SA of a protection's class group.
+    pub(crate) fn outbound(&self, protection: ProtectionIndex, group: u8) -> Option<&SaConfig> {
+        self.get(match group {
+            0 => *self.outbound.get(protection.index())?,
+            _ => *self.grouped.get(&group_key(protection, group))?,
+        })
     }
 
     /// Takes over the wanted SAs and returns the protections whose outbound SA is another one or changed.
@@ -139,7 +144,10 @@ impl Sas {
                 self.inbound.remove(&sa.spi);
             }
             Direction::Outbound => {
-                self.outbound.set(sa.protection.index(), None);
+                match sa.class_group {
+                    0 => drop(self.outbound.set(sa.protection.index(), None)),
+                    group => drop(self.grouped.remove(&group_key(sa.protection, group))),
+                }
                 touched.push(sa.protection);
             }
         }
@@ -157,7 +165,10 @@ impl Sas {
             }
             Direction::Outbound => {
                 touched.push(sa.protection);
-                let before = self.outbound.set(sa.protection.index(), Some(sa.sa));
+                let before = match sa.class_group {
+                    0 => self.outbound.set(sa.protection.index(), Some(sa.sa)),
+                    group => self.grouped.insert(group_key(sa.protection, group), sa.sa).err(),
+                };
                 before.map_or(Ok(()), |other| Err(conflict(other)))
             }
         }
@@ -168,6 +179,10 @@ impl core::fmt::Debug for Sas {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
+}
+
+fn group_key(protection: ProtectionIndex, group: u8) -> [u64; 1] {
+    [u64::from(protection.0) << 8 | u64::from(group)]
 }
 
 fn fingerprint_words(fingerprint: &Fingerprint) -> [u64; 4] {

@@ -19,6 +19,7 @@ use static_assertions::const_assert_eq;
 use wire::{EtherType, ipv4};
 
 use crate::encapsulation::{Egress, Encapsulation, Verdict};
+use crate::groups::ByGroup;
 use crate::neighbors::NeighborIndex;
 use crate::routes::NextHop;
 use crate::runtime::TunnelCounts;
@@ -96,17 +97,44 @@ pub struct ShortcutOut {
     pub clamps_mss: bool,
     /// What DSCPs go through before the delivery header takes them over.
     pub outward: Option<Arc<DscpMap>>,
+    /// With class groups, the shortcut of each that has an SA.
+    by_group: Option<Arc<ByGroup<Option<ShortcutOut>>>>,
 }
 
 const_assert_eq!(size_of::<ShortcutOut>(), 128);
+const_assert_eq!(size_of::<Option<ShortcutOut>>(), 128);
 
 impl ShortcutOut {
     /// The lengths that headers have: transport mode, with a key; tunnel mode, with a key.
     pub const LENGTHS: [u8; 4] = [40, 44, 60, 64];
 
+    /// The shortcut of packets with this ToS, if their class group has one.
+    #[inline(always)]
+    #[must_use]
+    pub fn for_tos(&self, tos: u8) -> Option<&Self> {
+        match &self.by_group {
+            None => Some(self),
+            Some(by_group) => by_group.of_tos(tos)?.as_ref(),
+        }
+    }
+
+    /// Whether ToS makes a difference.
+    #[inline(always)]
+    #[must_use]
+    pub fn has_groups(&self) -> bool {
+        self.by_group.is_some()
+    }
+
     /// The shortcut of a tunnel, if it can have one.
     pub(crate) fn of(tunnel: &Tunnel) -> Option<Self> {
-        let Encapsulation { template, mtu, verdict, egress } = &tunnel.encapsulation;
+        let Some(ways) = &tunnel.by_group else { return Self::by(tunnel, &tunnel.encapsulation) };
+        let by_group = ways.map(|way| Self::by(tunnel, way));
+        let any = by_group.iter().flatten().next()?.clone();
+        Some(Self { by_group: Some(Arc::new(by_group)), ..any })
+    }
+
+    fn by(tunnel: &Tunnel, way: &Encapsulation) -> Option<Self> {
+        let Encapsulation { template, mtu, verdict, egress } = way;
         let Verdict::Protect { sa: Some(sa), .. } = *verdict else { return None };
         let Egress { port, neighbor: NextHop::Slot(neighbor), .. } = (*egress)? else { return None };
         let has_open_gre = tunnel.gre.sequence || tunnel.gre.checksum;
@@ -127,6 +155,7 @@ impl ShortcutOut {
             esp_next_header: template.esp_next_header,
             clamps_mss: tunnel.mss.is_some(),
             outward: tunnel.outward.clone(),
+            by_group: None,
         })
     }
 }

@@ -16,7 +16,7 @@
 use core::net::IpAddr;
 
 use messages::{DfPolicy, GreOptions, TosPolicy};
-use wire::{EmitError, EtherType, IpProtocol, Spi, esp, gre, ipv4, ipv6};
+use wire::{Dscp, EmitError, EtherType, IpProtocol, Spi, esp, gre, ipv4, ipv6};
 
 /// The IV of AES-GCM in ESP (RFC 4106 §3.1), in bytes.
 pub(crate) const IV_BYTES: usize = 8;
@@ -42,6 +42,16 @@ pub struct HeaderPatch {
     pub df: DfPolicy,
 }
 
+impl HeaderPatch {
+    /// The DSCP that the header gets in front of one with `behind`.
+    pub(crate) fn dscp(&self, behind: Dscp) -> Dscp {
+        match self.tos {
+            TosPolicy::Copy => behind,
+            TosPolicy::Dscp(dscp) => Dscp::new(dscp).unwrap_or(behind),
+        }
+    }
+}
+
 /// See the module's head. The bytes come first, so that they begin a cache line where an encapsulation does.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(C)]
@@ -65,6 +75,12 @@ pub struct Template {
 }
 
 impl Template {
+    /// The DSCP of the outermost header in front of a packet with `payload`.
+    pub(crate) fn outermost_dscp(&self, payload: Dscp) -> Dscp {
+        let behind = self.inner.map_or(payload, |inner| inner.dscp(payload));
+        self.outer.dscp(behind)
+    }
+
     /// The bytes, outermost header first.
     #[inline]
     #[must_use]

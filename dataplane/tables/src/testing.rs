@@ -4,8 +4,8 @@
 use core::net::IpAddr;
 
 use messages::{
-    Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
-    Object, Policy, PolicyAction, PolicyIndex, PortIndex, PortSettings, PortSide, Protection,
+    Address, ClassGroups, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits,
+    MssClamp, Object, Policy, PolicyAction, PolicyIndex, PortIndex, PortSettings, PortSide, Protection,
     ProtectionIndex, Refusal, Route, RouteTarget, Sa, SaIndex, Secret, Selector, TosPolicy, Tunnel,
     TunnelIndex,
 };
@@ -72,6 +72,7 @@ pub(crate) fn protection(index: u32) -> Protection {
         tos: TosPolicy::Copy,
         df: DfPolicy::Copy,
         ttl: 64,
+        class_groups: ClassGroups::default(),
     }
 }
 

@@ -10,6 +10,7 @@ use qos::mark::{DscpMap, DscpMark};
 use crate::addresses::address_words;
 use crate::chunked::Chunked;
 use crate::encapsulation::Encapsulation;
+use crate::groups::ByGroup;
 use crate::neighbors::Pin;
 use crate::paged::PagedMap;
 use crate::runtime::TunnelRuntime;
@@ -28,7 +29,7 @@ pub struct MssLimits {
 #[derive(Clone)]
 #[repr(C)]
 pub struct Tunnel {
-    /// How payload packets get to the wire.
+    /// How payload packets get to the wire. With class groups, those of group 0.
     pub encapsulation: Encapsulation,
     /// Counters and sequence numbers.
     pub state: Arc<TunnelRuntime>,
@@ -51,10 +52,22 @@ pub struct Tunnel {
     pub source: IpAddr,
     /// The peer's delivery address.
     pub destination: IpAddr,
+    /// With class groups, what each of them has instead of `encapsulation`: but for the SA the same.
+    pub(crate) by_group: Option<Arc<ByGroup<Encapsulation>>>,
     /// Where its packets can take the fast path on the way in, what it needs to know.
     pub(crate) shortcut_in: Option<ShortcutIn>,
     /// Keeps the egress neighbour's slot.
     pub(crate) pin: Option<Pin>,
+}
+
+impl Tunnel {
+    /// How a payload packet with this ToS or traffic class gets to the wire.
+    #[inline]
+    #[must_use]
+    pub fn way(&self, tos: u8) -> &Encapsulation {
+        let of_group = self.by_group.as_ref().and_then(|by_group| by_group.of_tos(tos));
+        of_group.unwrap_or(&self.encapsulation)
+    }
 }
 
 /// Why no tunnel takes a GRE packet.

@@ -182,6 +182,7 @@ fn protection(index: u32, mode: EspMode, remote: &str) -> Object {
         tos: TosPolicy::Dscp(46),
         df: DfPolicy::Set,
         ttl: 255,
+        class_groups: messages::ClassGroups::default(),
     })
 }
 

@@ -249,6 +249,7 @@ fn protection(index: u32, pair: &Pair) -> Object {
         tos: TosPolicy::Copy,
         df: DfPolicy::Copy,
         ttl: 64,
+        class_groups: messages::ClassGroups::default(),
     })
 }
 

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A run of the scheduler under a fake clock: sources in front, a modelled port behind, every departure told.
+//! A run of the schedulers under a fake clock: sources in front, a modelled port behind, every departure told.
 
-use qos::schedule::{Next, Offer, PortSpec, Scheduler};
+use std::sync::Arc;
+
+use qos::PortShare;
+use qos::schedule::{CLASSES_MAX, Membership, Next, Offer, PortSpec, Scheduler};
 
 use super::source::Source;
 use super::wire::Wire;
@@ -26,34 +29,52 @@ pub(super) struct Departure {
     pub(super) left_ns: u64,
 }
 
-/// Offers the sources' packets for `duration_ns`, then lets the scheduler run empty if `to_the_end`; returns how many
-/// packets of each class were offered.
+/// The workers of a run and what comes to each: one with a scheduler of its own, or several that share the port.
+pub(super) type Arrivals = Vec<Vec<Source>>;
+
+/// Offers the sources' packets for `duration_ns`, then lets the schedulers run empty if `to_the_end`; returns how many
+/// packets of each class were offered. Workers look at the port one after the other, each once in [`POLL_NS`].
 pub(super) fn run(
     spec: &PortSpec,
-    mut sources: Vec<Source>,
+    mut arrivals: Arrivals,
     mut wire: Wire,
     duration_ns: u64,
     to_the_end: bool,
     mut left: impl FnMut(Departure),
 ) -> anyhow::Result<Vec<u64>> {
-    let mut scheduler = Scheduler::new(spec)?;
-    let mut offered = vec![0; sources.len()];
-    let mut now_ns = 0;
-    loop {
-        now_ns += POLL_NS;
+    let mut schedulers = schedulers(spec, arrivals.len())?;
+    let workers = arrivals.len();
+    let mut is_empty = vec![false; workers];
+    let mut offered = vec![0; CLASSES_MAX];
+    for look in 0.. {
+        let now_ns = POLL_NS + look * POLL_NS / workers as u64;
+        let worker = look as usize % workers;
         let offering = now_ns <= duration_ns;
-        for (source, count) in sources.iter_mut().zip(&mut offered).filter(|_| offering) {
+        let scheduler = &mut schedulers[worker];
+        for source in arrivals[worker].iter_mut().filter(|_| offering) {
             while let Some((arrived_ns, offer)) = source.arrived(now_ns) {
-                *count += 1;
+                offered[usize::from(offer.class.0)] += 1;
                 // A refused packet never departs, which is how it is noticed.
                 let _ = scheduler.enqueue(Packet { offer, arrived_ns }, offer, now_ns);
             }
         }
-        let empty = transmit(&mut scheduler, &mut wire, now_ns, &mut left);
-        if !offering && (empty || !to_the_end) {
-            return Ok(offered);
+        is_empty[worker] = transmit(scheduler, &mut wire, now_ns, &mut left);
+        scheduler.rest(now_ns);
+        if !offering && (!to_the_end || is_empty.iter().all(|is_empty| *is_empty)) {
+            break;
         }
     }
+    Ok(offered)
+}
+
+fn schedulers(spec: &PortSpec, workers: usize) -> anyhow::Result<Vec<Scheduler<Packet>>> {
+    if workers == 1 {
+        return Ok(vec![Scheduler::new(spec)?]);
+    }
+    let workers = u16::try_from(workers)?;
+    let share = Arc::new(PortShare::new(workers));
+    let of = |worker| Membership { share: Arc::clone(&share), worker };
+    (0..workers).map(|worker| Ok(Scheduler::of_worker(spec, &of(worker))?)).collect()
 }
 
 /// Fills the ring; whether the scheduler is empty.

@@ -5,7 +5,7 @@ use qos::schedule::{ClassSpec, EarlyDrop, Limit, PolicySpec, PortSpec, Service, 
 use qos::{Rate, TrafficProfile};
 use wire::Dscp;
 
-use super::run::{POLL_NS, run};
+use super::run::{Arrivals, POLL_NS, run};
 use super::source::{Frames, MTU_WIRE_BYTES, Source};
 use super::wire::{Burst, Wire};
 use super::{Row, rate_text};
@@ -16,17 +16,40 @@ const WARM_UP_NS: u64 = SECOND_NS / 10;
 /// The bulk classes of the overloaded links are spread over so many tunnels.
 const TUNNELS: u32 = 16;
 
+/// Where packets arrive.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Workers {
+    /// At one worker, with all there is.
+    One,
+    /// EF at one worker and bulk at another.
+    Apart,
+    /// As `Apart`, with a port shaped to 98 % of the link.
+    ApartShaped,
+}
+
+impl Workers {
+    fn name(self) -> &'static str {
+        match self {
+            Self::One => "",
+            Self::Apart => ", on two workers",
+            Self::ApartShaped => ", on two workers, shaped to 98 %",
+        }
+    }
+}
+
 /// EF at 10 % and bulk at 200 % of a link, both over 16 tunnels.
-pub(super) fn overloaded_link(bps: u64, duration_ns: u64) -> anyhow::Result<Vec<Row>> {
+pub(super) fn overloaded_link(bps: u64, duration_ns: u64, workers: Workers) -> anyhow::Result<Vec<Row>> {
     let classes = vec![class(Service::Priority { level: 0 }), class(Service::Share(Share::Percent(100)))];
-    let sources = vec![
-        Source::new(0, Dscp::EF, TUNNELS, Frames::Fixed(64), bps as f64 * 0.1),
-        Source::new(1, Dscp::DEFAULT, TUNNELS, Frames::Fixed(1518), bps as f64 * 2.0),
-    ];
-    let spec = port(classes, None, TUNNELS);
+    let voice = Source::new(0, Dscp::EF, TUNNELS, Frames::Fixed(64), bps as f64 * 0.1);
+    let bulk = Source::new(1, Dscp::DEFAULT, TUNNELS, Frames::Fixed(1518), bps as f64 * 2.0);
+    let arrivals =
+        if workers == Workers::One { vec![vec![voice, bulk]] } else { vec![vec![bulk], vec![voice]] };
+    let carried_bps = if workers == Workers::ApartShaped { bps / 50 * 49 } else { bps };
+    let shape = if workers == Workers::ApartShaped { Some(profile(carried_bps)?) } else { None };
+    let spec = PortSpec { shape, ..port(classes, None, TUNNELS) };
     let ring_bytes = bps * 2 * POLL_NS / 8 / SECOND_NS;
     let (mut delays, mut bytes) = (Vec::new(), [0u64; 2]);
-    let offered = run(&spec, sources, Wire::new(bps, ring_bytes), duration_ns, true, |departure| {
+    let offered = run(&spec, arrivals, Wire::new(bps, ring_bytes), duration_ns, true, |departure| {
         let class = usize::from(departure.packet.offer.class.0);
         if class == 0 {
             delays.push(departure.left_ns - departure.packet.arrived_ns);
@@ -39,8 +62,10 @@ pub(super) fn overloaded_link(bps: u64, duration_ns: u64) -> anyhow::Result<Vec<
     let lost = offered.first().copied().unwrap_or(0) - delays.len() as u64;
     let p99_ns = delays.get(delays.len() * 99 / 100).copied().unwrap_or(u64::MAX);
     let goal_ns = 2 * u64::from(MTU_WIRE_BYTES) * 8 * SECOND_NS / bps + 50_000;
-    let rest = bps as f64 / 8.0 * duration_ns as f64 / 1e9 - bytes[0] as f64;
-    let name = |what: &str| format!("link of {}, bulk at 200 %, EF at 10 %: {what}", rate_text(bps));
+    let rest = carried_bps as f64 / 8.0 * duration_ns as f64 / 1e9 - bytes[0] as f64;
+    let name = |what: &str| {
+        format!("link of {}, bulk at 200 %, EF at 10 %{}: {what}", rate_text(bps), workers.name())
+    };
     let of = delays.len() as u64 + lost;
     Ok(vec![
         Row::at_most(name(&format!("EF lost of {of}")), lost as f64, 0.0, "packets"),
@@ -49,45 +74,72 @@ pub(super) fn overloaded_link(bps: u64, duration_ns: u64) -> anyhow::Result<Vec<
     ])
 }
 
-/// 50/30/20, each class offering the whole link, frames of mixed sizes.
-pub(super) fn shares(bps: u64) -> anyhow::Result<Vec<Row>> {
+/// 50/30/20, each class offering the whole link, frames of mixed sizes; `at` says for each worker which classes come to it.
+pub(super) fn shares(bps: u64, at: &[&[u8]]) -> anyhow::Result<Vec<Row>> {
     let percents = [50u8, 30, 20];
     let classes = percents.map(|percent| class(Service::Share(Share::Percent(percent)))).to_vec();
-    let source = |class| Source::new(class, Dscp::DEFAULT, 1, Frames::Mixed, bps as f64);
-    let sources = (0..3).map(source).collect();
+    let source =
+        |(worker, class)| Source::new(class, Dscp::DEFAULT, 1, Frames::Mixed, bps as f64).again(worker);
+    let of_worker = |(worker, classes): (u64, &&[u8])| {
+        classes.iter().map(|class| source((worker, *class))).collect::<Vec<_>>()
+    };
+    let arrivals: Arrivals = (0..).zip(at).map(of_worker).collect();
     let mut bytes = [0u64; 3];
     let window = WARM_UP_NS..WARM_UP_NS + SECOND_NS;
-    run(&port(classes, None, 1), sources, Wire::new(bps, bps / 8_000_000), window.end, false, |departure| {
-        if window.contains(&departure.left_ns) {
-            bytes[usize::from(departure.packet.offer.class.0)] +=
-                u64::from(departure.packet.offer.wire_bytes);
-        }
-    })?;
+    run(
+        &port(classes, None, 1),
+        arrivals,
+        Wire::new(bps, bps / 8_000_000),
+        window.end,
+        false,
+        |departure| {
+            if window.contains(&departure.left_ns) {
+                bytes[usize::from(departure.packet.offer.class.0)] +=
+                    u64::from(departure.packet.offer.wire_bytes);
+            }
+        },
+    )?;
     let all = bytes.iter().sum::<u64>() as f64;
     let row = |(bytes, percent): (&u64, u8)| {
-        let (name, goal) =
-            (format!("share of {percent} %, mixed sizes, 1 s at {}", rate_text(bps)), f64::from(percent));
+        let goal = f64::from(percent);
+        let name = format!("share of {percent} %, mixed sizes, 1 s at {}{}", rate_text(bps), at_text(at));
         Row::within(name, *bytes as f64 / all * 100.0, goal, 1.0, "%")
     };
     Ok(bytes.iter().zip(percents).map(row).collect())
 }
 
-/// A tunnel shaper that is offered twice its rate, in front of a link of five times its rate.
-pub(super) fn shaper(bps: u64) -> anyhow::Result<Vec<Row>> {
-    let poll_bytes = bps * 10 * POLL_NS / 8 / SECOND_NS;
-    let cbs = 2 * MTU_WIRE_BYTES + u32::try_from(poll_bytes)?;
-    let shape = TrafficProfile { rate: rate(bps)?, burst_bytes: cbs };
-    let spec = port(vec![class(Service::Share(Share::Percent(100)))], Some(shape), 1);
-    let sources = vec![Source::new(0, Dscp::DEFAULT, 1, Frames::Mixed, bps as f64 * 2.0)];
+fn at_text(at: &[&[u8]]) -> String {
+    let names = |classes: &&[u8]| {
+        let names: Vec<_> = classes.iter().map(|class| ["50", "30", "20"][usize::from(*class)]).collect();
+        names.join("+")
+    };
+    let workers: Vec<_> = at.iter().map(names).collect();
+    if workers.len() == 1 { String::new() } else { format!(", on two workers ({})", workers.join(" | ")) }
+}
+
+/// A shaper that is offered twice its rate, in front of a link of five times its rate: of a tunnel at one worker, or of a port
+/// that two send by, each half.
+pub(super) fn shaper(bps: u64, workers: u64) -> anyhow::Result<Vec<Row>> {
+    let shape = profile(bps)?;
+    let cbs = shape.burst_bytes;
+    let classes = vec![class(Service::Share(Share::Percent(100)))];
+    let spec = match workers {
+        1 => port(classes, Some(shape), 1),
+        _ => PortSpec { shape: Some(shape), ..port(classes, None, 1) },
+    };
+    let offered_bps = bps as f64 * 2.0 / workers as f64;
+    let source = |worker| Source::new(0, Dscp::DEFAULT, 1, Frames::Mixed, offered_bps).again(worker);
+    let arrivals = (0..workers).map(|worker| vec![source(worker)]).collect();
     let (mut bytes, mut burst) = (0u64, Burst::new(bps));
     let window = WARM_UP_NS..WARM_UP_NS + SECOND_NS;
-    run(&spec, sources, Wire::new(bps * 5, 1 << 20), window.end, false, |departure| {
+    run(&spec, arrivals, Wire::new(bps * 5, 1 << 20), window.end, false, |departure| {
         burst.see(departure.packet.offer.wire_bytes, departure.handed_ns);
         if window.contains(&departure.left_ns) {
             bytes += u64::from(departure.packet.offer.wire_bytes);
         }
     })?;
-    let name = |what: &str| format!("shaper of {}, CBS {cbs} bytes, one worker: {what}", rate_text(bps));
+    let by = if workers == 1 { "one worker" } else { "two workers" };
+    let name = |what: &str| format!("shaper of {}, CBS {cbs} bytes, {by}: {what}", rate_text(bps));
     let (sent, goal) = (bytes as f64 * 8.0 / 1e6, bps as f64 / 1e6);
     Ok(vec![
         Row::within(name("rate over 1 s"), sent, goal, 0.5, "Mbit/s"),
@@ -115,6 +167,12 @@ fn port(classes: Vec<ClassSpec>, shape: Option<TrafficProfile>, tunnels: u32) ->
         policies: vec![PolicySpec { classes }],
         tunnels: vec![TunnelSpec { shape, weight: 1, policy: 0 }; tunnels as usize],
     }
+}
+
+/// A rate whose burst is two long packets and what comes in between ten looks.
+fn profile(bps: u64) -> anyhow::Result<TrafficProfile> {
+    let poll_bytes = bps * 10 * POLL_NS / 8 / SECOND_NS;
+    Ok(TrafficProfile { rate: rate(bps)?, burst_bytes: 2 * MTU_WIRE_BYTES + u32::try_from(poll_bytes)? })
 }
 
 fn rate(bps: u64) -> anyhow::Result<Rate> {

@@ -61,6 +61,12 @@ impl Source {
         Self { class: ClassSlot(class), dscp, tunnels, frames, gap_ns, next_ns: 0.0, random }
     }
 
+    /// The same with other moments and sizes.
+    pub(super) fn again(mut self, times: u64) -> Self {
+        self.random = Random(self.random.0 + (times << 32));
+        self
+    }
+
     /// The next packet that has arrived by `now_ns`, and when it did.
     pub(super) fn arrived(&mut self, now_ns: u64) -> Option<(u64, Offer)> {
         let at_ns = self.next_ns as u64;

@@ -200,6 +200,7 @@ impl Shape {
                 tos: TosPolicy::Copy,
                 df: DfPolicy::Copy,
                 ttl: 64,
+                class_groups: messages::ClassGroups::default(),
             }));
         }
         objects.push(Object::Tunnel(Tunnel {

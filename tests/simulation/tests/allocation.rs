@@ -17,7 +17,7 @@ use greyhound_simulation::wanted::{ANY, ip, policy};
 use messages::{
     Base, Direction, DropReason, EarlyDrop, EspMode, GreOptions, Object, PolicyAction, PolicyClass,
     PolicyMap, PolicyMapIndex, PortIndex, QueueLimit, Selector, Service, ServicePolicy, ServiceTarget, Share,
-    TrafficProfile, WorkerCounter, WorkerId,
+    TrafficProfile, TunnelIndex, WorkerCounter, WorkerId,
 };
 use pktbuf::Packet;
 use wire::{IpProtocol, MacAddr, checksum};
@@ -441,8 +441,8 @@ fn a_port_that_takes_nothing_fills_its_queue_without_an_allocation() {
     assert_eq!(risen.of(WorkerCounter::Sealed), IN_ROUNDS);
 }
 
-/// A policy-map with one class for everything on the unprotected port: 1 Mbit/s, eight packets long.
-fn narrow_port() -> Vec<Object> {
+/// A policy-map with one class for everything at one place: 1 Mbit/s, eight packets long.
+fn narrow(target: ServiceTarget) -> Vec<Object> {
     let policy_map = PolicyMapIndex(0);
     let shape = Some(TrafficProfile { rate_bps: 1_000_000, burst_bytes: None });
     let class = PolicyClass {
@@ -456,7 +456,6 @@ fn narrow_port() -> Vec<Object> {
         ecn: false,
         set_dscp: Some(10),
     };
-    let target = ServiceTarget::Port(WAN);
     vec![
         Object::PolicyMap(PolicyMap { policy_map, shape }),
         Object::PolicyClass(class),
@@ -466,7 +465,8 @@ fn narrow_port() -> Vec<Object> {
 
 #[test]
 fn packets_wait_for_their_turn_leave_and_are_dropped_without_an_allocation() {
-    let mut steady = Steady::new(&Shape::default(), |objects| objects.extend(narrow_port()));
+    let mut steady =
+        Steady::new(&Shape::default(), |objects| objects.extend(narrow(ServiceTarget::Port(WAN))));
     let risen =
         steady.run(|_, _| [(0..FRAMES).map(|place| from_host(&udp(End::A, place))).collect(), Vec::new()]);
     let [(DropReason::QosQueueLimit, dropped)] = risen.drops[..] else { panic!("{:?}", risen.drops) };
@@ -495,6 +495,23 @@ fn packets_are_handed_over_without_an_allocation() {
     assert_eq!(risen.of(WorkerCounter::HandedOut), IN_ROUNDS / 2);
     assert_eq!(risen.of(WorkerCounter::HandedIn), IN_ROUNDS / 2);
     assert_eq!(risen.of(WorkerCounter::Transmitted), 2 * IN_ROUNDS);
+}
+
+#[test]
+fn packets_are_handed_over_to_the_owner_of_their_queues_without_an_allocation() {
+    for target in [ServiceTarget::Tunnel(TunnelIndex(0)), ServiceTarget::Port(WAN)] {
+        let shape = Shape { workers: 2, ..Shape::default() };
+        let mut steady = Steady::new(&shape, |objects| objects.extend(narrow(target)));
+        let risen = steady
+            .run(|_, _| [(0..FRAMES).map(|place| from_host(&udp(End::A, place))).collect(), Vec::new()]);
+        let [(DropReason::QosQueueLimit, dropped)] = risen.drops[..] else { panic!("{:?}", risen.drops) };
+        let sealed = risen.of(WorkerCounter::Sealed);
+        assert_eq!(sealed + dropped, IN_ROUNDS);
+        assert!(sealed > IN_ROUNDS / 10, "{sealed} of {IN_ROUNDS}");
+        let handed = if target == ServiceTarget::Port(WAN) { 0 } else { IN_ROUNDS / 2 };
+        assert_eq!(risen.of(WorkerCounter::HandedOut), handed);
+        assert_eq!(risen.of(WorkerCounter::HandedIn), handed);
+    }
 }
 
 /// Each round is under SAs of its own. The worker switches within the counted round; what it leaves behind is freed by

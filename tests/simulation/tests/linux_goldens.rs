@@ -237,6 +237,7 @@ fn protection(way: &Way, mode: &str) -> Object {
         tos: TosPolicy::Copy,
         df: DfPolicy::Copy,
         ttl: 64,
+        class_groups: messages::ClassGroups::default(),
     })
 }
 

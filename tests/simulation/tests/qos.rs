@@ -340,6 +340,45 @@ fn early_drops_are_told_apart_and_ecn_capable_packets_are_marked_instead() {
 }
 
 #[test]
+fn pie_drops_or_marks_what_arrives_while_the_queue_is_late() {
+    for (ecn, field) in [(false, Ecn::Ect0), (true, Ecn::NotEct), (true, Ecn::Ect0)] {
+        let mut objects = voice_and_rest(2, ServiceTarget::Tunnel(TUNNEL));
+        objects.push(Object::PolicyClass(PolicyClass {
+            limit: QueueLimit::Packets(2_000),
+            early: EarlyDrop::Pie { target_us: 5_000, burst_us: 50_000 },
+            ecn,
+            ..class(1, None, Service::Bandwidth(Share::Percent(100)))
+        }));
+        let mut bench = Bench::new(&Shape::default());
+        bench.commit(&objects);
+        // A little more than the shaper lets through.
+        let (mut left, mut sent) = (Vec::new(), 0);
+        for ms in 0..1_500u64 {
+            for _ in 0..u64::from(ms % 2 == 0) + u64::from(ms % 20 == 1) {
+                let packet = Udp::new(hosts().0, hosts().1, &[0; 400]).tos(Dscp::DEFAULT, field);
+                bench.lan.send(&packet.to_bytes());
+                sent += 1;
+            }
+            bench.now_ns += 990_000;
+            bench.step();
+            left.extend(bench.wan.take());
+        }
+        bench.pass(20 * SECOND_NS);
+        left.extend(bench.wan.take());
+        let marked = left.iter().filter(|ip| Ecn::of_tos(ip[1]) == Ecn::Ce).count() as u64;
+        let dropped = bench.headend.dropped(DropReason::QosPie);
+        let counted = state(&mut bench, 1);
+        assert_eq!((counted.marked, counted.dropped.pie), (marked, dropped), "{ecn} {field:?}");
+        let may_mark = ecn && field == Ecn::Ect0;
+        assert!(
+            if may_mark { marked > 0 } else { marked == 0 && dropped > 0 },
+            "{ecn} {field:?} {counted:?}"
+        );
+        assert_eq!(left.len() as u64 + dropped, sent);
+    }
+}
+
+#[test]
 fn without_pre_classify_the_class_is_that_of_the_delivery_header() {
     for (pre_classify, expected) in [(true, 0), (false, 1)] {
         let mut objects = voice_and_rest(10, ServiceTarget::Port(WAN));

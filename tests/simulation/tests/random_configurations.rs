@@ -18,9 +18,10 @@ use greyhound_simulation::packets::{Udp, is_link_local_chatter, reassemble};
 use greyhound_simulation::wanted::{ANY, host, ip, prefix, route_by, route_into};
 use greyhound_simulation::{Headend, HeadendConfig, Site};
 use messages::{
-    Address, Base, DfPolicy, Direction, DropReason, IpPrefix, IvPrefix, LifetimeLimits, MssClamp, Object,
-    Policy, PolicyAction, PolicyIndex, PortIndex, PortRange, PortSettings, PortSide, Protection,
-    ProtectionIndex, Route, RouteTarget, Sa, Selector, StaticNeighbor, TosPolicy, Tunnel, WorkerCounter,
+    Address, Base, ClassGroups, DfPolicy, Direction, DropReason, DscpSet, EspMode, IpPrefix, IvPrefix,
+    LifetimeLimits, MssClamp, Object, Policy, PolicyAction, PolicyIndex, PortIndex, PortRange, PortSettings,
+    PortSide, Protection, ProtectionIndex, Route, RouteTarget, Sa, Selector, StaticNeighbor, TosPolicy,
+    Tunnel, WorkerCounter,
 };
 use port::memory::{self, PairConfig};
 use rand::{RngExt, SeedableRng};
@@ -125,9 +126,9 @@ impl Told {
             .expect("a protection that is named")
     }
 
-    fn sa(&self, protection: ProtectionIndex, direction: Direction) -> Option<&Sa> {
+    fn sas(&self, protection: ProtectionIndex, direction: Direction) -> impl Iterator<Item = &Sa> {
         self.all(|object| if let Object::Sa(sa) = object { Some(sa) } else { None })
-            .find(|sa| (sa.protection, sa.direction) == (protection, direction))
+            .filter(move |sa| (sa.protection, sa.direction) == (protection, direction))
     }
 
     /// Longest prefix, connected ones among them.
@@ -247,6 +248,22 @@ impl Far {
         by_tunnel.chain(by_policy).filter(|far| !far.inside.is_empty()).collect()
     }
 
+    /// The SA that the hub must have for a packet to here: that of the group of the DSCP that the outermost header gets.
+    fn sa_towards<'a>(&self, hub: &'a Told, packet: &Udp) -> Option<&'a Sa> {
+        let protection = self.protection.as_ref()?;
+        let inner = self.tunnel.as_ref().map(|tunnel| tunnel.tos);
+        let outer = (protection.mode == EspMode::Tunnel).then_some(protection.tos);
+        let dscp = [inner, outer].into_iter().flatten().fold(packet.tos >> 2, |dscp, tos| match tos {
+            TosPolicy::Copy => dscp,
+            TosPolicy::Dscp(fixed) => fixed,
+        });
+        let holds = |set: &&DscpSet| set.0 >> dscp & 1 == 1;
+        let group = protection.class_groups.0.iter().find(holds);
+        let group = group.and_then(|set| protection.class_groups.0.iter().position(|other| other == set));
+        let class_group = group.map_or(0, |place| place as u8 + 1);
+        hub.sas(protection.protection, Direction::Outbound).find(|sa| sa.class_group == class_group)
+    }
+
     /// The address that the hub sends to.
     fn outer(&self) -> IpAddr {
         let tunnel = self.tunnel.as_ref().map(|tunnel| tunnel.destination);
@@ -268,12 +285,13 @@ impl Far {
                 tos: TosPolicy::Copy,
                 df: DfPolicy::Clear,
                 ttl: 64,
+                class_groups: ClassGroups::default(),
                 ..*protection
             }));
-            for direction in [Direction::Inbound, Direction::Outbound] {
-                let sa = hub.sa(protection.protection, direction);
-                objects.extend(sa.map(|sa| Object::Sa(mirrored(sa))));
-            }
+            // It sends by one SA, and takes whatever comes under any.
+            let sending = hub.sas(protection.protection, Direction::Inbound).take(1);
+            let taking = hub.sas(protection.protection, Direction::Outbound);
+            objects.extend(sending.chain(taking).map(|sa| Object::Sa(mirrored(sa))));
         }
         let lan = [prefix("10.0.0.0/16"), prefix("2001:db8:ffff::/64")];
         if let Some(tunnel) = &self.tunnel {
@@ -366,6 +384,7 @@ fn mirrored(sa: &Sa) -> Sa {
         direction: if inbound { Direction::Inbound } else { Direction::Outbound },
         replay_window: if inbound { 1_024 } else { 0 },
         owner: None,
+        class_group: 0,
         iv_prefix: IvPrefix::default(),
         lifetime: LifetimeLimits::default(),
         ..sa.clone()
@@ -601,8 +620,11 @@ fn fate(told: &Told, far: &Far, from_hub: bool, uplink: PortIndex, packet: &Udp)
     let way = told.route(site);
     let is_behind_tunnel =
         far.tunnel.as_ref().is_some_and(|tunnel| way == Some(RouteTarget::Tunnel(tunnel.tunnel)));
-    let direction = if from_hub { Direction::Outbound } else { Direction::Inbound };
-    let has_sa = far.protection.as_ref().is_some_and(|it| told.sa(it.protection, direction).is_some());
+    let has_sa = match (&far.protection, from_hub) {
+        (Some(_), true) => far.sa_towards(told, packet).is_some(),
+        (Some(it), false) => told.sas(it.protection, Direction::Inbound).next().is_some(),
+        (None, _) => false,
+    };
     let protect = far.protection.as_ref().map(|protection| PolicyAction::Protect(protection.protection));
     let clear_way = if from_hub { told.route(far.outer()) } else { None };
     let passes = match (far.kind, from_hub) {
@@ -640,6 +662,14 @@ fn fate(told: &Told, far: &Far, from_hub: bool, uplink: PortIndex, packet: &Udp)
     }
 }
 
+/// The SPI of an ESP packet to this address.
+fn spi_towards(packet: &[u8], to: IpAddr) -> Option<u32> {
+    let parsed = flow::parse(packet).expect("an IP packet");
+    let is_towards = parsed.protocol == IpProtocol::ESP && parsed.destination == to;
+    let esp = is_towards.then(|| parsed.upper_layer(packet))?;
+    Some(u32::from_be_bytes(*esp.first_chunk().expect("an SPI")))
+}
+
 fn brief(packet: &Udp) -> String {
     let bytes = packet.data.len();
     format!("{:?} and {bytes} bytes of data", Udp { data: Vec::new(), ..packet.clone() })
@@ -657,7 +687,15 @@ fn probe_site(told: &Told, far: &Far, random: &mut ChaCha8Rng) -> [u32; 2] {
         let from_hub = number % 2 == 0;
         let packet = packet(random, far, from_hub);
         let queue = random.random_range(0..WORKERS);
+        let seen_before = world.between.len();
         let (fate_seen, drops) = world.probe(from_hub, &packet, queue);
+        if from_hub {
+            let spi = far.sa_towards(told, &packet).map(|sa| sa.spi);
+            let spis = world.between[seen_before..].iter().filter_map(|ip| spi_towards(ip, far.outer()));
+            spis.for_each(|found| {
+                assert_eq!(Some(found), spi, "the SA of its class group: {}", brief(&packet))
+            });
+        }
         if let Some(expected) = fate(told, far, from_hub, world.uplink, &packet) {
             let context = (far.kind, from_hub, brief(&packet), &drops, &far.tunnel, &far.protection);
             assert_eq!(fate_seen, expected, "{context:?}");

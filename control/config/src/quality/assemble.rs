@@ -113,12 +113,13 @@ fn policy_class(
         (None, Some(Bandwidth(share))) => Service::Bandwidth(share),
         (None, None) => Service::Unqueued,
     };
-    let early = match (&entry.wred, &entry.codel) {
-        (Some(entry), _) => EarlyDrop::Wred(wred(entry)),
-        (None, Some(codel)) => {
+    let early = match (&entry.wred, &entry.codel, &entry.pie) {
+        (Some(entry), ..) => EarlyDrop::Wred(wred(entry)),
+        (None, Some(codel), _) => {
             EarlyDrop::CoDel { target_us: codel.target_us, interval_us: codel.interval_us }
         }
-        (None, None) => EarlyDrop::None,
+        (None, None, Some(pie)) => EarlyDrop::Pie { target_us: pie.target_us, burst_us: pie.burst_us },
+        (None, None, None) => EarlyDrop::None,
     };
     Some(PolicyClass {
         policy_map,

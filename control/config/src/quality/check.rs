@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use messages::{
-    CLASSES_MAX, CRITERIA_MAX, EXPANDED_CRITERIA_MAX, NESTING_MAX, PROFILES_MAX, QueueLimit, Share,
+    CLASSES_MAX, CRITERIA_MAX, EXPANDED_CRITERIA_MAX, NESTING_MAX, PIE_US_MAX, PROFILES_MAX, QueueLimit,
+    Share,
 };
 use wire::IpProtocol;
 
@@ -205,17 +206,20 @@ impl Checker<'_> {
         }
         if !has_queues && has_queue_options(class) {
             say(
-                "has queue_limit, wred, codel or ecn, but in this policy_map nothing waits; give all classes priority or bandwidth, or leave them out",
+                "has queue_limit, wred, codel, pie or ecn, but in this policy_map nothing waits; give all classes priority or bandwidth, or leave them out",
             );
         }
         if let Some(text) = class.police.as_ref().and_then(PoliceEntry::complaint) {
             say(&text);
         }
-        if class.wred.is_some() && class.codel.is_some() {
-            say("has wred and codel; leave one out");
-        }
-        if class.ecn && class.wred.is_none() && class.codel.is_none() {
-            say("ecn marks where wred or codel would drop; add one of them, or leave ecn out");
+        let early =
+            [("wred", class.wred.is_some()), ("codel", class.codel.is_some()), ("pie", class.pie.is_some())];
+        match early.iter().filter(|(_, given)| *given).map(|(name, _)| *name).collect::<Vec<_>>()[..] {
+            [] if class.ecn => {
+                say("ecn marks where wred, codel or pie would drop; add one of them, or leave ecn out");
+            }
+            [first, second, ..] => say(&format!("has {first} and {second}; leave one out")),
+            _ => {}
         }
         if let Some(wred) = &class.wred
             && let Some(text) = wrong_thresholds(wred)
@@ -230,6 +234,11 @@ impl Checker<'_> {
             && (codel.target_us == 0 || codel.interval_us <= codel.target_us)
         {
             say("codel: target_us has to be above 0 and below interval_us");
+        }
+        if let Some(pie) = &class.pie
+            && (pie.target_us == 0 || pie.target_us.max(pie.burst_us) > PIE_US_MAX)
+        {
+            say("pie: target_us has to be above 0, and neither it nor burst_us above 1000000");
         }
     }
 }

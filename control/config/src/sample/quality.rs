@@ -7,7 +7,7 @@ use wire::{Dscp, IpProtocol};
 
 use crate::{
     Bandwidth, BitRate, CLASS_DEFAULT, ClassMapEntry, CodelEntry, Config, CriterionEntry, DropProfileEntry,
-    Flags, Matching, PoliceEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
+    Flags, Matching, PieEntry, PoliceEntry, PolicyClassEntry, PolicyMapEntry, ProfileEntry, WredEntry,
 };
 
 /// Adds quality of service to a configuration, which is for one worker then.
@@ -85,10 +85,12 @@ fn policy_map(rng: &mut impl Rng, config: &Config, number: u32) -> PolicyMapEntr
 fn class(rng: &mut impl Rng, name: &str, levels: &mut core::ops::Range<u8>) -> PolicyClassEntry {
     let priority = if rng.random_ratio(1, 3) { levels.next() } else { None };
     let share = Bandwidth(Share::Percent(rng.random_range(1..26)));
-    let (wred, codel) = match rng.random_range(0..3) {
-        0 => (Some(wred(rng)), None),
-        1 => (None, Some(CodelEntry::default())),
-        _ => (None, None),
+    let pie = PieEntry { target_us: 20_000, ..PieEntry::default() };
+    let (wred, codel, pie) = match rng.random_range(0..4) {
+        0 => (Some(wred(rng)), None, None),
+        1 => (None, Some(CodelEntry::default()), None),
+        2 => (None, None, Some(pie)),
+        _ => (None, None, None),
     };
     let limits = [
         QueueLimit::Packets(64),
@@ -102,9 +104,10 @@ fn class(rng: &mut impl Rng, name: &str, levels: &mut core::ops::Range<u8>) -> P
         bandwidth: if priority.is_some() { None } else { Some(share) },
         police: if rng.random() { Some(police(rng)) } else { None },
         queue_limit: limits[rng.random_range(0..limits.len())],
-        ecn: rng.random::<bool>() && (wred.is_some() || codel.is_some()),
+        ecn: rng.random::<bool>() && (wred.is_some() || codel.is_some() || pie.is_some()),
         wred,
         codel,
+        pie,
         set_dscp: if rng.random() { Some(dscp(rng)) } else { None },
     }
 }

@@ -64,6 +64,8 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
     pub(super) tunnel: TunnelIndex,
+    /// The tunnel's shortcut, which knows those of its class groups; and the one of this way's.
+    whole: &'a ShortcutOut,
     shortcut: &'a ShortcutOut,
     sa: &'a OutboundSa,
     framing: Framing,
@@ -72,18 +74,20 @@ pub(super) struct Way<'a> {
 }
 
 impl<'a> Way<'a> {
-    /// The way into a tunnel, if it has a common one.
+    /// The way into a tunnel for packets with this ToS, if they have a common one.
     #[inline(always)]
-    fn find<'c: 'a>(ctx: &Context<'c>, last_hop: &mut LastHop, tunnel: TunnelIndex) -> Option<Self> {
+    fn find<'c: 'a>(ctx: &Context<'c>, last_hop: &mut LastHop, tunnel: TunnelIndex, tos: u8) -> Option<Self> {
         let tables = ctx.tables;
-        let shortcut = tables.tunnels.shortcut_out(tunnel)?;
+        let whole = tables.tunnels.shortcut_out(tunnel)?;
+        let shortcut = whole.for_tos(tos)?;
         let services = tables.quality.tunnel(tunnel, shortcut.port);
-        services.pre_classify().then_some(())?;
+        // A policy without queues may mark a packet after this, and so change its class group.
+        (services.pre_classify() && (services.conditions.is_none() || !whole.has_groups())).then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
         sa.prefetch();
         shortcut.counts.prefetch(ctx.worker);
-        Some(Self { tunnel, shortcut, sa, framing, services })
+        Some(Self { tunnel, whole, shortcut, sa, framing, services })
     }
 
     /// What a payload packet is on the wire.
@@ -97,6 +101,21 @@ impl<'a> Way<'a> {
     pub(super) fn sealed_bytes(&self, payload: &Plain) -> usize {
         let headers = usize::from(self.shortcut.header_bytes).saturating_sub(IN_CLEAR_BYTES);
         ipv4::HEADER_BYTES + self.sa.sealed_bytes(headers + usize::from(payload.total_bytes))
+    }
+
+    /// The way of packets with another ToS; the same if theirs is not a common one.
+    #[inline(always)]
+    pub(super) fn for_tos<'c: 'a>(self, ctx: &Context<'c>, tos: u8) -> Self {
+        let other =
+            self.whole.for_tos(tos).and_then(|shortcut| Some((shortcut, ctx.sad.outbound(shortcut.sa)?)));
+        other.map_or(self, |(shortcut, sa)| Self { shortcut, sa, ..self })
+    }
+
+    /// Whether packets into `tunnel` with this ToS go this way.
+    #[inline(always)]
+    fn carries(&self, tunnel: TunnelIndex, tos: u8) -> bool {
+        let shortcut = self.whole.for_tos(tos);
+        self.tunnel == tunnel && shortcut.is_some_and(|shortcut| core::ptr::eq(shortcut, self.shortcut))
     }
 }
 
@@ -122,8 +141,10 @@ pub(super) struct Departures<'a> {
     lane: Lane<Departure<'a>>,
     /// One for packets in a row that share it, so that there is room for those of a burst.
     ways: ArrayVec<Way<'a>, BURST>,
-    /// The last way can be relied on.
+    /// The last way can be relied on for any packet into its tunnel.
     may_follow: bool,
+    /// It can be for those of its class group.
+    may_follow_in_group: bool,
     /// Service policies have something to do with packets of some way.
     some_served: bool,
     /// The port that the burst came in by.
@@ -141,11 +162,12 @@ impl<'a> Departures<'a> {
         tunnel: TunnelIndex,
     ) -> Option<Departure<'a>> {
         let follows = self.may_follow && self.ways.last().is_some_and(|last| last.tunnel == tunnel);
-        if !follows {
-            let way = Way::find(ctx, last_hop, tunnel)?;
+        if !follows && !self.follows_in_group(tunnel, plain.tos) {
+            let way = Way::find(ctx, last_hop, tunnel, plain.tos)?;
             self.some_served |= !way.services.is_none();
             self.ways.try_push(way).ok()?;
-            self.may_follow = true;
+            self.may_follow_in_group = way.whole.has_groups();
+            self.may_follow = !self.may_follow_in_group;
         }
         let shortcut = self.ways.last()?.shortcut;
         let fits =
@@ -153,9 +175,14 @@ impl<'a> Departures<'a> {
         fits.then_some(Departure { plain, offset, way: self.ways.len() - 1 })
     }
 
+    #[inline(always)]
+    fn follows_in_group(&self, tunnel: TunnelIndex, tos: u8) -> bool {
+        self.may_follow_in_group && self.ways.last().is_some_and(|last| last.carries(tunnel, tos))
+    }
+
     /// Something happened that may have changed ways: none of those found so far is that of another packet.
     pub(super) fn forget(&mut self) {
-        self.may_follow = false;
+        (self.may_follow, self.may_follow_in_group) = (false, false);
     }
 
     /// Queues a packet to leave.

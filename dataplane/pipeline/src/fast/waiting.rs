@@ -4,11 +4,11 @@
 //! What [`crate::scheduled`] does for any packet.
 
 use arrayvec::ArrayVec;
-use messages::{DropReason, PortIndex};
+use messages::{DropReason, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::classify::WholeV4;
 use tables::{Class, Queue};
-use wire::IpProtocol;
+use wire::{Ecn, IpProtocol};
 
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
@@ -30,19 +30,23 @@ pub(super) fn wait<'a>(
         return;
     }
     let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
+    let worker = ctx.worker;
     for (packets, run) in lane.runs_mut(Departure::goes_with) {
         let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
         let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-        if let Some(queue) = way.services.queue {
+        if let Some(queue) = way.services.queue.filter(|queue| queue.owner_beside(worker).is_none()) {
             queue.at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
         }
     }
     let (mut classes, mut due) = (classes.into_iter(), Lane::default());
     for (packet, departure) in lane.drain() {
         match ways.get(departure.way).and_then(|way| Some((way, way.services.queue?))) {
-            Some(waits) => match classes.next() {
-                Some(class) => wait_one(ctx, packet, &departure, waits, class),
-                None => ctx.drop(packet, DropReason::NoBuffer),
+            Some((way, queue)) => match queue.owner_beside(worker) {
+                Some(owner) => hand_over(ctx, packet, &departure, (way.tunnel, owner), ingress),
+                None => match classes.next() {
+                    Some(class) => wait_one(ctx, packet, &departure, (way, queue), class),
+                    None => ctx.drop(packet, DropReason::NoBuffer),
+                },
             },
             // It has room for all that the other had.
             None => drop(due.push(packet, departure)),
@@ -81,21 +85,74 @@ fn wait_one(
     if packet.reframe(departure.offset, 0, usize::from(plain.total_bytes)).is_err() {
         return ctx.drop(packet, DropReason::IpMalformed);
     }
-    let l3_bytes = way.sealed_bytes(plain);
+    let l3_bytes = match class.set_dscp {
+        Some(set) => way.for_tos(ctx, set.tos(Ecn::of_tos(tos))).sealed_bytes(plain),
+        None => way.sealed_bytes(plain),
+    };
     let item = |packet, generation| Item::plain(packet, generation, way.tunnel);
     scheduled::enqueue_as(ctx, packet, (queue, class), tos, l3_bytes, item);
 }
 
+/// Gives a packet to the worker that owns the queues of its tunnel.
+#[inline(always)]
+fn hand_over(
+    ctx: &mut Context<'_>,
+    mut packet: Packet,
+    departure: &Departure<'_>,
+    (tunnel, owner): (TunnelIndex, WorkerId),
+    ingress: PortIndex,
+) {
+    if packet.reframe(departure.offset, 0, usize::from(departure.plain.total_bytes)).is_err() {
+        return ctx.drop(packet, DropReason::IpMalformed);
+    }
+    let item = Item::plain(packet, ctx.tables.number, tunnel);
+    scheduled::hand_over(ctx, owner, item, ingress);
+}
+
+/// Queues what other workers have handed over for tunnels of this one, each with the port it came in by.
+pub(crate) fn join(ctx: &mut Context<'_>, given: &mut ArrayVec<(Item, PortIndex), BURST>) {
+    given.iter().for_each(|(item, _)| item.packet().prefetch_data());
+    let plains: ArrayVec<Plain, BURST> = given.iter().map(|(item, _)| plain_of(ctx, item)).collect();
+    let (mut departures, mut last_hop) = (Departures::default(), LastHop::default());
+    let mut to_seal = Lane::default();
+    for ((item, ingress), plain) in given.drain(..).zip(&plains) {
+        if departures.ingress != ingress {
+            outbound::send(ctx, &mut departures);
+            departures.ingress = ingress;
+        }
+        let common = item.tunnel().filter(|_| *plain != Plain::NONE);
+        match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
+            Some(departure) => {
+                if !to_seal.is_empty() {
+                    whole::seal(ctx, &mut to_seal);
+                }
+                departures.push(ctx, item.into_packet(), departure);
+            }
+            None => {
+                outbound::send(ctx, &mut departures);
+                departures.forget();
+                last_hop = LastHop::default();
+                scheduled::join_one(ctx, ingress, item, &mut to_seal);
+            }
+        }
+    }
+    outbound::send(ctx, &mut departures);
+    whole::seal(ctx, &mut to_seal);
+}
+
 /// Sends what the scheduler of a port has let go, each with its mark.
 pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex, due: &mut ArrayVec<(Item, bool), BURST>) {
-    let plains: ArrayVec<Plain, BURST> = due.iter().map(|due| plain_of(ctx, due)).collect();
+    let plains: ArrayVec<Plain, BURST> =
+        due.iter().map(|(item, mark)| if *mark { Plain::NONE } else { plain_of(ctx, item) }).collect();
     let (mut departures, mut last_hop) = (Departures::default(), LastHop::default());
     let mut to_seal = Lane::default();
     for ((item, mark), plain) in due.drain(..).zip(&plains) {
         let common = item.tunnel().filter(|_| *plain != Plain::NONE);
         match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
             Some(departure) => {
-                whole::seal(ctx, &mut to_seal);
+                if !to_seal.is_empty() {
+                    whole::seal(ctx, &mut to_seal);
+                }
                 departures.push(ctx, item.into_packet(), departure);
             }
             None => {
@@ -112,7 +169,7 @@ pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex, due: &mut ArrayVec<(
 
 /// The packet, if it was plain and nothing has changed since.
 #[inline(always)]
-fn plain_of(ctx: &Context<'_>, (item, mark): &(Item, bool)) -> Plain {
-    let is_as_it_was = item.is_plain() && !item.is_older_than(ctx.tables.number) && !mark;
+fn plain_of(ctx: &Context<'_>, item: &Item) -> Plain {
+    let is_as_it_was = item.is_plain() && !item.is_older_than(ctx.tables.number);
     is_as_it_was.then(|| Plain::parse(item.packet().data())).flatten().unwrap_or(Plain::NONE)
 }

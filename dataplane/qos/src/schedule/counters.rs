@@ -25,14 +25,23 @@ pub enum Refusal {
     Wred,
     /// CoDel: the queue has been long for too long.
     CoDel,
+    /// PIE: packets wait too long.
+    Pie,
     /// The port has no room left for queued items.
     NoRoom,
 }
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::NoSuchClass, Self::BadSize, Self::QueueLimit, Self::Wred, Self::CoDel, Self::NoRoom];
+    pub const ALL: [Self; 7] = [
+        Self::NoSuchClass,
+        Self::BadSize,
+        Self::QueueLimit,
+        Self::Wred,
+        Self::CoDel,
+        Self::Pie,
+        Self::NoRoom,
+    ];
 
     /// The name in output.
     #[must_use]
@@ -43,6 +52,7 @@ impl Refusal {
             Self::QueueLimit => "queue_limit",
             Self::Wred => "wred",
             Self::CoDel => "codel",
+            Self::Pie => "pie",
             Self::NoRoom => "no_room",
         }
     }
@@ -69,6 +79,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        for (own, other) in [(&mut self.offered, other.offered), (&mut self.sent, other.sent)] {
+            own.packets += other.packets;
+            own.bytes += other.bytes;
+        }
+        self.marked += other.marked;
+        self.dropped_bytes += other.dropped_bytes;
+        self.dropped.iter_mut().zip(other.dropped).for_each(|(own, other)| *own += other);
+    }
+
     /// Packets dropped for this reason.
     #[must_use]
     pub fn dropped(&self, refusal: Refusal) -> u64 {

@@ -16,6 +16,13 @@ impl Delays {
         Self { buckets }
     }
 
+    /// Adds others.
+    pub fn add(&mut self, other: &Self) {
+        for (count, other) in self.buckets.iter_mut().zip(other.buckets) {
+            *count = count.saturating_add(other);
+        }
+    }
+
     /// Packets counted.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -73,6 +80,16 @@ mod tests {
             assert!(said >= delay_ns, "{delay_ns}: {said}");
             assert!(said <= (delay_ns * 5 / 4 + 1).max(1024), "{delay_ns}: {said}");
         }
+    }
+
+    #[test]
+    fn those_of_two_workers_are_added_up() {
+        let mut delays = recorded(&[2_000; 3]);
+        delays.add(&recorded(&[1_000_000; 2]));
+        assert_eq!(
+            (delays.count(), delays.percentile_ns(60), delays.percentile_ns(61)),
+            (5, Some(2048), Some(1 << 20))
+        );
     }
 
     #[test]

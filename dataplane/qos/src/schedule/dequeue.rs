@@ -3,19 +3,31 @@
 
 use wire::Ecn;
 
+use super::line::Line;
 use super::spec::{EarlyDrop, TunnelSlot};
 use super::tunnel::{Class, Early, SHARES, TunnelLinks};
-use super::{Leaving, Next, Refusal, Refused, Scheduler, spec_of};
+use super::{Leaving, Next, PORTS_OWN, Refusal, Refused, Scheduler, spec_of};
 use crate::bucket::Bucket;
+use crate::share::Backlog;
 
 /// Timers that one call looks at: its work is bounded even if all tunnels may send at once.
 const EXPIRIES_MAX: usize = 32;
+/// Tunnels of a line whose packets are announced to other workers.
+const ANNOUNCED_TUNNELS: usize = 32;
 
 /// What CoDel wants done with a head.
 enum Signal {
     None,
     Mark,
     Drop,
+}
+
+/// Whose turn it is within a tunnel.
+enum Turn {
+    /// This class's.
+    Class(u32),
+    /// Nobody's: its classes are ahead of those that wait at other workers.
+    Ahead,
 }
 
 /// What has become of the tunnel at the head of a line.
@@ -32,9 +44,7 @@ impl<T> Scheduler<T> {
             let Some(tunnel) = self.wheel.expire(now_ns) else { break };
             self.stand_in_line(tunnel);
         }
-        if let Some(shaper) = &mut self.shaper {
-            shaper.refill(now_ns);
-        }
+        self.shaper.refill(now_ns);
         loop {
             let Some((level, tunnel)) = self.first_in_line() else { return Next::Wait(self.wheel.next_ns()) };
             match self.serve(level, tunnel, now_ns) {
@@ -43,6 +53,38 @@ impl<T> Scheduler<T> {
                 None => return Next::Wait(self.wheel.next_ns()),
             }
         }
+    }
+
+    /// The worker goes on to something else: tokens of a shared port go back, and the other workers hear which priority
+    /// packets wait here. To be called whenever the transmit ring is full or nothing more is due.
+    #[inline]
+    pub fn rest(&mut self, now_ns: u64) {
+        if self.shaper.is_shared() {
+            self.shaper.refill(now_ns);
+            let bytes = core::array::from_fn(|level| self.waiting_at(level));
+            self.shaper.rest(Backlog { bytes, shares: self.waiting_shares() });
+        }
+    }
+
+    /// The classes of the port's own that have shares and something waiting, one bit each.
+    fn waiting_shares(&self) -> u32 {
+        let Some(own) = self.tunnels.first().filter(|own| own.has_backlog(SHARES)) else { return 0 };
+        let classes = self.classes.iter().take(usize::from(own.class_count));
+        let waits = classes.map(|class| class.level == SHARES && !class.fifo.is_empty());
+        (0..).zip(waits).fold(0, |bits, (place, waits)| bits | u32::from(waits) << place)
+    }
+
+    /// Bytes that wait at a priority level and for the port only, as far as a few tunnels show.
+    fn waiting_at(&self, level: usize) -> u32 {
+        let (mut bytes, mut next) = (0, self.lines.get(level).and_then(Line::first));
+        for _ in 0..ANNOUNCED_TUNNELS {
+            let Some(tunnel) = next.and_then(|index| self.tunnels.get(index as usize)) else { break };
+            let class = tunnel.priority_class(level).filter(|_| !tunnel.parked);
+            bytes +=
+                class.and_then(|class| self.classes.get(class as usize)).map_or(0, |class| class.fifo.bytes);
+            next = tunnel.behind(level);
+        }
+        u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
     /// The first tunnel of the first line that has one with something to do.
@@ -62,7 +104,17 @@ impl<T> Scheduler<T> {
 
     /// Serves the tunnel at the head of a line; `None` if what stands there is not to be found.
     fn serve(&mut self, level: usize, index: u32, now_ns: u64) -> Option<Served<T>> {
-        let class_index = self.class_to_serve(level, index)?;
+        let class_index = match self.class_to_serve(level, index)? {
+            Turn::Class(class_index) => class_index,
+            Turn::Ahead if self.lines.get(level)?.is_single() => {
+                let moments = [self.shaper.ready_at(0), self.wheel.next_ns()];
+                return Some(Served::Next(Next::Wait(moments.into_iter().flatten().min())));
+            }
+            Turn::Ahead => {
+                self.lines.get_mut(level)?.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
+                return Some(Served::LineChanged);
+            }
+        };
         let class = self.classes.get_mut(class_index as usize)?;
         let wire_bytes = class.fifo.head(&self.slab)?.wire_bytes;
         let tunnel = self.tunnels.get_mut(index as usize)?;
@@ -79,26 +131,33 @@ impl<T> Scheduler<T> {
             self.lines.get_mut(level)?.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
             return Some(Served::LineChanged);
         }
-        if let Some(shaper) = self.shaper.as_ref().filter(|shaper| !shaper.holds(wire_bytes)) {
-            let moments = [shaper.ready_at(wire_bytes), self.wheel.next_ns()];
+        if !self.shaper.may_pass(level, wire_bytes) {
+            let moments = [self.shaper.ready_at(wire_bytes), self.wheel.next_ns()];
             return Some(Served::Next(Next::Wait(moments.into_iter().flatten().min())));
         }
         self.take(level, index, class_index, now_ns).map(Served::Next)
     }
 
     /// The class of the tunnel whose turn it is at this level.
-    fn class_to_serve(&mut self, level: usize, index: u32) -> Option<u32> {
+    fn class_to_serve(&mut self, level: usize, index: u32) -> Option<Turn> {
         let tunnel = self.tunnels.get_mut(index as usize)?;
         if level < SHARES {
-            return tunnel.priority_class(level);
+            return tunnel.priority_class(level).map(Turn::Class);
         }
+        let mut ahead = 0;
         loop {
             let class_index = tunnel.shares.first()?;
             let class = self.classes.get_mut(class_index as usize)?;
-            if class.deficit >= class.fifo.head(&self.slab)?.wire_bytes {
-                return Some(class_index);
+            if class.deficit < class.fifo.head(&self.slab)?.wire_bytes {
+                class.deficit = class.deficit.saturating_add(class.quantum);
+            } else if index == PORTS_OWN.0 && self.shaper.is_ahead(class.slot) {
+                ahead += 1;
+                if ahead > tunnel.class_count {
+                    return Some(Turn::Ahead);
+                }
+            } else {
+                return Some(Turn::Class(class_index));
             }
-            class.deficit = class.deficit.saturating_add(class.quantum);
             tunnel.shares.rotate(&mut self.classes);
         }
     }
@@ -114,6 +173,7 @@ impl<T> Scheduler<T> {
         let counters = self.stats.at(class_index)?;
         if matches!(signal, Signal::Drop) {
             counters.drop_for(Refusal::CoDel, wire_bytes);
+            self.shaper.decline();
             self.settle(level, index, class_index, now_ns);
             let (item, tunnel, refusal) = (queued.item, TunnelSlot(index), Refusal::CoDel);
             return Some(Next::Refused(Refused { item, tunnel, class: slot, refusal }));
@@ -132,19 +192,20 @@ impl<T> Scheduler<T> {
 
     /// What leaves costs tokens, and a share its deficits.
     fn charge(&mut self, level: usize, index: u32, class_index: u32, wire_bytes: u32) {
-        if let Some(shaper) = &mut self.shaper {
-            shaper.take_now(wire_bytes);
-        }
+        self.shaper.pass(wire_bytes);
         let Some(tunnel) = self.tunnels.get_mut(index as usize) else { return };
         if let Some(shaper) = &mut tunnel.shaper {
             shaper.take_now(wire_bytes);
         }
-        let tokens = |shaper: &Option<Bucket>| shaper.as_ref().map(Bucket::level_bytes);
-        self.stats.note_tokens(index, tokens(&tunnel.shaper), tokens(&self.shaper));
+        let tokens = tunnel.shaper.as_ref().map(Bucket::level_bytes);
+        self.stats.note_tokens(index, tokens, self.shaper.level_bytes());
         if level == SHARES {
             tunnel.deficit = tunnel.deficit.saturating_sub(wire_bytes);
             if let Some(class) = self.classes.get_mut(class_index as usize) {
                 class.deficit = class.deficit.saturating_sub(wire_bytes);
+                if index == PORTS_OWN.0 {
+                    self.shaper.pass_share(class.slot, wire_bytes, class.quantum);
+                }
             }
         }
     }
@@ -181,10 +242,19 @@ fn codel_signal<T>(
     packet_bytes_max: u32,
     now_ns: u64,
 ) -> Signal {
-    let (Early::CoDel(state), EarlyDrop::CoDel(codel)) = (&mut class.early, early) else {
+    if matches!(class.early, Early::None | Early::Wred(_)) {
         return Signal::None;
-    };
+    }
     let Some(head) = class.fifo.head(slab) else { return Signal::None };
+    let (state, codel) = match (&mut class.early, early) {
+        (Early::CoDel(state), EarlyDrop::CoDel(codel)) => (state, codel),
+        // It signals on arrival; here time passes for it.
+        (Early::Pie(state), EarlyDrop::Pie(pie)) => {
+            state.catch_up(*pie, Some(head.since_ns), now_ns);
+            return Signal::None;
+        }
+        _ => return Signal::None,
+    };
     let bytes_behind = class.fifo.bytes.saturating_sub(u64::from(head.wire_bytes));
     if !state.signals(*codel, head.since_ns, now_ns, bytes_behind, packet_bytes_max) {
         return Signal::None;

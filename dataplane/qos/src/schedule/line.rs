@@ -26,6 +26,11 @@ impl Line {
         (self.head != NONE).then_some(self.head)
     }
 
+    /// Whether there is nothing behind the first.
+    pub(super) fn is_single(&self) -> bool {
+        self.head == self.tail
+    }
+
     pub(super) fn push(&mut self, links: &mut impl Links, index: u32) {
         let Some(link) = links.link(index) else { return };
         *link = NONE;

@@ -4,6 +4,7 @@
 use thiserror::Error;
 
 use super::codel::CoDel;
+use super::pie::Pie;
 use super::wred::Wred;
 use crate::bucket::{BURST_BYTES_MAX, Rate, TrafficProfile};
 
@@ -68,7 +69,7 @@ pub struct ClassSpec {
     pub limit: Limit,
     /// What happens before the limit is reached.
     pub early: EarlyDrop,
-    /// Whether WRED and CoDel mark ECN-capable packets where they would drop others (RFC 3168 §5).
+    /// Whether WRED, CoDel and PIE mark ECN-capable packets where they would drop others (RFC 3168 §5).
     pub ecn: bool,
     /// Whether delays are recorded, which needs 392 bytes for each tunnel.
     pub delays: bool,
@@ -115,6 +116,8 @@ pub enum EarlyDrop {
     Wred(Wred),
     /// CoDel.
     CoDel(CoDel),
+    /// PIE.
+    Pie(Pie),
 }
 
 /// A specification that no scheduler can follow.

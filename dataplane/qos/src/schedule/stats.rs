@@ -25,6 +25,16 @@ pub struct ClassState {
     pub delays: Option<Delays>,
 }
 
+impl ClassState {
+    /// Adds what the same class has done at another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.counters.add(&other.counters);
+        if let (Some(delays), Some(other)) = (&mut self.delays, &other.delays) {
+            delays.add(other);
+        }
+    }
+}
+
 /// One class's words.
 #[derive(Debug, Default)]
 pub(super) struct ClassStats {

@@ -3,9 +3,10 @@
 //! are left pass to the scheduler that follows.
 
 use super::fifo::Queued;
+use super::shaper::inherit_tokens;
 use super::spec::{ClassSlot, TunnelSlot};
 use super::{Refusal, Scheduler};
-use crate::bucket::Bucket;
+use crate::share::Backlog;
 
 impl<T> Scheduler<T> {
     /// Takes over from `before`: each class goes on as the class that `successor` names, with its items in their order,
@@ -22,12 +23,15 @@ impl<T> Scheduler<T> {
         successor: impl Fn(TunnelSlot, ClassSlot) -> Option<(TunnelSlot, ClassSlot)>,
         mut gone: impl FnMut(T, Refusal),
     ) {
-        inherit_tokens(self.shaper.as_mut(), before.shaper.as_mut(), now_ns);
+        self.shaper.inherit(&mut before.shaper, now_ns);
         for (slot, index) in (0u32..).map(TunnelSlot).zip(0..before.tunnels.len()) {
             let Some(tunnel) = before.tunnels.get_mut(index) else { continue };
             let (first_class, class_count) = (tunnel.first_class, tunnel.class_count);
-            if let Some(heir) = heir(slot).and_then(|heir| self.tunnels.get_mut(heir.0 as usize)) {
-                inherit_tokens(heir.shaper.as_mut(), tunnel.shaper.as_mut(), now_ns);
+            let heir = heir(slot).and_then(|heir| self.tunnels.get_mut(heir.0 as usize));
+            if let (Some(heir), Some(before)) =
+                (heir.and_then(|heir| heir.shaper.as_mut()), tunnel.shaper.as_mut())
+            {
+                inherit_tokens(heir, before, now_ns);
             }
             for (class, old_index) in (0..class_count).map(ClassSlot).zip(first_class..) {
                 let target = successor(slot, class)
@@ -39,6 +43,7 @@ impl<T> Scheduler<T> {
 
     /// Gives everything that is queued to `gone`.
     pub fn clear(&mut self, mut gone: impl FnMut(T)) {
+        self.shaper.rest(Backlog::default());
         let (classes, slab) = (&mut self.classes, &mut self.slab);
         for class in classes.iter_mut() {
             while let Some(queued) = class.fifo.pop(slab) {
@@ -85,13 +90,5 @@ impl<T> Scheduler<T> {
         class.fifo.push(&mut self.slab, queued).map_err(|item| (item, Refusal::NoRoom))?;
         self.activate(tunnel, index);
         Ok(())
-    }
-}
-
-/// A bucket never starts with more than its own depth, nor a new one with more than the old one had left.
-fn inherit_tokens(heir: Option<&mut Bucket>, before: Option<&mut Bucket>, now_ns: u64) {
-    if let (Some(heir), Some(before)) = (heir, before) {
-        before.refill(now_ns);
-        heir.start_with(before.level_bytes(), now_ns);
     }
 }

@@ -229,6 +229,49 @@ fn codel_marks_where_it_may_and_drops_the_rest_at_the_head() {
 }
 
 #[test]
+fn pie_keeps_twice_the_rate_at_its_target_delay_and_marks_while_that_is_enough() {
+    let target_ns = u64::from(Pie::default().target_ns);
+    for (ecn, overload) in [(Ecn::NotEct, 2), (Ecn::Ect0, 2), (Ecn::Ect0, 1)] {
+        let mut spec =
+            port(vec![ClassSpec { ecn: true, early: EarlyDrop::Pie(Pie::default()), ..percent(100) }], 1);
+        spec.items_max = 10_000;
+        spec.policies[0].classes[0].limit = Limit::Packets(5_000);
+        let mut scheduler = Scheduler::new(&spec).unwrap();
+        let (mut marked, mut dropped, mut delays) = (0, 0, Vec::new());
+        for ms in 1..20_000u64 {
+            // A packet a millisecond leaves; with an overload of 1, a little more than that comes.
+            let extra = u64::from(ms % 20 == 0);
+            for _ in 0..overload.max(1 + extra) {
+                match scheduler.enqueue(0, Offer { ecn, ..offer(0, 0, 1500) }, ms * 1_000_000) {
+                    Ok(()) => {}
+                    Err(refused) => {
+                        assert_eq!(refused.refusal, Refusal::Pie);
+                        dropped += 1;
+                    }
+                }
+            }
+            if let Next::Leaving(out) = scheduler.dequeue(ms * 1_000_000) {
+                marked += u64::from(out.mark);
+                delays.push(out.delay_ns);
+            }
+        }
+        let state = scheduler.stats().class(TunnelSlot(0), ClassSlot(0)).unwrap();
+        assert_eq!((state.counters.marked, state.counters.dropped(Refusal::Pie)), (marked, dropped));
+        let settled = &delays[delays.len() / 2..];
+        let mean_ns = settled.iter().sum::<u64>() / settled.len() as u64;
+        match (ecn, overload) {
+            // Half of what comes has to go; nobody listens to marks.
+            (Ecn::NotEct, _) => assert_eq!(marked, 0),
+            (_, 2) => assert!(marked > 0 && dropped > 1_000, "{marked} {dropped}"),
+            // Marks do not shorten the queue of a sender that does not listen, up to 10 %.
+            _ => assert!(marked > 10, "{marked} {dropped}"),
+        }
+        let is_near = (target_ns / 2..=target_ns * 2).contains(&mean_ns);
+        assert!(is_near || overload == 1, "{mean_ns} ns at twice the rate");
+    }
+}
+
+#[test]
 fn wred_refuses_the_higher_drop_precedence_first_and_marks_what_it_may() {
     let af12 = Dscp::new(12).unwrap();
     let profile = |min_packets, max_packets| DropProfile { min_packets, max_packets, one_in: 1 };

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The state of tunnels and classes, and how it is made from a port's specification.
 
-use super::codel;
 use super::fifo::Fifo;
 use super::line::{Line, Links};
 use super::spec::{ClassSlot, EarlyDrop, PRIORITY_LEVELS, PolicySpec, PortSpec, Service, SpecError};
 use super::{NONE, wred};
+use super::{codel, pie};
 use crate::bucket::Bucket;
 
 /// The priority levels, and the shares behind them.
@@ -50,11 +50,17 @@ pub(super) enum Early {
     None,
     Wred(wred::State),
     CoDel(codel::State),
+    Pie(pie::State),
 }
 
 impl Tunnel {
     pub(super) fn has_backlog(&self, level: usize) -> bool {
         self.backlog >> level & 1 == 1
+    }
+
+    /// The tunnel behind it in the line of this level.
+    pub(super) fn behind(&self, level: usize) -> Option<u32> {
+        self.links.get(level).copied().filter(|link| *link != NONE)
     }
 
     /// The class with this priority level.
@@ -69,13 +75,15 @@ impl Early {
             EarlyDrop::None => Self::None,
             EarlyDrop::Wred(_) => Self::Wred(wred::State::default()),
             EarlyDrop::CoDel(_) => Self::CoDel(codel::State::default()),
+            EarlyDrop::Pie(_) => Self::Pie(pie::State::default()),
         }
     }
 
     /// The queue has run empty.
     pub(super) fn emptied(&mut self, now_ns: u64) {
         match self {
-            Self::None => {}
+            // PIE's delay is that of the head, and there is none.
+            Self::None | Self::Pie(_) => {}
             Self::Wred(state) => state.emptied(now_ns),
             Self::CoDel(state) => state.emptied(),
         }
@@ -114,7 +122,7 @@ pub(super) fn build(spec: &PortSpec) -> Result<Built, SpecError> {
     for (index, tunnel) in spec.tunnels.iter().enumerate() {
         let Some(policy) = spec.policies.get(tunnel.policy) else { continue };
         let first_class = built.classes.len() as u32;
-        let by_level = built.add_classes(spec, index, tunnel.policy, policy)?;
+        let by_level = built.add_classes(spec, index, (tunnel.policy, policy))?;
         built.tunnels.push(Tunnel {
             shaper: tunnel.shape.map(Bucket::new),
             first_class,
@@ -138,8 +146,7 @@ impl Built {
         &mut self,
         spec: &PortSpec,
         tunnel: usize,
-        policy_index: usize,
-        policy: &PolicySpec,
+        (policy_index, policy): (usize, &PolicySpec),
     ) -> Result<[u32; PRIORITY_LEVELS], SpecError> {
         let mut by_level = [NONE; PRIORITY_LEVELS];
         for ((slot, class), reckoned) in (0u8..).zip(&policy.classes).zip(spec.reckon(tunnel)?) {

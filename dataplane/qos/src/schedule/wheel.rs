@@ -22,6 +22,9 @@ const LEVELS: usize = 7;
 
 pub(super) struct Wheel {
     tick: u64,
+    /// Before this tick none goes off, so that mostly one comparison says so.
+    next: u64,
+    armed: u32,
     heads: Box<[[u32; SLOTS]; LEVELS]>,
     occupied: [[u64; SLOTS / 64]; LEVELS],
     timers: Box<[Timer]>,
@@ -42,6 +45,8 @@ impl Wheel {
         let timer = Timer { tick: 0, next: NONE, previous: NONE, place: None };
         Self {
             tick: 0,
+            next: u64::MAX,
+            armed: 0,
             heads: Box::new([[NONE; SLOTS]; LEVELS]),
             occupied: [[0; SLOTS / 64]; LEVELS],
             timers: vec![timer; timers].into_boxed_slice(),
@@ -58,6 +63,8 @@ impl Wheel {
         let tick = due_ns.div_ceil(1 << TICK_BITS).max(self.tick);
         if let Some(entry) = self.timers.get_mut(timer as usize) {
             entry.tick = tick;
+            self.next = self.next.min(tick);
+            self.armed += 1;
             self.link(timer, tick);
         }
     }
@@ -65,6 +72,7 @@ impl Wheel {
     pub(super) fn cancel(&mut self, timer: u32) {
         let Some(entry) = self.timers.get_mut(timer as usize) else { return };
         let Some((level, slot)) = entry.place.take() else { return };
+        self.armed -= 1;
         let (next, previous) = (entry.next, entry.previous);
         if let Some(after) = self.timers.get_mut(next as usize) {
             after.previous = previous;
@@ -78,6 +86,10 @@ impl Wheel {
     /// A timer that has gone off by `now_ns`; it is no longer set.
     pub(super) fn expire(&mut self, now_ns: u64) -> Option<u32> {
         let target = now_ns >> TICK_BITS;
+        if target < self.next { None } else { self.expire_by(target) }
+    }
+
+    fn expire_by(&mut self, target: u64) -> Option<u32> {
         while self.tick <= target {
             let first = self.head(0, slot_of(self.tick, 0));
             if first != NONE {
@@ -89,7 +101,8 @@ impl Wheel {
                     self.tick = tick;
                     self.move_down(level, slot);
                 }
-                _ => {
+                later => {
+                    self.next = later.map_or(u64::MAX, |(.., tick)| tick);
                     self.tick = target;
                     return None;
                 }
@@ -100,9 +113,7 @@ impl Wheel {
 
     /// No timer goes off before this moment.
     pub(super) fn next_ns(&self) -> Option<u64> {
-        let tick =
-            if self.head(0, slot_of(self.tick, 0)) != NONE { self.tick } else { self.next_occupied()?.2 };
-        Some(tick << TICK_BITS)
+        (self.armed > 0).then_some(self.next << TICK_BITS)
     }
 
     /// The next occupied slot behind the current ones: level, slot, its first tick.

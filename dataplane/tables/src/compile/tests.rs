@@ -16,6 +16,7 @@ use crate::{
     Verdict,
 };
 
+mod groups;
 mod steps;
 
 fn tunnel_id(index: u32) -> ObjectId {
@@ -194,6 +195,7 @@ fn sas_have_fields_in_range() {
         (messages::Sa { iv_prefix: IvPrefix { bits: 4, value: 16 }, ..base.clone() }, Field::IvPrefix),
         (messages::Sa { iv_prefix: IvPrefix { bits: 0, value: 1 }, ..base.clone() }, Field::IvPrefix),
         (messages::Sa { class_group: 1, ..base.clone() }, Field::ClassGroup),
+        (messages::Sa { class_group: 8, direction: Direction::Outbound, ..base.clone() }, Field::ClassGroup),
         (messages::Sa { owner: Some(WorkerId(2)), ..base.clone() }, Field::Owner),
         (limit(LifetimeLimits { soft_bytes: 2, hard_bytes: 1, ..none }), Field::Lifetime),
         (limit(LifetimeLimits { soft_packets: 2, hard_packets: 1, ..none }), Field::Lifetime),

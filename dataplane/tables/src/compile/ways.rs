@@ -5,14 +5,15 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use messages::{
-    DropReason, DscpMapIndex, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex, ReceivedDscp,
-    Refusal,
+    ClassGroups, DropReason, DscpMapIndex, EspMode, Field, MssClamp, ObjectId, Protection, ProtectionIndex,
+    ReceivedDscp, Refusal,
 };
 use qos::mark::{DscpMap, DscpMark};
 use wire::{Dscp, IpProtocol, ipv4};
 
 use super::frame::Frame;
 use crate::encapsulation::ICV_BYTES_DEFAULT;
+use crate::groups::ByGroup;
 use crate::neighbors::Pin;
 use crate::shortcuts::ShortcutIn;
 use crate::template::{EspHeader, IpHeader, Parts};
@@ -39,20 +40,24 @@ impl Ways<'_> {
     pub(super) fn protection(&self, config: &Protection) -> Result<ProtectionEntry, Refusal> {
         let id = ObjectId::Protection(config.protection);
         self.check_ends(id, &config.local, &config.remote)?;
-        let esp = self.esp(config.protection, (config.mode == EspMode::Tunnel).then(|| outer_header(config)));
-        let sa = self.sas.outbound(config.protection).map(|sa| sa.sa);
-        let verdict = Verdict::Protect { protection: config.protection, sa };
-        let parts = Parts { delivery: None, esp: Some(esp) };
-        let (encapsulation, pin) = self.encapsulation(id, &parts, verdict, &config.remote, None)?;
+        let tunnel_mode = (config.mode == EspMode::Tunnel).then(|| outer_header(config));
+        let by = |group| {
+            let parts = Parts { delivery: None, esp: Some(self.esp(config.protection, group, tunnel_mode)) };
+            (parts, self.protect(config.protection, group))
+        };
+        let (exit, pin) = self.exit(id, &config.remote)?.unzip();
+        let Both { encapsulation, by_group } = Both::of(id, (&config.class_groups, None), by, exit, None)?;
         Ok(ProtectionEntry {
             encapsulation,
             protection: config.protection,
-            outbound: sa,
+            outbound: self.sas.outbound(config.protection, 0).map(|sa| sa.sa),
+            class_groups: config.class_groups,
+            by_group,
             mode: config.mode,
             local: config.local,
             remote: config.remote,
             header: outer_header(config),
-            pin,
+            pin: pin.flatten(),
         })
     }
 
@@ -71,18 +76,28 @@ impl Ways<'_> {
                 let missing = Refusal::Dangling(id, ObjectId::Protection(protection));
                 let entry = protections.get(protection).ok_or(missing)?;
                 check_transport(id, config, entry)?;
-                (Verdict::Protect { protection, sa: entry.outbound }, Some(entry))
+                (self.protect(protection, 0), Some(entry))
             }
             SpdVerdict::Bypass => (Verdict::Clear, None),
             SpdVerdict::Discard => (Verdict::Drop(DropReason::PolicyDiscard), None),
             SpdVerdict::NoMatch => (Verdict::Drop(DropReason::PolicyNone), None),
         };
         let tunnel_mode = protection.filter(|entry| entry.mode == EspMode::Tunnel);
-        let delivery = delivery_header(config);
-        let esp = protection.map(|entry| self.esp(entry.protection, tunnel_mode.map(|entry| entry.header)));
-        let parts = Parts { delivery: Some((delivery, config.gre)), esp };
+        let delivery = Some((delivery_header(config), config.gre));
+        let header = tunnel_mode.map(|entry| entry.header);
+        let by = |group| match protection {
+            None => (Parts { delivery, esp: None }, verdict),
+            Some(entry) => {
+                let esp = Some(self.esp(entry.protection, group, header));
+                (Parts { delivery, esp }, self.protect(entry.protection, group))
+            }
+        };
         let outermost = tunnel_mode.map_or(config.destination, |entry| entry.remote);
-        let (encapsulation, pin) = self.encapsulation(id, &parts, verdict, &outermost, config.mtu)?;
+        let (exit, pin) = self.exit(id, &outermost)?.unzip();
+        let groups = protection.map(|entry| entry.class_groups).unwrap_or_default();
+        let outward = config.marks.outward.map(|map| self.dscp_map(id, map)).transpose()?;
+        let Both { encapsulation, by_group } =
+            Both::of(id, (&groups, outward.as_deref()), by, exit, config.mtu)?;
         let names = |tunnel: &Tunnel| (tunnel.source, tunnel.destination, tunnel.gre.key);
         let same = (config.source, config.destination, config.gre.key);
         let goes_on = before.get(config.tunnel).filter(|old| names(old) == same);
@@ -95,14 +110,15 @@ impl Ways<'_> {
             tunnel: config.tunnel,
             mss: mss(config.mss, encapsulation.mtu),
             strict_source: config.strict_source,
-            outward: config.marks.outward.map(|map| self.dscp_map(id, map)).transpose()?,
+            outward,
             receipt: self.receipt(id, config.marks.receipt)?,
             protection: protection.map(|entry| entry.protection),
             gre: config.gre,
             source: config.source,
             destination: config.destination,
+            by_group,
             shortcut_in: None,
-            pin,
+            pin: pin.flatten(),
         };
         tunnel.shortcut_in = protection.and_then(|entry| ShortcutIn::of(&tunnel, entry));
         Ok(tunnel)
@@ -197,30 +213,17 @@ impl Ways<'_> {
         Ok(self.frame.spds.lookup(egress.port, &packet))
     }
 
-    /// ESP by the protection's outbound SA; without one, with room for what it may be.
-    fn esp(&self, protection: ProtectionIndex, tunnel_mode: Option<IpHeader>) -> EspHeader {
-        match self.sas.outbound(protection) {
+    /// Under the outbound SA of a class group.
+    fn protect(&self, protection: ProtectionIndex, group: u8) -> Verdict {
+        Verdict::Protect { protection, sa: self.sas.outbound(protection, group).map(|sa| sa.sa) }
+    }
+
+    /// ESP by the outbound SA of a class group; without one, with room for what it may be.
+    fn esp(&self, protection: ProtectionIndex, group: u8, tunnel_mode: Option<IpHeader>) -> EspHeader {
+        match self.sas.outbound(protection, group) {
             Some(sa) => EspHeader { tunnel_mode, spi: sa.spi, icv_bytes: sa.icv_bytes },
             None => EspHeader { tunnel_mode, spi: 0, icv_bytes: ICV_BYTES_DEFAULT },
         }
-    }
-
-    fn encapsulation(
-        &self,
-        id: ObjectId,
-        parts: &Parts,
-        verdict: Verdict,
-        outermost: &IpAddr,
-        mtu: Option<u16>,
-    ) -> Result<(Encapsulation, Option<Pin>), Refusal> {
-        let template = parts.template().map_err(|_| Refusal::OutOfRange(id, Field::Address))?;
-        let exit = self.exit(id, outermost)?;
-        let encapsulation =
-            Encapsulation::new(template, verdict, exit.as_ref().map(|(egress, _)| *egress), mtu);
-        if encapsulation.mtu < ipv4::MIN_MTU {
-            return Err(Refusal::NoRoom(id));
-        }
-        Ok((encapsulation, exit.and_then(|(_, pin)| pin)))
     }
 
     /// Where packets for `destination` leave. One that is routed into a tunnel, discarded or not routed at all has no
@@ -238,6 +241,44 @@ impl Ways<'_> {
             }
         };
         Ok(Some((Egress { port, neighbor, port_mtu: entry.mtu }, pin)))
+    }
+}
+
+/// The encapsulation of class group 0, and where there are others that of each.
+struct Both {
+    encapsulation: Encapsulation,
+    by_group: Option<Arc<ByGroup<Encapsulation>>>,
+}
+
+impl Both {
+    /// `by` says what a group's packets get in front, and what becomes of them; the map is what their DSCPs go through first.
+    fn of(
+        id: ObjectId,
+        (groups, outward): (&ClassGroups, Option<&DscpMap>),
+        by: impl Fn(u8) -> (Parts, Verdict),
+        egress: Option<Egress>,
+        mtu: Option<u16>,
+    ) -> Result<Self, Refusal> {
+        let one = |group| {
+            let (parts, verdict) = by(group);
+            let template = parts.template().map_err(|_| Refusal::OutOfRange(id, Field::Address))?;
+            let encapsulation = Encapsulation::new(template, verdict, egress, mtu);
+            if encapsulation.mtu < ipv4::MIN_MTU {
+                return Err(Refusal::NoRoom(id));
+            }
+            Ok(encapsulation)
+        };
+        let encapsulation = one(0)?;
+        if groups.is_one() {
+            return Ok(Self { encapsulation, by_group: None });
+        }
+        let leaves_as =
+            |dscp| encapsulation.template.outermost_dscp(outward.map_or(dscp, |map| map.of(dscp)));
+        let mut by_group = ByGroup::build(groups, leaves_as, one)?;
+        // What fits may not depend on a packet's DSCP: TCP and path MTU discovery know of one MTU.
+        let mtu = by_group.iter().map(|way| way.mtu).fold(encapsulation.mtu, u16::min);
+        by_group.iter_mut().for_each(|way| way.mtu = mtu);
+        Ok(Self { encapsulation: Encapsulation { mtu, ..encapsulation }, by_group: Some(Arc::new(by_group)) })
     }
 }
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What the scheduler of each port has to be.
+//! What the schedulers of each port have to be: one for each worker that has something to send there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use messages::{
-    ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TunnelIndex,
+    ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, Refusal, ServiceTarget,
+    TunnelIndex, WorkerId,
 };
 use qos::schedule::{
-    ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, PolicySpec, PortSpec, Share, SpecError,
+    ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, Pie, PolicySpec, PortSpec, Share, SpecError,
     TunnelSlot, TunnelSpec, Wred,
 };
 use qos::{TrafficProfile, schedule};
@@ -32,7 +33,8 @@ const NS_PER_S: u64 = 1_000_000_000;
 /// A packet as WRED takes it for typical while a queue is empty.
 const TYPICAL_PACKET_BYTES: u64 = 500;
 
-/// What the scheduler of a port has to be, and whom its slots belong to. Slot 0 is the port's own.
+/// What a worker's scheduler of a port has to be, and whom its slots belong to. Slot 0 is the port's own, which every
+/// worker has; a tunnel with a policy has a slot at one worker.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The scheduler.
@@ -91,6 +93,7 @@ pub(super) fn build(
     inputs: &Inputs<'_>,
     policies: &BTreeMap<PolicyMapIndex, Arc<Policy>>,
 ) -> Result<Built, Refusal> {
+    let workers = inputs.limits.workers.max(1);
     let mut drafts: BTreeMap<PortIndex, Draft> = BTreeMap::new();
     let mut of_tunnels = Vec::new();
     for wanted in inputs.wanted.service_policies.values() {
@@ -99,14 +102,11 @@ pub(super) fn build(
             None => None,
             Some(map) => Some(policies.get(&map).ok_or(Refusal::Dangling(id, ObjectId::PolicyMap(map)))?),
         };
-        if inputs.limits.workers > 1 && policy.is_some_and(|policy| policy.is_queued()) {
-            return Err(Refusal::OutOfRange(id, Field::Workers));
-        }
         match wanted.target {
             ServiceTarget::Port(port) => {
                 let entry =
                     inputs.wanted.ports.get(&port).ok_or(Refusal::Dangling(id, ObjectId::Port(port)))?;
-                let draft = drafts.entry(port).or_insert_with(|| Draft::new(entry.mtu));
+                let draft = drafts.entry(port).or_insert_with(|| Draft::new(entry.mtu, workers));
                 draft.own = match policy {
                     Some(policy) => Some(service(inputs, wanted.target, policy, (port, entry.mtu))?),
                     None => None,
@@ -119,9 +119,9 @@ pub(super) fn build(
                 if let (Some(policy), Some(egress)) = (policy, entry.encapsulation.egress) {
                     let (port, mtu) = (egress.port, egress.port_mtu);
                     of_tunnel.service = Some(service(inputs, wanted.target, policy, (port, mtu))?);
-                    of_tunnel.slot = policy
-                        .is_queued()
-                        .then(|| drafts.entry(port).or_insert_with(|| Draft::new(mtu)).add(tunnel, policy));
+                    of_tunnel.slot = policy.is_queued().then(|| {
+                        drafts.entry(port).or_insert_with(|| Draft::new(mtu, workers)).add(tunnel, policy)
+                    });
                 }
                 place(&mut of_tunnels, tunnel, of_tunnel);
             }
@@ -169,66 +169,81 @@ fn place(of_tunnels: &mut Vec<OfTunnel>, tunnel: TunnelIndex, of_tunnel: OfTunne
     }
 }
 
-/// A port's plan while tunnels are added.
+/// A port's plans while tunnels are added.
 struct Draft {
     mtu: u16,
     own: Option<Arc<Service>>,
-    /// Those whose policies have queues.
-    tunnels: Vec<(TunnelIndex, Arc<Policy>)>,
+    /// Those whose policies have queues, by the worker that owns them.
+    tunnels: Vec<Vec<(TunnelIndex, Arc<Policy>)>>,
 }
 
 impl Draft {
-    fn new(mtu: u16) -> Self {
-        Self { mtu, own: None, tunnels: Vec::new() }
+    fn new(mtu: u16, workers: u16) -> Self {
+        Self { mtu, own: None, tunnels: vec![Vec::new(); usize::from(workers)] }
     }
 
-    fn add(&mut self, tunnel: TunnelIndex, policy: &Arc<Policy>) -> TunnelSlot {
-        self.tunnels.push((tunnel, Arc::clone(policy)));
-        TunnelSlot(u32::try_from(self.tunnels.len()).unwrap_or(u32::MAX))
+    /// Gives a tunnel its owner, which it keeps through all changes, and its slot there.
+    fn add(&mut self, tunnel: TunnelIndex, policy: &Arc<Policy>) -> (WorkerId, TunnelSlot) {
+        let owner = tunnel.index() % self.tunnels.len().max(1);
+        let slot = self.tunnels.get_mut(owner).map_or(0, |tunnels| {
+            tunnels.push((tunnel, Arc::clone(policy)));
+            tunnels.len()
+        });
+        (WorkerId(u16::try_from(owner).unwrap_or(0)), TunnelSlot(u32::try_from(slot).unwrap_or(u32::MAX)))
     }
 
     fn finish(self, inputs: &Inputs<'_>, port: PortIndex) -> Result<OfPort, Refusal> {
-        let plan = self.plan(inputs, port)?;
-        Ok(OfPort { plan, service: self.own })
+        let workers = (0..).map(WorkerId).zip(&self.tunnels);
+        let plans = workers
+            .map(|(worker, tunnels)| self.plan(inputs, (port, worker), tunnels))
+            .collect::<Result<_, _>>()?;
+        Ok(OfPort { plans, service: self.own })
     }
 
-    /// None if neither the port nor one of its tunnels has a policy with queues.
-    fn plan(&self, inputs: &Inputs<'_>, port: PortIndex) -> Result<Option<Arc<Plan>>, Refusal> {
+    /// What a worker's scheduler has to be; none if neither the port nor one of the worker's tunnels has a policy with
+    /// queues.
+    fn plan(
+        &self,
+        inputs: &Inputs<'_>,
+        (port, worker): (PortIndex, WorkerId),
+        own_tunnels: &[(TunnelIndex, Arc<Policy>)],
+    ) -> Result<Option<Arc<Plan>>, Refusal> {
         let queued = self.own.as_ref().map(|service| &service.policy).filter(|policy| policy.is_queued());
         let takes_all = queued.is_some();
         // A port without queues of its own only paces its tunnels: its own slot stays empty, whatever its classes are.
-        let Some(own) = queued.or_else(|| self.tunnels.first().map(|(_, policy)| policy)) else {
+        let Some(own) = queued.or_else(|| own_tunnels.first().map(|(_, policy)| policy)) else {
             return Ok(None);
         };
         let profiles = Profiles { packet_bytes_max: Plan::wire_bytes(usize::from(self.mtu)) };
-        let mut specs = Specs { profiles, delays: self.tunnels.len() <= DELAYS_MAX, ..Specs::default() };
+        let delays = self.tunnels.iter().map(Vec::len).sum::<usize>() <= DELAYS_MAX;
+        let mut specs = Specs { profiles, delays, ..Specs::default() };
         let own_shape = specs.shape(own)?;
         let (shape, unused) = if takes_all { (own_shape, None) } else { (None, own_shape) };
         let policy = specs.policy(own, unused.or(shape))?;
         let mut tunnels = vec![TunnelSpec { shape: unused, weight: 1, policy }];
         let mut owners = vec![ServiceTarget::Port(port)];
-        let mut slot_policies = vec![Arc::clone(own)];
-        for (tunnel, policy) in &self.tunnels {
+        let mut policies = vec![Arc::clone(own)];
+        for (tunnel, policy) in own_tunnels {
             let shaped = specs.shape(policy)?;
             let policy_place = specs.policy(policy, shaped.or(shape))?;
             tunnels.push(TunnelSpec { shape: shaped, weight: 1, policy: policy_place });
             owners.push(ServiceTarget::Tunnel(*tunnel));
-            slot_policies.push(Arc::clone(policy));
+            policies.push(Arc::clone(policy));
         }
-        let seed = u64::from(port.0) + 1;
+        let seed = u64::from(port.0) + 1 + (u64::from(worker.0) << 32);
         let packet_bytes_max = profiles.packet_bytes_max;
         let spec =
             PortSpec { shape, packet_bytes_max, items_max: ITEMS, seed, policies: specs.policies, tunnels };
-        spec.validate().map_err(|error| refusal(&error, &specs.of, &slot_policies))?;
+        spec.validate().map_err(|error| refusal(&error, &specs.of, &policies))?;
         let slots = owners.iter().copied().zip((0..).map(TunnelSlot)).collect();
         let plan = Plan { spec, owners, takes_all, classes: specs.classes, slots };
-        Ok(Some(shared(inputs, port, plan)))
+        Ok(Some(shared(inputs, port, worker, plan)))
     }
 }
 
 /// The plan of the previous generation, if it is the same: then the scheduler goes on.
-fn shared(inputs: &Inputs<'_>, port: PortIndex, plan: Plan) -> Arc<Plan> {
-    match inputs.previous.and_then(|previous| previous.quality.plan(port)) {
+fn shared(inputs: &Inputs<'_>, port: PortIndex, worker: WorkerId, plan: Plan) -> Arc<Plan> {
+    match inputs.previous.and_then(|previous| previous.quality.plan(port, worker)) {
         Some(before) if **before == plan => Arc::clone(before),
         _ => Arc::new(plan),
     }
@@ -302,6 +317,10 @@ fn early(early: &messages::EarlyDrop, rate: Option<u64>) -> EarlyDrop {
         messages::EarlyDrop::CoDel { target_us, interval_us } => EarlyDrop::CoDel(CoDel {
             target_ns: u64::from(*target_us) * 1_000,
             interval_ns: u64::from(*interval_us) * 1_000,
+        }),
+        messages::EarlyDrop::Pie { target_us, burst_us } => EarlyDrop::Pie(Pie {
+            target_ns: target_us.saturating_mul(1_000),
+            burst_ns: burst_us.saturating_mul(1_000),
         }),
         messages::EarlyDrop::Wred(wred) => EarlyDrop::Wred(Wred {
             weight: wred.weight,

@@ -10,11 +10,11 @@ use dataplane::store::SequenceStore;
 use greyhound_simulation::topology::{LAN, WAN};
 use greyhound_simulation::wanted::{ANY, host, ip, policy, prefix, route_by, route_into};
 use messages::{
-    Address, Base, ClassMap, ClassMapIndex, ColourAware, Criterion, DfPolicy, Direction, DscpMap,
-    DscpMapIndex, DscpSet, EarlyDrop, EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp, Object,
-    Police, PoliceAction, PolicyAction, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings,
-    PortSide, Protection, ProtectionIndex, QueueLimit, ReceivedDscp, Sa, SaIndex, SecondBucket, Secret,
-    Selector, Service, ServicePolicy, ServiceTarget, TosPolicy, TrafficProfile, Tunnel, TunnelIndex,
+    Address, Base, ClassGroups, ClassMap, ClassMapIndex, ColourAware, Criterion, DfPolicy, Direction,
+    DscpMap, DscpMapIndex, DscpSet, EarlyDrop, EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp,
+    Object, Police, PoliceAction, PolicyAction, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex,
+    PortSettings, PortSide, Protection, ProtectionIndex, QueueLimit, ReceivedDscp, Sa, SaIndex, SecondBucket,
+    Secret, Selector, Service, ServicePolicy, ServiceTarget, TosPolicy, TrafficProfile, Tunnel, TunnelIndex,
     TunnelMarks, WorkerId,
 };
 use pipeline::{HandedOver, Pipeline, PipelineConfig};
@@ -34,6 +34,8 @@ pub(crate) const BARE: u32 = 9;
 pub(crate) const UNANSWERED: u32 = 8;
 pub(crate) const UNANSWERED_MAC: [u8; 6] = [2, 0, 0, 0, 9, 10];
 pub(crate) const NEARLY_EXHAUSTED: u32 = 11;
+/// Protections with class groups: transport and tunnel mode under tunnels, and one without GRE.
+const GROUPED: [u32; 3] = [0, 1, BARE];
 /// The tunnel without protection.
 pub(crate) const IN_CLEAR: u32 = 10;
 /// Our address on the untrusted network, and the ends inside tunnel mode.
@@ -72,7 +74,9 @@ impl Network {
         let tunnels: Vec<_> = (0..TUNNELS).map(tunnel).collect();
         let protections: Vec<_> =
             (0..TUNNELS).filter(|p| ![3, IN_CLEAR].contains(p)).map(protection).collect();
-        let sas = protections.iter().flat_map(|p| sas(p, seed)).collect();
+        let grouped = protections.iter().filter(|p| !p.class_groups.is_one());
+        let group_sas = grouped.flat_map(|p| group_sas(p, seed));
+        let sas = protections.iter().flat_map(|p| sas(p, seed)).chain(group_sas).collect();
         let mut network = Self { objects: frame(), tunnels, protections, sas };
         network.objects.extend(network.protections.iter().copied().map(Object::Protection));
         let changes = vec![(0, 8), (34, 10), (46, 40)];
@@ -224,7 +228,36 @@ fn protection(index: u32) -> Protection {
         tos: TosPolicy::Copy,
         df: if index == 1 { DfPolicy::Clear } else { DfPolicy::Copy },
         ttl: 62,
+        class_groups: if GROUPED.contains(&index) { groups() } else { ClassGroups::default() },
     }
+}
+
+/// EF and some others in group 1, a quarter in group 2, a few in group 3, which has no SA.
+fn groups() -> ClassGroups {
+    let mut groups = ClassGroups::default();
+    groups.0[..3].copy_from_slice(&[DscpSet(1 << 46 | 0xf00), DscpSet(0xffff_0000), DscpSet(0xf << 60)]);
+    groups
+}
+
+/// The outbound SAs of a protection's groups beside group 0.
+fn group_sas(protection: &Protection, seed: u64) -> Vec<Sa> {
+    let of_group_0 = sas(protection, seed).into_iter().find(|sa| sa.direction == Direction::Outbound);
+    let of_group = |class_group: u8| {
+        let sa = of_group_0.clone()?;
+        let (index, group) = (protection.protection.0, u32::from(class_group));
+        let mut keymat = [seed as u8 ^ 0x5a; 20];
+        keymat[..2].copy_from_slice(&[index as u8, 1 + class_group]);
+        // An ICV of another length, so that lengths tell groups apart.
+        let key = Key { secret: Secret::from_keymat(&keymat).expect("a key"), icv_bytes: 12 };
+        Some(Sa {
+            sa: SaIndex(24 + 12 * (group - 1) + index),
+            spi: sa.spi + 0x1000 * group,
+            class_group,
+            key,
+            ..sa
+        })
+    };
+    (1..=2).filter_map(of_group).collect()
 }
 
 /// Both SAs of a protection; 7 sends none, 5's end in time, 6's inbound one belongs to the second worker.

@@ -37,6 +37,7 @@ const ELSEWHERE: &[(DropReason, &str, &str)] = &[
     ),
     (DropReason::QosWred, QOS, "early_drops_are_told_apart_and_ecn_capable_packets_are_marked_instead"),
     (DropReason::QosCodel, QOS, "early_drops_are_told_apart_and_ecn_capable_packets_are_marked_instead"),
+    (DropReason::QosPie, QOS, "pie_drops_or_marks_what_arrives_while_the_queue_is_late"),
     (
         DropReason::QosNoRoom,
         "dataplane/pipeline/src/queues.rs",
