@@ -35,6 +35,7 @@ mod queues;
 mod sad;
 mod scheduled;
 mod stopwatch;
+mod tag;
 #[cfg(test)]
 mod testing;
 mod waiting;

@@ -295,6 +295,7 @@ impl Rig {
                     worker: WorkerId(worker),
                     workers: WORKERS,
                     macs: MACS.into(),
+                    vlans: Vec::new(),
                     pool: pool.clone(),
                     neighbors: Arc::clone(&neighbors),
                     state: Arc::clone(&state),
