@@ -3,6 +3,7 @@
 
 use messages::{DropReason, PortIndex, ProtectionIndex, TunnelIndex, WorkerCounter, WorkerId};
 use pktbuf::{Packet, Pool};
+use qos::classify::FlowCache;
 use tables::{Generation, Neighbors};
 use wire::MacAddr;
 use wire::flow::Parsed;
@@ -53,6 +54,8 @@ pub(crate) struct Context<'a> {
     pub counters: &'a mut Counters,
     pub transmission: &'a mut Transmission,
     pub waiting: &'a mut Waiting,
+    /// Classes of flows that were asked for lately.
+    pub flows: &'a mut FlowCache,
     /// What waits for its turn.
     pub queues: &'a mut Queues,
     pub limiter: &'a mut Limiter,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use messages::{DropReason, PortIndex, WorkerCounter, WorkerId};
 use pktbuf::{Batch, Packet, Pool};
+use qos::classify::FlowCache;
 use tables::Neighbors;
 use wire::{MacAddr, VlanId};
 
@@ -20,6 +21,9 @@ use crate::sad::State;
 use crate::stopwatch::{Stage, Stopwatch};
 use crate::waiting::Waiting;
 use crate::{fast, inbound, ingress, neighbor, outbound, scheduled, tag};
+
+/// Flows whose classes a worker keeps, in 2 MiB that are touched only where a policy has so many rules that it is worth it.
+const FLOWS: usize = 1 << 16;
 
 /// What a pipeline is built from.
 pub struct PipelineConfig {
@@ -63,6 +67,7 @@ pub struct Pipeline {
     counters: Counters,
     transmission: Transmission,
     waiting: Waiting,
+    flows: FlowCache,
     queues: Queues,
     limiter: Limiter,
     identification: Identification,
@@ -87,6 +92,7 @@ impl Pipeline {
             pool,
             transmission: Transmission::new(&vlans),
             vlans,
+            flows: FlowCache::new(FLOWS),
             queues,
             macs: macs.into_iter().map(MacAddr).collect(),
             counters: Counters::default(),
@@ -228,6 +234,7 @@ impl Pipeline {
             counters: &mut self.counters,
             transmission: &mut self.transmission,
             waiting: &mut self.waiting,
+            flows: &mut self.flows,
             queues: &mut self.queues,
             limiter: &mut self.limiter,
             identification: &mut self.identification,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use messages::{PortIndex, WorkerId};
 use pktbuf::{Packet, Pool};
+use qos::classify::FlowCache;
 use tables::{Generation, Neighbors};
 use wire::{MacAddr, flow};
 
@@ -29,6 +30,7 @@ pub(crate) struct Fixture {
     macs: Vec<MacAddr>,
     transmission: Transmission,
     waiting: Waiting,
+    flows: FlowCache,
     queues: Queues,
     limiter: Limiter,
     identification: Identification,
@@ -49,6 +51,7 @@ impl Fixture {
             macs: vec![MacAddr([2, 0, 0, 0, 0, 1])],
             transmission: Transmission::new(&[None]),
             waiting: Waiting::default(),
+            flows: FlowCache::new(2),
             queues: Queues::new(1, &crate::queues::Handoff::default()),
             limiter: Limiter::default(),
             identification: Identification::new(WorkerId(0), 1),
@@ -77,6 +80,7 @@ impl Fixture {
             counters: &mut self.counters,
             transmission: &mut self.transmission,
             waiting: &mut self.waiting,
+            flows: &mut self.flows,
             queues: &mut self.queues,
             limiter: &mut self.limiter,
             identification: &mut self.identification,

@@ -455,6 +455,7 @@ fn narrow_port() -> Vec<Object> {
         early: EarlyDrop::None,
         ecn: false,
         set_dscp: Some(10),
+        set_vlan_priority: None,
     };
     let target = ServiceTarget::Port(WAN);
     vec![

@@ -38,7 +38,7 @@ pub(super) fn condition<'a>(
             } else {
                 let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
                 let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-                at_work.classify_v4(whole, ingress, way.tunnel, &mut classes);
+                at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
                 let mut classes = classes.into_iter();
                 work.condition(ctx, (packets, run), |_| classes.next(), &mut refused);
             }
@@ -71,6 +71,9 @@ impl Work<'_> {
         let mut tally = Tally::default();
         for (number, (packet, departure)) in packets.iter_mut().zip(run).enumerate() {
             let Some(class) = class_of(departure) else { continue };
+            if let Some(priority) = class.set_vlan_priority {
+                packet.set_vlan_priority(priority);
+            }
             let dscp = Dscp::of_tos(departure.plain.tos);
             let wire_bytes = Plan::wire_bytes(self.way.sealed_bytes(departure.plain));
             let arriving = Arriving { class, wire_bytes, dscp };

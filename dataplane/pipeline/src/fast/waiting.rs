@@ -34,7 +34,7 @@ pub(super) fn wait<'a>(
         let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
         let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
         if let Some(queue) = way.services.queue {
-            queue.at_work.classify_v4(whole, ingress, way.tunnel, &mut classes);
+            queue.at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
         }
     }
     let (mut classes, mut due) = (classes.into_iter(), Lane::default());
@@ -51,16 +51,16 @@ pub(super) fn wait<'a>(
     *lane = due;
 }
 
-/// What classes look at.
+/// What classes look at: the headers, and the 802.1p priority.
 #[inline(always)]
-pub(super) fn whole_of(packet: &Packet, departure: &Departure<'_>) -> WholeV4 {
+pub(super) fn whole_of(packet: &Packet, departure: &Departure<'_>) -> (WholeV4, Option<u8>) {
     let &Plain { source, destination, ports, protocol, .. } = departure.plain;
     let tos = tos_of(packet, departure);
     let tcp_flags = match protocol {
         IpProtocol::TCP => packet.data().get(departure.offset + TCP_FLAGS_OFFSET).copied().unwrap_or(0),
         _ => 0,
     };
-    WholeV4 { source, destination, ports, protocol, tos, tcp_flags }
+    (WholeV4 { source, destination, ports, protocol, tos, tcp_flags }, packet.vlan_priority())
 }
 
 /// The ToS that a packet has by now: it may have been marked since it was parsed.

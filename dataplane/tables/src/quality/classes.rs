@@ -11,7 +11,8 @@ use messages::{
     PolicyClass, PolicyMap, PolicyMapIndex, PortRange, Refusal, Service,
 };
 use qos::classify::{
-    self, Addresses, Budget, Classifier, Dscps, Fragments, Headers, KeyV4, Match, Rule, Span, TcpFlags,
+    self, Addresses, Budget, Classifier, Dscps, FlowCache, Fragments, Headers, KeyV4, Match, Rule, Span,
+    TcpFlags, VlanPriorities,
 };
 use qos::schedule::ClassSlot;
 use wire::Dscp;
@@ -22,17 +23,22 @@ use crate::Shadow;
 /// Rules that all policy-maps may come to.
 const RULES_MAX: usize = 1 << 17;
 
+/// From so many rules on a flow cache wins, also against the nearest caches (docs/qos.md).
+const CACHED_RULES_MIN: usize = 1_000;
+
 /// A policy-map, compiled.
 pub(super) struct Policy {
     pub(super) map: PolicyMap,
     pub(super) classes: Vec<PolicyClass>,
-    /// The DSCP that each class sets.
-    marks: Box<[Option<Dscp>]>,
+    /// The DSCP that each class sets, and the 802.1p priority.
+    marks: Box<[(Option<Dscp>, Option<u8>)]>,
     classifier: Classifier,
     /// For each code point the class of whole packets, where it decides alone.
     by_dscp: [Option<Class>; 64],
     /// Whether it always does.
     goes_by_dscp: bool,
+    /// Whether to look into the flow cache is cheaper than to walk the trees.
+    has_many_rules: bool,
 }
 
 impl Policy {
@@ -67,10 +73,15 @@ impl Policy {
     pub(super) fn classify_v4<const BURST: usize>(
         &self,
         keys: &[KeyV4],
+        flows: &mut FlowCache,
         classes: &mut ArrayVec<Class, BURST>,
     ) {
         let mut found = [classify::Class(0); BURST];
-        self.classifier.classify_v4(keys, &mut found);
+        if self.has_many_rules {
+            flows.classify_v4(&self.classifier, keys, &mut found);
+        } else {
+            self.classifier.classify_v4(keys, &mut found);
+        }
         for class in found.iter().take(keys.len().min(classes.remaining_capacity())) {
             classes.push(self.class(*class));
         }
@@ -78,8 +89,9 @@ impl Policy {
 
     #[inline(always)]
     fn class(&self, classify::Class(place): classify::Class) -> Class {
-        let set_dscp = self.marks.get(usize::from(place)).copied().flatten();
-        Class { slot: ClassSlot(u8::try_from(place).unwrap_or(u8::MAX)), set_dscp }
+        let (set_dscp, set_vlan_priority) = self.marks.get(usize::from(place)).copied().unwrap_or_default();
+        let slot = ClassSlot(u8::try_from(place).unwrap_or(u8::MAX));
+        Class { slot, set_dscp, set_vlan_priority }
     }
 }
 
@@ -214,10 +226,19 @@ impl Compiler<'_> {
             rules.extend(self.rules(class_map, classify::Class(place))?.ok_or(too_many)?);
         }
         let default = classify::Class(u16::try_from(first.len()).unwrap_or(u16::MAX));
+        let has_many_rules = rules.len() >= CACHED_RULES_MIN;
         let classifier = Classifier::build(&rules, default, Fragments::default()).map_err(|_| too_many)?;
-        let marks = classes.iter().map(|class| class.set_dscp.and_then(Dscp::new)).collect();
-        let mut policy =
-            Policy { map: *map, classes, marks, classifier, by_dscp: [None; 64], goes_by_dscp: false };
+        let mark = |class: &PolicyClass| (class.set_dscp.and_then(Dscp::new), class.set_vlan_priority);
+        let marks = classes.iter().map(mark).collect();
+        let mut policy = Policy {
+            map: *map,
+            classes,
+            marks,
+            classifier,
+            by_dscp: [None; 64],
+            goes_by_dscp: false,
+            has_many_rules,
+        };
         policy.by_dscp = core::array::from_fn(|value| {
             let dscp = u8::try_from(value).ok().and_then(Dscp::new)?;
             policy.classifier.by_dscp(dscp).map(|class| policy.class(class))
@@ -268,6 +289,8 @@ impl ClassMaps<'_> {
         all.extend(criterion.dscps.map(|dscps| Match::Dscp(Dscps(dscps.0))));
         all.extend(criterion.tunnel.map(|tunnel| Match::Tunnel(Span::only(tunnel.0))));
         all.extend(criterion.ingress.map(|port| Match::IngressPort(Span::only(port.0))));
+        let priorities = criterion.vlan_priorities.map(VlanPriorities::of_bits);
+        all.extend(priorities.map(Match::VlanPriority));
         if let Some(nested) = criterion.nested {
             all.push(self.expression(nested)?);
         }

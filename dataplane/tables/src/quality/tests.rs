@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is refused of class-maps and policy-maps, and what goes on when others change.
 
+use arrayvec::ArrayVec;
 use messages::{
     ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, Field, Object, ObjectId, PolicyClass, PolicyMap,
-    PolicyMapIndex, PortIndex, PortRange, PortSide, QueueLimit, Refusal, Service, Share, TunnelIndex,
+    PolicyMapIndex, PortIndex, PortRange, PortSide, QueueLimit, Refusal, Service, ServicePolicy,
+    ServiceTarget, Share, TunnelIndex,
 };
+use qos::classify::{FlowCache, WholeV4};
 
 use crate::Neighbors;
 use crate::testing::*;
@@ -46,6 +49,7 @@ fn policy_map(number: u32, class_maps: &[u32]) -> Vec<Object> {
             early: EarlyDrop::None,
             ecn: false,
             set_dscp: None,
+            set_vlan_priority: None,
         })
     });
     [Object::PolicyMap(PolicyMap { policy_map, shape: None })].into_iter().chain(classes).collect()
@@ -126,4 +130,40 @@ fn what_a_criterion_names_may_not_go_while_the_maps_stay() {
     let gone = ObjectId::Port(spare);
     assert_eq!(without(&[gone]), Some(Refusal::Dangling(criterion(1), gone)));
     assert_eq!(without(&[route]), None);
+}
+
+#[test]
+fn with_many_rules_flows_that_were_asked_for_before_have_the_class_that_they_had() {
+    let wan = PortIndex(1);
+    let even = |map: u32| class_map(map, true, (0..1_010).map(|port| port_range(2 * port)));
+    let unqueued = policy_map(0, &[1]).into_iter().map(|object| match object {
+        Object::PolicyClass(class) => {
+            Object::PolicyClass(PolicyClass { service: Service::Unqueued, ..class })
+        }
+        other => other,
+    });
+    let target = ServiceTarget::Port(wan);
+    let service = ServicePolicy { target, policy_map: Some(PolicyMapIndex(0)), pre_classify: true };
+    let objects = even(1).into_iter().chain(unqueued).chain([Object::ServicePolicy(service)]);
+    let tables = compiled(&changed(&headend(4), objects).unwrap()).unwrap();
+    let at_work = tables.quality.port(wan).conditions.expect("a policy without queues");
+    let mut flows = FlowCache::new(8_192);
+    for round in 0..3 {
+        let ports = (0..64).map(|number| 40 * number + round / 2);
+        let whole = ports.clone().map(|ports| WholeV4 {
+            source: 0x0a00_0001,
+            destination: 0x0a00_0002,
+            ports,
+            protocol: wire::IpProtocol::UDP,
+            tos: 0,
+            tcp_flags: 0,
+        });
+        let mut classes = ArrayVec::<_, 64>::new();
+        let whole = whole.map(|whole| (whole, None));
+        at_work.classify_v4(whole, wan, TunnelIndex(0), (&mut flows, &mut classes));
+        let places: Vec<_> = classes.iter().map(|class| class.slot.0).collect();
+        let expected: Vec<_> = ports.map(|port| u8::from(port % 2 == 1 || port >= 2_020)).collect();
+        assert_eq!(places, expected, "round {round}");
+    }
+    assert_eq!(flows.hits_and_misses(), (64, 128));
 }

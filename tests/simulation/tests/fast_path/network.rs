@@ -166,6 +166,7 @@ fn marks() -> Vec<Object> {
                 early: EarlyDrop::None,
                 ecn: false,
                 set_dscp: set_dscp.filter(|_| place == 0),
+                set_vlan_priority: None,
             }));
         }
     }
