@@ -260,7 +260,7 @@ fn a_second_policy_sees_the_priority_that_the_first_has_set() {
 }
 
 #[test]
-fn tags_are_no_part_of_the_mtu_and_counters_have_them() {
+fn tags_are_no_part_of_the_mtu() {
     let mut bench = Bench::new(&shape(Some(LAN_VLAN), Some(WAN_VLAN)));
     let (host, far) = (End::A.host(), End::B.host());
     // What fills the WAN's 1,500 bytes: IPv4, ESP with IV, GRE, the packet, padding, trailer, ICV.
