@@ -252,6 +252,13 @@ impl AtWork<'_> {
         self.service.policy.classify_v4(&keys, flows, classes);
     }
 
+    /// Whether it is the same policy at the same place.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        core::ptr::eq(self.service, other.service)
+    }
+
     /// Whether classes look at the original packet.
     #[inline(always)]
     #[must_use]

@@ -7,13 +7,17 @@
 use arrayvec::ArrayVec;
 use messages::{DropReason, PortIndex};
 use pktbuf::{BURST, Packet};
-use tables::{Arriving, AtWork, Class, Plan, Tally};
+use tables::{Arriving, AtWork, Class, Tally};
 use wire::{Dscp, dscp};
 
 use super::outbound::{Departure, Way};
+use super::plain::Plain;
 use super::waiting::whole_of;
 use crate::context::Context;
 use crate::lane::Lane;
+
+/// From so many packets on that go one way their sizes are worth a table.
+const LONG_RUN: usize = 8;
 
 /// Packets that go no further: their places in the lane, in order, and why.
 type Refused = ArrayVec<(usize, DropReason), BURST>;
@@ -27,23 +31,37 @@ pub(super) fn condition<'a>(
     ingress: PortIndex,
 ) {
     let mut refused = Refused::new();
+    let mut tally = Tally::default();
+    let mut last: Option<AtWork<'_>> = None;
     let mut place = 0;
     for (packets, run) in lane.runs_mut(Departure::goes_with) {
         let way = run.first().and_then(|first| ways.get(first.way));
         if let Some((way, at_work)) = way.and_then(|way| Some((way, way.services.conditions?))) {
-            let work = Work { way, at_work, first: place };
-            if at_work.goes_by_dscp() {
-                let of = |departure: &Departure<'_>| at_work.by_tos(departure.plain.tos);
-                work.condition(ctx, (packets, run), of, &mut refused);
-            } else {
+            if let Some(before) = last.filter(|before| !before.is(&at_work)) {
+                before.settle(&tally, ctx.worker);
+                tally = Tally::default();
+            }
+            last = Some(at_work);
+            let mut work = Work { way, at_work, first: place, tally: &mut tally, refused: &mut refused };
+            if !at_work.goes_by_dscp() {
                 let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
                 let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
                 at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
                 let mut classes = classes.into_iter();
-                work.condition(ctx, (packets, run), |_| classes.next(), &mut refused);
+                work.condition(ctx, (packets, run), |_| classes.next(), |plain| way.wire_bytes(plain));
+            } else if run.len() < LONG_RUN {
+                let class = |plain: &Plain| at_work.by_tos(plain.tos);
+                work.condition(ctx, (packets, run), class, |plain| way.wire_bytes(plain));
+            } else {
+                let class = |plain: &Plain| at_work.by_tos(plain.tos);
+                let sizes = Sizes::of(way);
+                work.condition(ctx, (packets, run), class, |plain| sizes.wire_bytes(plain));
             }
         }
         place += run.len();
+    }
+    if let Some(last) = last {
+        last.settle(&tally, ctx.worker);
     }
     if !refused.is_empty() {
         drop_refused(ctx, lane, &refused);
@@ -51,40 +69,56 @@ pub(super) fn condition<'a>(
 }
 
 /// A policy, and the packets that go one way under it.
-struct Work<'a> {
+struct Work<'a, 't> {
     way: &'a Way<'a>,
     at_work: AtWork<'a>,
     /// The place of the first in the lane.
     first: usize,
+    tally: &'t mut Tally,
+    refused: &'t mut Refused,
 }
 
-impl Work<'_> {
-    /// Meters and marks packets of the classes that `class_of` tells.
+impl Work<'_, '_> {
+    /// Meters and marks packets, of which `class` and `wire_bytes` tell what they are asked for.
     #[inline(always)]
     fn condition(
-        &self,
+        &mut self,
         ctx: &Context<'_>,
         (packets, run): (&mut [Packet], &[Departure<'_>]),
-        mut class_of: impl FnMut(&Departure<'_>) -> Option<Class>,
-        refused: &mut Refused,
+        mut class: impl FnMut(&Plain) -> Option<Class>,
+        wire_bytes: impl Fn(&Plain) -> u32,
     ) {
-        let mut tally = Tally::default();
         for (number, (packet, departure)) in packets.iter_mut().zip(run).enumerate() {
-            let Some(class) = class_of(departure) else { continue };
+            let plain = departure.plain;
+            let Some(class) = class(plain) else { continue };
             if let Some(priority) = class.set_vlan_priority {
                 packet.set_vlan_priority(priority);
             }
-            let dscp = Dscp::of_tos(departure.plain.tos);
-            let wire_bytes = Plan::wire_bytes(self.way.sealed_bytes(departure.plain));
+            let wire_bytes = wire_bytes(plain);
+            debug_assert_eq!(wire_bytes, self.way.wire_bytes(plain));
+            let dscp = Dscp::of_tos(plain.tos);
             let arriving = Arriving { class, wire_bytes, dscp };
-            let marked = self.at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, &mut tally);
+            let marked = self.at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, self.tally);
             if marked != Some(dscp)
                 && let Err(reason) = mark(packet, departure.offset, marked)
             {
-                refused.push((self.first + number, reason));
+                self.refused.push((self.first + number, reason));
             }
         }
-        self.at_work.settle(&tally, ctx.worker);
+    }
+}
+
+/// What packets of one way are on the wire: ESP pads to four bytes, so four more are four more.
+struct Sizes([u32; 4]);
+
+impl Sizes {
+    fn of(way: &Way<'_>) -> Self {
+        Self([0, 1, 2, 3].map(|total_bytes| way.wire_bytes(&Plain { total_bytes, ..Plain::NONE })))
+    }
+
+    #[inline(always)]
+    fn wire_bytes(&self, plain: &Plain) -> u32 {
+        self.0[usize::from(plain.total_bytes & 3)] + u32::from(plain.total_bytes & !3)
     }
 }
 

@@ -9,7 +9,7 @@ use esp::{OutboundSa, Reservation, SealBurst, SealError};
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
 use qos::mark::DscpMap;
-use tables::{Services, ShortcutOut};
+use tables::{Plan, Services, ShortcutOut};
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::Sorter;
@@ -84,6 +84,12 @@ impl<'a> Way<'a> {
         sa.prefetch();
         shortcut.counts.prefetch(ctx.worker);
         Some(Self { tunnel, shortcut, sa, framing, services })
+    }
+
+    /// What a payload packet is on the wire.
+    #[inline(always)]
+    pub(super) fn wire_bytes(&self, payload: &Plain) -> u32 {
+        Plan::wire_bytes(self.sealed_bytes(payload))
     }
 
     /// The length of the IP packet that a payload packet becomes.

@@ -241,7 +241,9 @@ impl Compiler<'_> {
         };
         policy.by_dscp = core::array::from_fn(|value| {
             let dscp = u8::try_from(value).ok().and_then(Dscp::new)?;
-            policy.classifier.by_dscp(dscp).map(|class| policy.class(class))
+            let class = policy.class(policy.classifier.by_dscp(dscp)?);
+            // What it gets is known already, whether the class sets something or not.
+            Some(Class { set_dscp: Some(class.set_dscp.unwrap_or(dscp)), ..class })
         });
         policy.goes_by_dscp = policy.by_dscp.iter().all(Option::is_some);
         Ok(policy)
