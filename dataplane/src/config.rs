@@ -77,6 +77,8 @@ pub struct PortConfig {
     /// The largest IP packet it shall carry, in bytes: 576–9,216.
     #[serde(default = "default_mtu")]
     pub mtu_max: u16,
+    /// The VLAN whose 802.1Q tag its frames have: 1–4,094, or 0 for a tag with a priority and no VLAN. By default untagged.
+    pub vlan: Option<u16>,
     /// Descriptors of each receive queue.
     #[serde(default = "default_descriptors")]
     pub rx_descriptors: u16,
@@ -208,6 +210,9 @@ impl PortConfig {
             return Err(format!("port {name}: device is empty; give a PCI address or a virtual device"));
         }
         in_range(&format!("port {name}: mtu_max"), usize::from(self.mtu_max), 576, 9_216)?;
+        if let Some(vlan) = self.vlan {
+            in_range(&format!("port {name}: vlan"), usize::from(vlan), 0, 4_094)?;
+        }
         in_range(&format!("port {name}: rx_descriptors"), usize::from(self.rx_descriptors), 64, 8_192)?;
         in_range(&format!("port {name}: tx_descriptors"), usize::from(self.tx_descriptors), 64, 8_192)
     }
@@ -272,6 +277,11 @@ mod tests {
                 "device = \"net_null0\"",
                 "device = \"net_null0\"\nmtu_max = 100",
                 ["mtu_max is 100", "576 to 9216"],
+            ),
+            (
+                "device = \"net_null0\"",
+                "device = \"net_null0\"\nvlan = 4095",
+                ["wan: vlan is 4095", "0 to 4094"],
             ),
             ("[[worker]]", "[memory]\npackets = 1024\n[[worker]]", ["memory.packets", "2560"]),
             ("[[worker]]", "sas_max = 0\n[[worker]]", ["sas_max is 0", "from 2"]),

@@ -20,6 +20,7 @@ use port::dpdk::{Eal, EalConfig, register_worker_thread};
 use port::{Port, Queue};
 use sysmem::Calibration;
 use tables::{Limits, Neighbors, PortLimits};
+use wire::VlanId;
 
 use crate::config::Config;
 use crate::control_link::{Listener, RING_RECORDS};
@@ -147,6 +148,7 @@ impl Parts {
                 worker: WorkerId(index),
                 workers,
                 macs: ports.iter().map(Port::mac).collect(),
+                vlans: config.ports.iter().map(|port| port.vlan.and_then(VlanId::new)).collect(),
                 pool: pool.clone(),
                 neighbors: Arc::clone(&self.neighbors),
                 state: Arc::clone(&self.state),
@@ -265,7 +267,8 @@ fn open_ports(config: &Config, pool: &Pool) -> anyhow::Result<Vec<Port>> {
         )?;
         let driver = port.capabilities().driver;
         let mac = port.mac().map(|byte| format!("{byte:02x}")).join(":");
-        tracing::info!(port = settings.name, device = settings.device, driver, mac, "port open");
+        let vlan = settings.vlan;
+        tracing::info!(port = settings.name, device = settings.device, driver, mac, vlan, "port open");
         anyhow::Ok(port)
     };
     config.ports.iter().map(open).collect()

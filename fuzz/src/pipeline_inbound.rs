@@ -60,6 +60,7 @@ impl Headend {
                 worker: WorkerId(worker),
                 workers: WORKERS,
                 macs: MACS.to_vec(),
+                vlans: Vec::new(),
                 pool: pool.clone(),
                 neighbors: neighbors.clone(),
                 state: state.clone(),

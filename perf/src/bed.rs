@@ -136,6 +136,7 @@ impl Headend {
             worker: WorkerId(worker),
             workers: setting.workers,
             macs: [LAN, WAN].map(|port| mac(role, port).0).into(),
+            vlans: Vec::new(),
             pool: pool.clone(),
             neighbors: Arc::clone(&neighbors),
             state: Arc::clone(&state),

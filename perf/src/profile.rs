@@ -291,6 +291,7 @@ fn class(place: u8) -> PolicyClass {
         early: EarlyDrop::None,
         ecn: false,
         set_dscp: None,
+        set_vlan_priority: None,
     }
 }
 

@@ -71,13 +71,14 @@ def host_prefix(address):
     return network(address, 128 if ":" in address else 32)
 
 
-def dataplane_toml(ports, cpu=0, packets=8_192, idle="adaptive", mtu_max=None):
-    """A small dataplane: `ports` is a list of (name, device); one worker."""
+def dataplane_toml(ports, cpu=0, packets=8_192, idle="adaptive", mtu_max=None, vlans=None):
+    """A small dataplane: `ports` is a list of (name, device), `vlans` the VLAN of each that has one; one worker."""
     return toml.dumps({
         "idle": idle,
         "memory": {"huge_pages": False, "packets": packets},
         "worker": [{"cpu": cpu}],
-        "port": [{"name": name, "device": device, "rx_descriptors": 256, "tx_descriptors": 256, "mtu_max": mtu_max}
+        "port": [{"name": name, "device": device, "rx_descriptors": 256, "tx_descriptors": 256, "mtu_max": mtu_max,
+                  "vlan": (vlans or {}).get(name)}
                  for name, device in ports],
     })
 
@@ -85,7 +86,7 @@ def dataplane_toml(ports, cpu=0, packets=8_192, idle="adaptive", mtu_max=None):
 class Scene:
     """The namespaces, the wires, and the headend, which runs from the beginning with nothing configured."""
 
-    def __init__(self, lab, seed, cpu=0):
+    def __init__(self, lab, seed, cpu=0, vlans=None):
         self.rng = random.Random(seed)
         self.plan = Plan.random(self.rng)
         self.lab = lab
@@ -97,7 +98,7 @@ class Scene:
         self.wide = lab.wire(wide, "eth0")
         self.macs = {LAN: self.gateway.mac("lan0"), WAN: self.gateway.mac("wan0")}
         ports = [(LAN, af_packet("lan0", 0)), (WAN, af_packet("wan0", 1))]
-        self.headend = lab.headend(self.gateway, dataplane_toml(ports, cpu), toml.dumps({}))
+        self.headend = lab.headend(self.gateway, dataplane_toml(ports, cpu, vlans=vlans), toml.dumps({}))
         self.headend.start()
         self.headend.wait_cli("status", condition=lambda answer: answer["dataplane"], what="a connected dataplane")
 

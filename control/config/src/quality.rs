@@ -80,6 +80,9 @@ pub struct CriterionEntry {
     /// The port that the packet came in by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<String>,
+    /// Any of these 802.1p priorities, 0 to 7, of the tag that it came with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vlan_priority: Vec<u8>,
 }
 
 /// `[[policy_map]]`: classes, and how they are served.
@@ -149,6 +152,13 @@ pub struct PolicyClassEntry {
     /// DSCP that packets get.
     #[serde(with = "scalar::optional", default, skip_serializing_if = "Option::is_none")]
     pub set_dscp: Option<Dscp>,
+    /// 802.1p priority that frames leave with, 0 to 7, by a port with tags. Default 0.
+    #[serde(
+        deserialize_with = "within::optional::<_, _, 0, 7>",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub set_vlan_priority: Option<u8>,
 }
 
 /// Thresholds of WRED, on the average queue in packets.

@@ -70,7 +70,7 @@ fn edit(config: &mut Config, rng: &mut impl Rng) {
             .policy_maps
             .iter_mut()
             .flat_map(|map| &mut map.classes)
-            .for_each(|class| class.set_dscp = None),
+            .for_each(|class| (class.set_dscp, class.set_vlan_priority) = (None, None)),
         14 => config.ports.iter_mut().take(1).for_each(|port| port.service_policy = None),
         15 if !config.policy_maps.is_empty() => {
             config.tunnels.iter_mut().take(2).for_each(|tunnel| tunnel.pre_classify ^= true);

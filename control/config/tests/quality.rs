@@ -95,6 +95,27 @@ fn what_is_written_is_what_is_sent() {
 }
 
 #[test]
+fn vlan_priorities_are_a_set_and_one_to_leave_with() {
+    let text = BRANCH.replacen("dscp = [\"EF\"]", "vlan_priority = [0, 5]", 1).replacen(
+        "police = { rate = \"1 Mbit/s\" }",
+        "set_vlan_priority = 7",
+        1,
+    );
+    let objects = objects(&text, 1).unwrap_or_else(|problems| panic!("{problems}"));
+    let sets = objects.iter().filter_map(|object| match object {
+        Object::Criterion(criterion) => criterion.vlan_priorities,
+        _ => None,
+    });
+    assert_eq!(sets.collect::<Vec<_>>(), [0b0010_0001]);
+    let marks = objects.iter().filter_map(|object| match object {
+        Object::PolicyClass(class) => class.set_vlan_priority,
+        _ => None,
+    });
+    assert_eq!(marks.collect::<Vec<_>>(), [7]);
+    assert!(said("police = { rate = \"1 Mbit/s\" }", "set_vlan_priority = 8")[0].contains("0 to 7"));
+}
+
+#[test]
 fn it_is_written_as_a_person_would() {
     let config = Config::parse(BRANCH, "branch.toml").unwrap_or_else(|error| panic!("{error}"));
     let text = config.to_toml();
@@ -139,6 +160,11 @@ fn what_is_wrong_is_named() {
             "criteria = [{ dscp = [\"EF\"] }]",
             "criteria = [{ not = true }]",
             "class_map voice: criteria: number 1: names nothing; say which packets, as in { dscp = [\"EF\"] }",
+        ),
+        (
+            "criteria = [{ dscp = [\"EF\"] }]",
+            "criteria = [{ vlan_priority = [5, 8] }]",
+            "class_map voice: criteria: number 1: a vlan_priority is out of range; give 0 to 7",
         ),
         (
             "protocol = \"udp\", destination_ports",

@@ -152,6 +152,7 @@ mod tests {
                 }),
                 ecn: true,
                 set_dscp: Some(63),
+                set_vlan_priority: Some(7),
             }),
             Object::Criterion(Criterion {
                 class_map: ClassMapIndex(u32::MAX),
@@ -166,6 +167,7 @@ mod tests {
                 dscps: Some(DscpSet(u64::MAX)),
                 tunnel: Some(TunnelIndex(u32::MAX)),
                 ingress: Some(port),
+                vlan_priorities: Some(255),
                 nested: Some(ClassMapIndex(u32::MAX)),
             }),
         ]

@@ -38,7 +38,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     EthernetTruncated "ethernet_truncated" "Shorter than an Ethernet header.";
     NotForUs "not_for_us" "The destination Ethernet address is not the port's.";
-    VlanUnknown "vlan_unknown" "An 802.1Q tag with a VLAN id that the port does not carry.";
+    VlanUnknown "vlan_unknown" "A frame that is not of the port's VLAN: another tag, or none.";
     EthertypeUnknown "ethertype_unknown" "Neither IPv4, IPv6 nor ARP.";
     ArpMalformed "arp_malformed" "Not an ARP message for IPv4 over Ethernet.";
     NdMalformed "nd_malformed" "A neighbour discovery message that RFC 4861 says to discard.";

@@ -123,6 +123,8 @@ pub enum Field {
     PeakRate,
     /// A DSCP that is of two colours.
     Colour,
+    /// An 802.1p priority, or a set of them that is empty.
+    VlanPriority,
 }
 
 impl core::fmt::Display for Field {
@@ -134,6 +136,7 @@ impl core::fmt::Display for Field {
             Self::Mtu => "the MTU",
             Self::Ttl => "the TTL",
             Self::Dscp => "the DSCP",
+            Self::VlanPriority => "the 802.1p priority",
             Self::Mss => "the MSS",
             Self::Spi => "the SPI",
             Self::IcvBytes => "the ICV length",

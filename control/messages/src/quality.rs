@@ -109,6 +109,8 @@ pub struct Criterion {
     pub tunnel: Option<TunnelIndex>,
     /// The port that the packet came in by.
     pub ingress: Option<PortIndex>,
+    /// 802.1p priorities of the tag that it came with: bit *n* stands for priority *n*. No frame without a tag has one.
+    pub vlan_priorities: Option<u8>,
     /// Another class-map.
     pub nested: Option<ClassMapIndex>,
 }
@@ -130,6 +132,7 @@ impl Criterion {
             dscps: None,
             tunnel: None,
             ingress: None,
+            vlan_priorities: None,
             nested: None,
         }
     }
@@ -319,6 +322,8 @@ pub struct PolicyClass {
     pub ecn: bool,
     /// DSCP that the original packet gets, 0–63.
     pub set_dscp: Option<u8>,
+    /// 802.1p priority that its frame leaves with, 0–7, by a port with tags.
+    pub set_vlan_priority: Option<u8>,
 }
 
 /// Where a policy-map is at work: on what leaves by a port, or on what goes into a tunnel.

@@ -43,6 +43,8 @@ _Static_assert(RTE_PKTMBUF_HEADROOM == GH_HEADROOM, "RTE_PKTMBUF_HEADROOM");
 _Static_assert(RTE_CACHE_LINE_ROUNDUP(sizeof(struct rte_mempool_objhdr)) == GH_OBJECT_HEADER_SIZE,
 	       "size of rte_mempool_objhdr");
 _Static_assert(RTE_MBUF_F_RX_RSS_HASH == GH_RX_RSS_HASH, "RTE_MBUF_F_RX_RSS_HASH");
+_Static_assert(RTE_MBUF_F_RX_VLAN_STRIPPED == GH_RX_VLAN_STRIPPED, "RTE_MBUF_F_RX_VLAN_STRIPPED");
+_Static_assert(RTE_MBUF_F_LAST_FREE == 1ULL << GH_LAST_FREE_FLAG, "RTE_MBUF_F_LAST_FREE");
 _Static_assert(RTE_MEMPOOL_CACHE_MAX_SIZE >= GH_CACHE_MAX, "RTE_MEMPOOL_CACHE_MAX_SIZE");
 _Static_assert(RTE_ETH_XSTATS_NAME_SIZE <= sizeof(((struct gh_port_named_stat *)0)->name), "xstats names");
 

@@ -20,6 +20,8 @@ struct rte_mempool;
 #define GH_MBUF_SIZE 128
 #define GH_OBJECT_HEADER_SIZE 64
 #define GH_RX_RSS_HASH 2
+#define GH_RX_VLAN_STRIPPED 64
+#define GH_LAST_FREE_FLAG 40
 #define GH_CACHE_MAX 512
 
 /* The first cache line of struct rte_mbuf; every offset is asserted in shim.c. */

@@ -52,9 +52,10 @@ pub(crate) fn fragment<'a>(
     }
     for index in 0..plan.count() {
         // Another worker may have taken the buffers since: the packet is lost then, whatever has left of it.
-        let Some(fragment) = piece(ctx, &plan, index, mtu) else {
+        let Some(mut fragment) = piece(ctx, &plan, index, mtu) else {
             return ctx.drop(packet, DropReason::NoBuffer);
         };
+        fragment.share_vlan_priority(&packet);
         ctx.counters.add(WorkerCounter::FragmentsMade, 1);
         match flow::parse(fragment.data()) {
             Ok(parsed) => each(ctx, fragment, Note { parsed, ..*note }),
@@ -87,9 +88,11 @@ mod tests {
     }
 
     fn cut(fixture: &mut Fixture, mtu: u16) -> Vec<usize> {
-        let (packet, note) = fixture.packet(&packet());
+        let (mut packet, note) = fixture.packet(&packet());
         let mut lengths = Vec::new();
+        packet.set_vlan_priority(5);
         fragment(&mut fixture.context(), packet, &note, mtu, |ctx, fragment, _| {
+            assert_eq!(fragment.vlan_priority(), Some(5));
             lengths.push(fragment.len());
             ctx.consume(fragment);
         });

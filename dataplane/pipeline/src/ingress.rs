@@ -59,6 +59,9 @@ fn link_header(
         ctx.drop(packet, DropReason::VlanUnknown);
         return None;
     }
+    if let Some(priority) = link.priority {
+        packet.note_vlan_priority(priority);
+    }
     let is_known = matches!(link.ether_type, EtherType::ARP | EtherType::IPV4 | EtherType::IPV6);
     if !is_known || packet.trim_front(usize::from(link.header_bytes)).is_err() {
         ctx.drop(packet, DropReason::EthertypeUnknown);
@@ -68,7 +71,7 @@ fn link_header(
 }
 
 /// An 802.3 length stands where an EtherType should, a tag has the VLAN id 4095, or the frame ends too soon.
-fn link_drop_reason(error: ParseError, frame: &[u8]) -> DropReason {
+pub(crate) fn link_drop_reason(error: ParseError, frame: &[u8]) -> DropReason {
     match (error, ethernet::Header::split(frame)) {
         (ParseError::BadValue, Ok((header, payload))) if header.ether_type() == EtherType::VLAN => {
             match vlan::Header::split(payload) {

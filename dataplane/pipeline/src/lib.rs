@@ -36,6 +36,7 @@ mod queues;
 mod sad;
 mod scheduled;
 mod stopwatch;
+mod tag;
 #[cfg(test)]
 mod testing;
 mod waiting;

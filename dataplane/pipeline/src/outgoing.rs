@@ -5,6 +5,9 @@
 use arrayvec::{ArrayVec, CapacityError};
 use messages::{PortIndex, PortSide};
 use pktbuf::{BURST, Batch, Packet};
+use wire::VlanId;
+
+use crate::tag;
 
 /// Frames that one port holds back at most while its device takes no more.
 const QUEUE_FRAMES: usize = 1024;
@@ -72,7 +75,7 @@ impl Outgoing {
 
 /// Frames that wait for each port's device.
 pub(crate) struct Transmission {
-    queues: Vec<Frames>,
+    queues: Vec<PortQueue>,
     /// Where what a device has refused comes together with what it was not offered; empty otherwise.
     left: Frames,
     batch: Batch,
@@ -80,20 +83,26 @@ pub(crate) struct Transmission {
 
 type Frames = Box<ArrayVec<Packet, QUEUE_FRAMES>>;
 
+struct PortQueue {
+    frames: Frames,
+    /// The VLAN whose tag frames get before they are offered.
+    tag: Option<VlanId>,
+    /// Frames in front that have it already: the device has refused them.
+    tagged: usize,
+}
+
 impl Transmission {
-    pub(crate) fn new(ports: usize) -> Self {
-        Self {
-            queues: (0..ports).map(|_| Frames::default()).collect(),
-            left: Frames::default(),
-            batch: Batch::new(),
-        }
+    /// For as many ports as there are tags.
+    pub(crate) fn new(tags: &[Option<VlanId>]) -> Self {
+        let queue = |tag: &Option<VlanId>| PortQueue { frames: Frames::default(), tag: *tag, tagged: 0 };
+        Self { queues: tags.iter().map(queue).collect(), left: Frames::default(), batch: Batch::new() }
     }
 
     /// Appends a complete frame, or gives it back if the queue is full or there is no such port.
     #[inline]
     pub(crate) fn push(&mut self, port: PortIndex, frame: Outgoing) -> Result<(), Packet> {
         match self.queues.get_mut(port.index()) {
-            Some(queue) => queue.try_push(frame.packet).map_err(CapacityError::element),
+            Some(queue) => queue.frames.try_push(frame.packet).map_err(CapacityError::element),
             None => Err(frame.packet),
         }
     }
@@ -101,7 +110,7 @@ impl Transmission {
     /// Frames that wait for a port's device.
     #[inline]
     pub(crate) fn waiting(&self, port: PortIndex) -> usize {
-        self.queues.get(port.index()).map_or(usize::MAX, |queue| queue.len())
+        self.queues.get(port.index()).map_or(usize::MAX, |queue| queue.frames.len())
     }
 
     /// Appends complete frames; drops those that do not fit, or all if there is no such port, and returns how many.
@@ -110,29 +119,35 @@ impl Transmission {
         let Some(queue) = self.queues.get_mut(port.index()) else { return frames.count() as u64 };
         let mut refused = 0;
         for frame in frames {
-            refused += u64::from(queue.try_push(frame.packet).is_err());
+            refused += u64::from(queue.frames.try_push(frame.packet).is_err());
         }
         refused
     }
 
     /// Frames that wait, over all ports.
     pub(crate) fn held(&self) -> usize {
-        self.queues.iter().map(|queue| queue.len()).sum()
+        self.queues.iter().map(|queue| queue.frames.len()).sum()
     }
 
     /// Offers a port's frames to `send` burst by burst, in order, until it takes no more; what it leaves in
-    /// its batch is kept. Returns the frames and bytes taken.
+    /// its batch is kept. Tagged ports' frames get their tags here. Returns the frames and bytes taken.
     pub(crate) fn send(&mut self, port: PortIndex, mut send: impl FnMut(&mut Batch) -> usize) -> Sent {
         let mut sent = Sent::default();
-        let Some(queue) = self.queues.get_mut(port.index()) else { return sent };
+        let Some(PortQueue { frames: queue, tag, tagged }) = self.queues.get_mut(port.index()) else {
+            return sent;
+        };
         let mut frames = queue.drain(..);
         while frames.len() > 0 && self.batch.is_empty() {
             self.batch.extend(frames.by_ref().take(BURST));
+            if let Some(vlan) = *tag {
+                sent.no_headroom += tag::put_on_all(&mut self.batch, vlan, std::mem::take(tagged));
+            }
             let offered = bytes_of(&self.batch);
             sent.frames += send(&mut self.batch) as u64;
             sent.bytes += offered - bytes_of(&self.batch);
         }
         if !self.batch.is_empty() {
+            *tagged = self.batch.len();
             self.left.extend(self.batch.drain(..).chain(frames));
             core::mem::swap(queue, &mut self.left);
         }
@@ -145,8 +160,10 @@ impl Transmission {
 pub struct Sent {
     /// Frames.
     pub frames: u64,
-    /// Their bytes, Ethernet header included, FCS not.
+    /// Their bytes, Ethernet header and tag included, FCS not.
     pub bytes: u64,
+    /// Frames without room for a tag, which have been dropped.
+    pub(crate) no_headroom: u64,
 }
 
 fn bytes_of(batch: &Batch) -> u64 {
@@ -168,7 +185,7 @@ mod tests {
     #[test]
     fn what_a_device_refuses_stays_in_order() {
         let pool = Pool::memory(256, 2048).unwrap();
-        let mut transmission = Transmission::new(1);
+        let mut transmission = Transmission::new(&[None]);
         for mark in 0..100 {
             assert!(transmission.push(PORT, frame(&pool, mark)).is_ok());
         }
@@ -188,9 +205,31 @@ mod tests {
     }
 
     #[test]
+    fn what_a_device_refuses_is_tagged_once() {
+        let pool = Pool::memory(256, 2048).unwrap();
+        let mut transmission = Transmission::new(&[VlanId::new(7)]);
+        let mut seen = Vec::new();
+        for room in [10, 0, 100, 200] {
+            for mark in 0..50 {
+                assert!(transmission.push(PORT, frame(&pool, mark)).is_ok());
+            }
+            let mut left = room;
+            let sent = transmission.send(PORT, |batch| {
+                let count = batch.len().min(left);
+                left -= count;
+                seen.extend(batch.drain(..count).map(|packet| (packet.data()[0], packet.len())));
+                count
+            });
+            assert_eq!(sent.bytes, sent.frames * 64);
+        }
+        let all = (0..4).flat_map(|_| (0..50).map(|mark| (mark, 64)));
+        assert_eq!(seen, all.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_full_queue_and_an_unknown_port_give_the_frame_back() {
         let pool = Pool::memory(QUEUE_FRAMES + 8, 2048).unwrap();
-        let mut transmission = Transmission::new(1);
+        let mut transmission = Transmission::new(&[None]);
         for _ in 0..QUEUE_FRAMES {
             assert!(transmission.push(PORT, frame(&pool, 0)).is_ok());
         }

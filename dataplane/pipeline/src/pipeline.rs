@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use messages::{PortIndex, WorkerCounter, WorkerId};
+use messages::{DropReason, PortIndex, WorkerCounter, WorkerId};
 use pktbuf::{BURST, Batch, Pool};
 use qos::classify::FlowCache;
 use tables::Neighbors;
-use wire::MacAddr;
+use wire::{MacAddr, VlanId};
 
 use crate::context::Context;
 use crate::counters::Counters;
@@ -22,7 +22,7 @@ use crate::queues::Queues;
 use crate::sad::State;
 use crate::stopwatch::{Stage, Stopwatch};
 use crate::waiting::Waiting;
-use crate::{fast, inbound, ingress, neighbor, outbound, scheduled};
+use crate::{fast, inbound, ingress, neighbor, outbound, scheduled, tag};
 
 /// Flows whose classes a worker keeps, in 2 MiB that are touched only where a policy has so many rules that it is worth it.
 const FLOWS: usize = 1 << 16;
@@ -35,6 +35,9 @@ pub struct PipelineConfig {
     pub workers: u16,
     /// Ethernet address of each port, in order.
     pub macs: Vec<[u8; 6]>,
+    /// The VLAN of each port, in order, whose tag all its frames have; [`VlanId::NONE`]: a priority and no VLAN. Ports
+    /// without an entry, or with none, have untagged frames.
+    pub vlans: Vec<Option<VlanId>>,
     /// Buffers for packets made here.
     pub pool: Pool,
     /// Neighbours, shared by all workers.
@@ -55,6 +58,8 @@ pub struct Pipeline {
     neighbors: Arc<Neighbors>,
     pool: Pool,
     macs: Vec<MacAddr>,
+    /// One for each port.
+    vlans: Vec<Option<VlanId>>,
     counters: Counters,
     transmission: Transmission,
     waiting: Waiting,
@@ -75,14 +80,16 @@ impl Pipeline {
     /// A pipeline without packets.
     #[must_use]
     pub fn new(config: PipelineConfig) -> Self {
-        let PipelineConfig { worker, workers, macs, pool, neighbors, state } = config;
+        let PipelineConfig { worker, workers, macs, mut vlans, pool, neighbors, state } = config;
+        vlans.resize(macs.len(), None);
         let queues = Queues::new(worker, macs.len(), &state.handoff);
         Self {
             worker,
             state,
             neighbors,
             pool,
-            transmission: Transmission::new(macs.len()),
+            transmission: Transmission::new(&vlans),
+            vlans,
             flows: FlowCache::new(FLOWS),
             queues,
             macs: macs.into_iter().map(MacAddr).collect(),
@@ -119,6 +126,9 @@ impl Pipeline {
     /// consumed or is dropped. `batch` is empty afterwards. `now_ns` is a monotonic time in nanoseconds.
     pub fn receive(&mut self, port: PortIndex, batch: &mut Batch, now_ns: u64) {
         self.counters.add(WorkerCounter::Received, batch.len() as u64);
+        if let Some(vlan) = self.vlans.get(port.index()).copied().flatten() {
+            tag::take_off_all(batch, vlan, &mut self.counters);
+        }
         let whole_way_only = self.whole_way_only;
         self.run(now_ns, |ctx, lanes| {
             if whole_way_only {
@@ -157,7 +167,7 @@ impl Pipeline {
         for (owner, handed) in self.handovers.drain() {
             match give(owner, handed) {
                 Ok(()) => self.counters.add(WorkerCounter::HandedOut, 1),
-                Err(_refused) => self.counters.drop_packets(messages::DropReason::HandoverFull, 1),
+                Err(_refused) => self.counters.drop_packets(DropReason::HandoverFull, 1),
             }
         }
     }
@@ -182,6 +192,9 @@ impl Pipeline {
     pub fn transmit(&mut self, port: PortIndex, send: impl FnMut(&mut Batch) -> usize) -> Sent {
         let sent = self.transmission.send(port, send);
         self.counters.add(WorkerCounter::Transmitted, sent.frames);
+        if sent.no_headroom > 0 {
+            self.counters.drop_packets(DropReason::NoHeadroom, sent.no_headroom);
+        }
         sent
     }
 

@@ -147,7 +147,7 @@ fn serve(
         if let Some(tunnel) = into.filter(|_| !at_work.pre_classifies()) {
             parsed.tos = tunnel.outward(parsed.tos);
         }
-        at_work.classify(&parsed, flags, note.port, way)
+        at_work.classify(&parsed, flags, (note.port, packet.vlan_priority()), way)
     };
     if let Some(at_work) = services.conditions {
         let class = class(at_work, &packet, note);
@@ -187,6 +187,9 @@ fn condition(
     let (dscp, wire_bytes) = (Dscp::of_tos(tos), Plan::wire_bytes(l3_bytes));
     let arriving = Arriving { class, wire_bytes, dscp };
     let marked = at_work.condition(&arriving, ctx.worker, ctx.now_ns).ok_or(DropReason::QosPoliced)?;
+    if let Some(priority) = class.set_vlan_priority {
+        packet.set_vlan_priority(priority);
+    }
     if marked != dscp {
         dscp::rewrite(packet.data_mut(), marked).map_err(|_| DropReason::IpMalformed)?;
     }

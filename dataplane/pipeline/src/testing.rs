@@ -50,7 +50,7 @@ impl Fixture {
             neighbors: Neighbors::with_seed(16, 1),
             pool: Pool::memory(packets, 2_048).unwrap(),
             macs: vec![MacAddr([2, 0, 0, 0, 0, 1])],
-            transmission: Transmission::new(1),
+            transmission: Transmission::new(&[None]),
             waiting: Waiting::default(),
             flows: FlowCache::new(2),
             queues: Queues::new(WorkerId(0), 1, &crate::queues::Handoff::default()),

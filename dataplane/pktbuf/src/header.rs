@@ -18,6 +18,13 @@ pub(crate) const MEMORY_TAG: usize = 1;
 /// `RTE_MBUF_F_RX_RSS_HASH`: `hash[0]` holds the hash that the NIC computed.
 pub(crate) const RX_RSS_HASH: u64 = 1 << 1;
 
+/// `RTE_MBUF_F_RX_VLAN_STRIPPED`: `vlan_tci` holds what the tag said that was taken off.
+pub(crate) const RX_VLAN_STRIPPED: u64 = 1 << 6;
+
+/// Ours: `vlan_tci` holds the priority that the packet is to leave with. The last of the bits that DPDK keeps for
+/// applications and gives out from the first, so that no driver acts on it, as all would on `RTE_MBUF_F_TX_VLAN`.
+pub(crate) const VLAN_PRIORITY_SET: u64 = 1 << 40;
+
 /// The header of a packet; opaque outside this crate.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -60,5 +67,7 @@ mod matches_dpdk {
     same_offset!(buf_addr, buf_iova, data_off, refcnt, nb_segs, port, ol_flags, packet_type);
     same_offset!(pkt_len, data_len, vlan_tci, hash, vlan_tci_outer, buf_len, pool);
     const _: () = assert!(super::RX_RSS_HASH == dpdk_sys::GH_RX_RSS_HASH as u64);
+    const _: () = assert!(super::RX_VLAN_STRIPPED == dpdk_sys::GH_RX_VLAN_STRIPPED as u64);
+    const _: () = assert!(super::VLAN_PRIORITY_SET == 1 << dpdk_sys::GH_LAST_FREE_FLAG);
     const _: () = assert!(crate::HEADROOM == dpdk_sys::GH_HEADROOM as usize);
 }

@@ -227,10 +227,32 @@ mod tests {
         let mut packet = pool.copy_of(&[1; 90]).unwrap();
         packet.prepend(100).unwrap();
         packet.set_flow_hash(Some(7));
+        packet.note_vlan_priority(7);
+        packet.set_vlan_priority(5);
         drop(packet);
         let packet = pool.alloc().unwrap();
         assert_eq!((packet.len(), packet.headroom(), packet.tailroom()), (0, HEADROOM, 100));
         assert_eq!(packet.flow_hash(), None);
+        assert_eq!((packet.vlan_priority(), packet.leaving_vlan_priority()), (None, 0));
+    }
+
+    #[test]
+    fn a_priority_is_left_with_only_if_it_was_given() {
+        let pool = Pool::memory(2, 100).unwrap();
+        let (mut packet, mut part) = (pool.alloc().unwrap(), pool.alloc().unwrap());
+        let known = |packet: &Packet| (packet.vlan_priority(), packet.leaving_vlan_priority());
+        assert_eq!(known(&packet), (None, 0));
+        packet.note_vlan_priority(6);
+        assert_eq!(known(&packet), (Some(6), 0));
+        packet.set_vlan_priority(3);
+        part.share_vlan_priority(&packet);
+        assert_eq!([known(&packet), known(&part)], [(Some(3), 3); 2]);
+        packet.note_vlan_priority(0);
+        part.clear();
+        assert_eq!([known(&packet), known(&part)], [(Some(0), 0), (None, 0)]);
+        packet.set_vlan_priority(7);
+        packet.forget_vlan_priority();
+        assert_eq!(known(&packet), (None, 0));
     }
 
     #[test]

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The owned packet handle.
 
-use crate::header::{Header, MEMORY_TAG, RX_RSS_HASH};
+use crate::header::{Header, MEMORY_TAG, RX_RSS_HASH, RX_VLAN_STRIPPED, VLAN_PRIORITY_SET};
 use crate::{HEADROOM, memory};
 use std::fmt;
 use std::ptr::NonNull;
 
 const CACHE_LINE: usize = 64;
+/// Where the priority is in a tag (IEEE 802.1Q §9.6).
+const PRIORITY_SHIFT: u16 = 13;
 
 /// There is not enough head- or tailroom, or not enough data to trim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -246,6 +248,57 @@ impl Packet {
             }
             None => header.ol_flags &= !RX_RSS_HASH,
         }
+    }
+
+    /// The 802.1p priority, 0 to 7, that it was given to leave with, or else came with; none if its frame had no tag.
+    #[inline(always)]
+    #[must_use]
+    pub fn vlan_priority(&self) -> Option<u8> {
+        let header = self.header();
+        let is_known = header.ol_flags & (RX_VLAN_STRIPPED | VLAN_PRIORITY_SET) != 0;
+        is_known.then_some((header.vlan_tci >> PRIORITY_SHIFT) as u8)
+    }
+
+    /// The 802.1p priority that it leaves with: 0 unless it was given one. What it came with is the link's where it came
+    /// from.
+    #[inline(always)]
+    #[must_use]
+    pub fn leaving_vlan_priority(&self) -> u8 {
+        let header = self.header();
+        let is_set = header.ol_flags & VLAN_PRIORITY_SET != 0;
+        if is_set { (header.vlan_tci >> PRIORITY_SHIFT) as u8 } else { 0 }
+    }
+
+    /// Notes the priority of the tag that it came with, which has been taken off.
+    #[inline(always)]
+    pub fn note_vlan_priority(&mut self, priority: u8) {
+        let header = self.header_mut();
+        header.ol_flags = header.ol_flags & !VLAN_PRIORITY_SET | RX_VLAN_STRIPPED;
+        header.vlan_tci = u16::from(priority) << PRIORITY_SHIFT;
+    }
+
+    /// Gives it a priority to leave with; only the low three bits count.
+    #[inline(always)]
+    pub fn set_vlan_priority(&mut self, priority: u8) {
+        let header = self.header_mut();
+        header.ol_flags |= VLAN_PRIORITY_SET;
+        header.vlan_tci = u16::from(priority) << PRIORITY_SHIFT;
+    }
+
+    /// Forgets what priority it came with and was given, as if its frame had no tag.
+    #[inline(always)]
+    pub fn forget_vlan_priority(&mut self) {
+        self.header_mut().ol_flags &= !(RX_VLAN_STRIPPED | VLAN_PRIORITY_SET);
+    }
+
+    /// Takes over what is known of the priority of a packet that this one is a part of.
+    #[inline]
+    pub fn share_vlan_priority(&mut self, whole: &Packet) {
+        const KNOWN: u64 = RX_VLAN_STRIPPED | VLAN_PRIORITY_SET;
+        let (flags, tci) = (whole.header().ol_flags & KNOWN, whole.header().vlan_tci);
+        let header = self.header_mut();
+        header.ol_flags = header.ol_flags & !KNOWN | flags;
+        header.vlan_tci = tci;
     }
 }
 

@@ -129,6 +129,7 @@ impl Lanes {
             Spread::Hash(hash) => Some(hash(packet.data())),
         };
         packet.set_flow_hash(hash);
+        packet.forget_vlan_priority();
         let lane = hash.unwrap_or(u32::from(queue)) as usize % self.0.len().max(1);
         match self.0.get(lane) {
             Some(lane) => lane.push(packet),
@@ -410,14 +411,15 @@ mod tests {
     }
 
     #[test]
-    fn a_stale_hash_does_not_cross_the_wire() {
+    fn what_is_known_of_a_packet_does_not_cross_the_wire() {
         let pool = Pool::memory(1, 100).unwrap();
         let (a, b) = pair(1, 1);
         let mut batch = numbered(&pool, [1]);
         batch[0].set_flow_hash(Some(9));
+        batch[0].set_vlan_priority(5);
         a.queue(0).unwrap().transmit(&mut batch);
         b.queue(0).unwrap().receive(&mut batch);
-        assert_eq!(batch[0].flow_hash(), None);
+        assert_eq!((batch[0].flow_hash(), batch[0].vlan_priority()), (None, None));
     }
 
     #[test]

@@ -150,12 +150,14 @@ impl Check {
         let mut ranges = criterion.source_ports.iter().chain(&criterion.destination_ports);
         self.that(ranges.all(|range| range.first <= range.last), Field::PortRange)?;
         self.that(criterion.dscps.is_none_or(|dscps| dscps.0 != 0), Field::Dscp)?;
+        self.that(criterion.vlan_priorities != Some(0), Field::VlanPriority)?;
         self.that(criterion.tcp_flags.is_none_or(|flags| flags.value & !flags.mask == 0), Field::Criterion)
     }
 
     fn policy_class(&self, class: &PolicyClass) -> Result<(), Refusal> {
         self.that(class.place < CLASSES_MAX, Field::Classes)?;
         self.that(class.set_dscp.is_none_or(|dscp| Dscp::new(dscp).is_some()), Field::Dscp)?;
+        self.that(class.set_vlan_priority.is_none_or(|priority| priority < 8), Field::VlanPriority)?;
         class.police.iter().try_for_each(|police| self.police(police))?;
         match class.service {
             Service::Priority { level } => {

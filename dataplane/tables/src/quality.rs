@@ -148,6 +148,8 @@ pub struct Class {
     pub slot: ClassSlot,
     /// The DSCP it gets.
     pub set_dscp: Option<Dscp>,
+    /// The 802.1p priority it gets.
+    pub set_vlan_priority: Option<u8>,
 }
 
 impl Quality {
@@ -247,19 +249,20 @@ impl Queue<'_> {
 }
 
 impl AtWork<'_> {
-    /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers. A policy with many
+    /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers and the 802.1p
+    /// priority beside each. A policy with many
     /// rules asks the worker's flow cache first.
     #[inline]
     pub fn classify_v4<const BURST: usize>(
         &self,
-        packets: impl Iterator<Item = WholeV4>,
+        packets: impl Iterator<Item = (WholeV4, Option<u8>)>,
         ingress: PortIndex,
         tunnel: TunnelIndex,
         (flows, classes): (&mut FlowCache, &mut ArrayVec<Class, BURST>),
     ) {
-        let arrival = Arrival { port: ingress.0, vlan_priority: None, tunnel: tunnel.0 };
-        let keys: ArrayVec<KeyV4, BURST> =
-            packets.take(classes.remaining_capacity()).map(|whole| KeyV4::new(&whole, &arrival)).collect();
+        let arrival = |vlan_priority| Arrival { port: ingress.0, vlan_priority, tunnel: tunnel.0 };
+        let key = |(whole, priority)| KeyV4::new(&whole, &arrival(priority));
+        let keys: ArrayVec<KeyV4, BURST> = packets.take(classes.remaining_capacity()).map(key).collect();
         self.service.policy.classify_v4(&keys, flows, classes);
     }
 
@@ -291,18 +294,18 @@ impl AtWork<'_> {
         self.service.policy.by_tos(tos)
     }
 
-    /// The class of a packet: by its original headers, or without pre-classify by the headers that it will have.
+    /// The class of a packet that came in by a port, with an 802.1p priority or none: by its original headers, or without pre-classify by the headers that it will have.
     #[inline]
     #[must_use]
     pub fn classify(
         &self,
         parsed: &Parsed,
         tcp_flags: u8,
-        ingress: PortIndex,
+        (ingress, vlan_priority): (PortIndex, Option<u8>),
         into: Option<(TunnelIndex, &Encapsulation)>,
     ) -> Class {
         let tunnel = into.map_or(NO_TUNNEL, |(tunnel, _)| tunnel.0);
-        let arrival = Arrival { port: ingress.0, vlan_priority: None, tunnel };
+        let arrival = Arrival { port: ingress.0, vlan_priority, tunnel };
         let outer = into.filter(|_| !self.pre_classify).and_then(|(_, way)| delivered(parsed, way));
         self.service.policy.classify(&Headers::of(outer.as_ref().unwrap_or(parsed), tcp_flags, arrival))
     }

@@ -146,6 +146,8 @@ pub struct Link {
     pub source: MacAddr,
     /// The VLAN; [`VlanId::NONE`] for an untagged or priority-tagged frame.
     pub vlan: VlanId,
+    /// The tag's priority code point, 0 to 7; none without a tag.
+    pub priority: Option<u8>,
     /// The type of the payload, behind the tag if there is one.
     pub ether_type: EtherType,
     /// Where the payload begins: 14 or 18.
@@ -163,6 +165,7 @@ pub fn parse_link(frame: &[u8]) -> Result<Link, ParseError> {
         destination: header.destination(),
         source: header.source(),
         vlan: VlanId::NONE,
+        priority: None,
         ether_type: header.ether_type(),
         header_bytes: 14,
     };
@@ -170,7 +173,8 @@ pub fn parse_link(frame: &[u8]) -> Result<Link, ParseError> {
         return Ok(untagged);
     }
     let tag = Repr::parse(payload)?;
-    Ok(Link { vlan: tag.vlan, ether_type: tag.ether_type, header_bytes: 18, ..untagged })
+    let priority = Some(tag.priority);
+    Ok(Link { vlan: tag.vlan, priority, ether_type: tag.ether_type, header_bytes: 18, ..untagged })
 }
 
 #[cfg(test)]

@@ -107,6 +107,7 @@ impl Bench {
             shape: shape.clone(),
             headend: Headend::new(HeadendConfig {
                 ports: vec![lan_port, wan_port],
+                vlans: shape.vlans.into(),
                 workers: shape.workers,
                 state: home.path().to_path_buf(),
                 packets,

@@ -17,11 +17,14 @@ use pipeline::PipelineConfig;
 use pktbuf::Pool;
 use port::Port;
 use tables::{Limits, Neighbors, PortLimits};
+use wire::VlanId;
 
 /// What a headend is made of.
 pub struct HeadendConfig {
     /// Its ports, in order; each must have a queue for each worker.
     pub ports: Vec<Port>,
+    /// The VLAN of each port, in order; none, or none left: frames are untagged.
+    pub vlans: Vec<Option<VlanId>>,
     /// How many workers.
     pub workers: u16,
     /// Where its sequence store lives. A store that is there is opened, otherwise an empty one is made.
@@ -52,6 +55,7 @@ pub struct Headend {
 
 /// What a process is made of, each time it starts.
 struct Blueprint {
+    vlans: Vec<Option<VlanId>>,
     workers: u16,
     state: PathBuf,
     packets: usize,
@@ -88,6 +92,7 @@ impl Process {
                 worker: WorkerId(index),
                 workers,
                 macs: ports.iter().map(Port::mac).collect(),
+                vlans: blueprint.vlans.clone(),
                 pool: pool.clone(),
                 neighbors: Arc::clone(&neighbors),
                 state: Arc::clone(installer.state()),
@@ -109,9 +114,9 @@ impl Headend {
     /// If memory, a queue or the store cannot be had: a simulation has no use for half a headend.
     #[must_use]
     pub fn new(config: HeadendConfig) -> Self {
-        let HeadendConfig { ports, workers, state, packets, engine } = config;
+        let HeadendConfig { ports, vlans, workers, state, packets, engine } = config;
         let store = open_or_make(&state).expect("sequence store");
-        let blueprint = Blueprint { workers, state, packets, engine };
+        let blueprint = Blueprint { vlans, workers, state, packets, engine };
         let process = Process::start(&blueprint, &ports, Some(store));
         Self { process, blueprint, transaction: 0, ports }
     }

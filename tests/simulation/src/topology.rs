@@ -17,6 +17,7 @@ use messages::{
 use pktbuf::Pool;
 use port::link::{self, Link};
 use port::memory::{self, PairConfig};
+use wire::VlanId;
 
 use crate::{Ending, Headend, HeadendConfig, Site, esp};
 
@@ -120,6 +121,8 @@ impl End {
 pub struct Shape {
     /// Workers of each headend.
     pub workers: u16,
+    /// The VLANs of the headends' protected and unprotected ports.
+    pub vlans: [Option<VlanId>; 2],
     /// MTU of the untrusted link.
     pub wan_mtu: u16,
     /// ESP mode; none for GRE in clear (then the SPD must let it).
@@ -144,6 +147,7 @@ impl Default for Shape {
     fn default() -> Self {
         Self {
             workers: 1,
+            vlans: [None; 2],
             wan_mtu: 1_500,
             esp: Some(EspMode::Transport),
             gre: GreOptions { key: None, checksum: false, sequence: false },
@@ -330,6 +334,7 @@ impl Topology {
             sites.push(Site::new(wire, end.host_mac(), end.mac(LAN), &[end.host(), end.host_v6()]));
             headends.push(Headend::new(HeadendConfig {
                 ports: vec![lan, wan],
+                vlans: shape.vlans.into(),
                 workers: shape.workers,
                 state: state.clone(),
                 packets: HEADEND_PACKETS,

@@ -455,6 +455,7 @@ fn narrow(target: ServiceTarget) -> Vec<Object> {
         early: EarlyDrop::None,
         ecn: false,
         set_dscp: Some(10),
+        set_vlan_priority: None,
     };
     vec![
         Object::PolicyMap(PolicyMap { policy_map, shape }),

@@ -53,6 +53,7 @@ fn class(policy_map: PolicyMapIndex, place: u8, class_map: Option<ClassMapIndex>
         early: EarlyDrop::None,
         ecn: false,
         set_dscp: None,
+        set_vlan_priority: None,
     }
 }
 

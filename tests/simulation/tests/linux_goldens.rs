@@ -141,6 +141,7 @@ impl Receiver {
         let untrusted = Site::new(wan_wire, theirs, ours, &[golden.sidecar.directions[direction].source]);
         let mut headend = Headend::new(HeadendConfig {
             ports: vec![lan, wan],
+            vlans: Vec::new(),
             workers: 1,
             state: home.path().to_owned(),
             packets: 1_024,

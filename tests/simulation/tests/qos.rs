@@ -43,6 +43,7 @@ fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> Polic
         early: EarlyDrop::None,
         ecn: false,
         set_dscp: None,
+        set_vlan_priority: None,
     }
 }
 
@@ -289,6 +290,7 @@ fn what_is_above_its_policer_is_dropped_and_what_is_marked_leaves_marked() {
     objects.push(Object::PolicyClass(PolicyClass {
         police,
         set_dscp: Some(Dscp::CS6.get()),
+        set_vlan_priority: None,
         ..class(0, Some(EF), Service::Priority { level: 0 })
     }));
     let mut bench = Bench::new(&Shape::default());

@@ -37,6 +37,7 @@ fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> Objec
         early: EarlyDrop::None,
         ecn: false,
         set_dscp: None,
+        set_vlan_priority: None,
     })
 }
 

@@ -74,7 +74,8 @@ impl Node {
             ports.push(port);
         }
         let (state, engine) = (home.path().to_path_buf(), Engine::best());
-        let mut headend = Headend::new(HeadendConfig { ports, workers, state, packets: 1_024, engine });
+        let mut headend =
+            Headend::new(HeadendConfig { ports, vlans: Vec::new(), workers, state, packets: 1_024, engine });
         headend.put(Base::Empty, objects, 1_000_000_000).expect("a valid configuration");
         Self { headend, sites, workers, questions: 0, _home: home }
     }

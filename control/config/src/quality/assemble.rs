@@ -63,6 +63,7 @@ fn criterion(
         dscps: dscps(entry),
         tunnel: None,
         ingress: None,
+        vlan_priorities: vlan_priorities(entry),
         nested: None,
     };
     if let Some(name) = &entry.tunnel {
@@ -85,6 +86,11 @@ fn dscps(entry: &CriterionEntry) -> Option<DscpSet> {
     let named = entry.dscp.iter().fold(0, |set: u64, dscp| set | 1 << dscp.get());
     let eighths = entry.precedence.iter().filter(|precedence| **precedence < 8);
     Some(DscpSet(eighths.fold(named, |set, precedence| set | 0xff << (precedence * 8))))
+}
+
+fn vlan_priorities(entry: &CriterionEntry) -> Option<u8> {
+    let named = entry.vlan_priority.iter().filter(|priority| **priority < 8);
+    (!entry.vlan_priority.is_empty()).then(|| named.fold(0, |set, priority| set | 1 << priority))
 }
 
 /// A policy-map and its classes.
@@ -131,6 +137,7 @@ fn policy_class(
         early,
         ecn: entry.ecn,
         set_dscp: entry.set_dscp.map(wire::Dscp::get),
+        set_vlan_priority: entry.set_vlan_priority,
     })
 }
 

@@ -156,6 +156,9 @@ impl Checker<'_> {
         if criterion.precedence.iter().any(|precedence| *precedence > 7) {
             say("a precedence is out of range; give 0 to 7");
         }
+        if criterion.vlan_priority.iter().any(|priority| *priority > 7) {
+            say("a vlan_priority is out of range; give 0 to 7");
+        }
         if let Some(name) = criterion.class_map.as_deref().filter(|name| !self.class_maps.contains_key(name))
         {
             say(&no_such("class_map", name, self.config.class_maps.iter().map(|map| &map.name)));

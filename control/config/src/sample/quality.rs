@@ -47,7 +47,7 @@ fn criterion(rng: &mut impl Rng, config: &Config) -> CriterionEntry {
     let not = rng.random_ratio(1, 5);
     let entry = CriterionEntry { not, ..CriterionEntry::default() };
     let range = || PortRange { first: 16_384, last: 32_767 };
-    match rng.random_range(0..7) {
+    match rng.random_range(0..8) {
         0 => CriterionEntry { dscp: vec![Dscp::EF, dscp(rng)], ..entry },
         1 => CriterionEntry { precedence: vec![rng.random_range(0..8)], ..entry },
         2 => CriterionEntry { protocol: Some(IpProtocol::UDP), destination_ports: Some(range()), ..entry },
@@ -59,6 +59,7 @@ fn criterion(rng: &mut impl Rng, config: &Config) -> CriterionEntry {
             let net = ipnet::Ipv4Net::new_assert([10, rng.random(), 0, 0].into(), 16);
             CriterionEntry { source: Some(net.into()), ..entry }
         }
+        6 => CriterionEntry { vlan_priority: vec![7, rng.random_range(0..7)], ..entry },
         5 => CriterionEntry { ingress: config.ports.first().map(|port| port.name.clone()), ..entry },
         _ => match config.tunnels.first() {
             Some(tunnel) => CriterionEntry { tunnel: Some(tunnel.name.clone()), ..entry },
@@ -109,6 +110,7 @@ fn class(rng: &mut impl Rng, name: &str, levels: &mut core::ops::Range<u8>) -> P
         codel,
         pie,
         set_dscp: if rng.random() { Some(dscp(rng)) } else { None },
+        set_vlan_priority: if rng.random() { Some(rng.random_range(0..8)) } else { None },
     }
 }
 

@@ -91,6 +91,9 @@ impl Work<'_, '_> {
         for (number, (packet, departure)) in packets.iter_mut().zip(run).enumerate() {
             let plain = departure.plain;
             let Some(class) = class(plain) else { continue };
+            if let Some(priority) = class.set_vlan_priority {
+                packet.set_vlan_priority(priority);
+            }
             let wire_bytes = wire_bytes(plain);
             debug_assert_eq!(wire_bytes, self.way.wire_bytes(plain));
             let dscp = Dscp::of_tos(plain.tos);

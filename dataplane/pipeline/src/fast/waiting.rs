@@ -55,16 +55,16 @@ pub(super) fn wait<'a>(
     *lane = due;
 }
 
-/// What classes look at.
+/// What classes look at: the headers, and the 802.1p priority.
 #[inline(always)]
-pub(super) fn whole_of(packet: &Packet, departure: &Departure<'_>) -> WholeV4 {
+pub(super) fn whole_of(packet: &Packet, departure: &Departure<'_>) -> (WholeV4, Option<u8>) {
     let &Plain { source, destination, ports, protocol, .. } = departure.plain;
     let tos = tos_of(packet, departure);
     let tcp_flags = match protocol {
         IpProtocol::TCP => packet.data().get(departure.offset + TCP_FLAGS_OFFSET).copied().unwrap_or(0),
         _ => 0,
     };
-    WholeV4 { source, destination, ports, protocol, tos, tcp_flags }
+    (WholeV4 { source, destination, ports, protocol, tos, tcp_flags }, packet.vlan_priority())
 }
 
 /// The ToS that a packet has by now: it may have been marked since it was parsed.

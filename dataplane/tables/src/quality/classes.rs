@@ -12,7 +12,7 @@ use messages::{
 };
 use qos::classify::{
     self, Addresses, Budget, Classifier, Dscps, FlowCache, Fragments, Headers, KeyV4, Match, Rule, Span,
-    TcpFlags,
+    TcpFlags, VlanPriorities,
 };
 use qos::schedule::ClassSlot;
 use wire::Dscp;
@@ -30,8 +30,8 @@ const CACHED_RULES_MIN: usize = 1_000;
 pub(super) struct Policy {
     pub(super) map: PolicyMap,
     pub(super) classes: Vec<PolicyClass>,
-    /// The DSCP that each class sets.
-    marks: Box<[Option<Dscp>]>,
+    /// The DSCP that each class sets, and the 802.1p priority.
+    marks: Box<[(Option<Dscp>, Option<u8>)]>,
     classifier: Classifier,
     /// For each code point the class of whole packets, where it decides alone.
     by_dscp: [Option<Class>; 64],
@@ -89,8 +89,9 @@ impl Policy {
 
     #[inline(always)]
     fn class(&self, classify::Class(place): classify::Class) -> Class {
-        let set_dscp = self.marks.get(usize::from(place)).copied().flatten();
-        Class { slot: ClassSlot(u8::try_from(place).unwrap_or(u8::MAX)), set_dscp }
+        let (set_dscp, set_vlan_priority) = self.marks.get(usize::from(place)).copied().unwrap_or_default();
+        let slot = ClassSlot(u8::try_from(place).unwrap_or(u8::MAX));
+        Class { slot, set_dscp, set_vlan_priority }
     }
 }
 
@@ -227,7 +228,8 @@ impl Compiler<'_> {
         let default = classify::Class(u16::try_from(first.len()).unwrap_or(u16::MAX));
         let has_many_rules = rules.len() >= CACHED_RULES_MIN;
         let classifier = Classifier::build(&rules, default, Fragments::default()).map_err(|_| too_many)?;
-        let marks = classes.iter().map(|class| class.set_dscp.and_then(Dscp::new)).collect();
+        let mark = |class: &PolicyClass| (class.set_dscp.and_then(Dscp::new), class.set_vlan_priority);
+        let marks = classes.iter().map(mark).collect();
         let mut policy = Policy {
             map: *map,
             classes,
@@ -289,6 +291,8 @@ impl ClassMaps<'_> {
         all.extend(criterion.dscps.map(|dscps| Match::Dscp(Dscps(dscps.0))));
         all.extend(criterion.tunnel.map(|tunnel| Match::Tunnel(Span::only(tunnel.0))));
         all.extend(criterion.ingress.map(|port| Match::IngressPort(Span::only(port.0))));
+        let priorities = criterion.vlan_priorities.map(VlanPriorities::of_bits);
+        all.extend(priorities.map(Match::VlanPriority));
         if let Some(nested) = criterion.nested {
             all.push(self.expression(nested)?);
         }

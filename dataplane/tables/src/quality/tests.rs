@@ -49,6 +49,7 @@ fn policy_map(number: u32, class_maps: &[u32]) -> Vec<Object> {
             early: EarlyDrop::None,
             ecn: false,
             set_dscp: None,
+            set_vlan_priority: None,
         })
     });
     [Object::PolicyMap(PolicyMap { policy_map, shape: None })].into_iter().chain(classes).collect()
@@ -158,6 +159,7 @@ fn with_many_rules_flows_that_were_asked_for_before_have_the_class_that_they_had
             tcp_flags: 0,
         });
         let mut classes = ArrayVec::<_, 64>::new();
+        let whole = whole.map(|whole| (whole, None));
         at_work.classify_v4(whole, wan, TunnelIndex(0), (&mut flows, &mut classes));
         let places: Vec<_> = classes.iter().map(|class| class.slot.0).collect();
         let expected: Vec<_> = ports.map(|port| u8::from(port % 2 == 1 || port >= 2_020)).collect();

@@ -170,6 +170,7 @@ fn marks() -> Vec<Object> {
                 early: EarlyDrop::None,
                 ecn: false,
                 set_dscp: set_dscp.filter(|_| place == 0),
+                set_vlan_priority: None,
             }));
         }
     }
@@ -328,6 +329,7 @@ impl Rig {
                     worker: WorkerId(worker),
                     workers: WORKERS,
                     macs: MACS.into(),
+                    vlans: Vec::new(),
                     pool: pool.clone(),
                     neighbors: Arc::clone(&neighbors),
                     state: Arc::clone(&state),

@@ -310,7 +310,14 @@ impl DualTier {
         let headend = |name: &str, ports| {
             let state = home.path().join(name);
             std::fs::create_dir(&state).expect("a state directory");
-            Headend::new(HeadendConfig { ports, workers: 1, state, packets: 256, engine: Engine::best() })
+            Headend::new(HeadendConfig {
+                ports,
+                vlans: Vec::new(),
+                workers: 1,
+                state,
+                packets: 256,
+                engine: Engine::best(),
+            })
         };
         Self {
             gre: headend("gre", vec![gre_lan, gre_wan]),
