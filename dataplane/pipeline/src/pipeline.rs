@@ -330,6 +330,7 @@ mod tests {
             worker: WorkerId(0),
             workers: 2,
             macs: vec![[2, 0, 0, 0, 0, 1]],
+            vlans: Vec::new(),
             pool: pool.clone(),
             neighbors: Arc::new(Neighbors::with_seed(16, 1)),
             state: state(3),

@@ -291,6 +291,7 @@ fn marking(target: ServiceTarget) -> Vec<Object> {
             early: EarlyDrop::None,
             ecn: false,
             set_dscp,
+            set_vlan_priority: None,
         })
     };
     let shape = Some(TrafficProfile { rate_bps: 20_000_000, burst_bytes: None });
