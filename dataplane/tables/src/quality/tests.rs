@@ -3,7 +3,8 @@
 
 use messages::{
     ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, Field, Object, ObjectId, PolicyClass, PolicyMap,
-    PolicyMapIndex, PortIndex, PortRange, PortSide, QueueLimit, Refusal, Service, Share, TunnelIndex,
+    PolicyMapIndex, PortIndex, PortRange, PortSide, QueueLimit, Refusal, Service, ServicePolicy,
+    ServiceTarget, Share, Tunnel, TunnelIndex, WorkerId,
 };
 
 use crate::Neighbors;
@@ -52,7 +53,7 @@ fn policy_map(number: u32, class_maps: &[u32]) -> Vec<Object> {
 }
 
 fn refused(objects: impl IntoIterator<Item = Object>) -> Option<Refusal> {
-    compiled(&changed(&headend(4), objects).unwrap()).err()
+    compiled(&changed(&headend(5), objects).unwrap()).err()
 }
 
 fn too_much(id: ObjectId) -> Option<Refusal> {
@@ -126,4 +127,34 @@ fn what_a_criterion_names_may_not_go_while_the_maps_stay() {
     let gone = ObjectId::Port(spare);
     assert_eq!(without(&[gone]), Some(Refusal::Dangling(criterion(1), gone)));
     assert_eq!(without(&[route]), None);
+}
+
+#[test]
+fn tunnels_that_share_a_protection_have_one_owner() {
+    let protection = protection(3);
+    // Their delivery addresses are the same; GRE keys tell them apart.
+    let sharing = (0..3).map(|index| {
+        let gre = messages::GreOptions { key: Some(index), ..tunnel(index).gre };
+        let (destination, protection) = (protection.remote, Some(protection.protection));
+        Object::Tunnel(Tunnel { gre, destination, protection, ..tunnel(index) })
+    });
+    let services = [0, 1, 2, 4].map(|index| {
+        let target = ServiceTarget::Tunnel(TunnelIndex(index));
+        Object::ServicePolicy(ServicePolicy {
+            target,
+            policy_map: Some(PolicyMapIndex(0)),
+            pre_classify: true,
+        })
+    });
+    let policy = [class_map(1, true, [expedited()]), policy_map(0, &[1])].concat();
+    let objects =
+        policy.into_iter().chain([Object::Protection(protection.clone())]).chain(sharing).chain(services);
+    let generation = compiled(&changed(&headend(5), objects).unwrap()).unwrap();
+    let owned_by_second = |index| {
+        let queue = generation.quality.tunnel(TunnelIndex(index), OUTSIDE).unwrap();
+        queue.owner_beside(WorkerId(0)) == Some(WorkerId(1))
+    };
+    // By the protection's number, 3; without one by the tunnel's.
+    assert_eq!([0, 1, 2].map(owned_by_second), [true; 3]);
+    assert!(!owned_by_second(4));
 }
