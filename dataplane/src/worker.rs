@@ -79,10 +79,11 @@ impl Worker {
         packets += self.take_over(now_ns);
         if now_ns >= self.next_tick_ns {
             self.pipeline.tick(now_ns);
-            hand_over(&mut self.pipeline, &self.mailboxes, self.worker);
             self.next_tick_ns = now_ns + TICK_NS;
         }
         packets += self.pipeline.release(now_ns);
+        // Also what a switch or the tick left for others.
+        hand_over(&mut self.pipeline, &self.mailboxes, self.worker);
         packets += self.transmit();
         packets > 0
     }

@@ -235,6 +235,10 @@ fn tcp_flags(packet: &Packet, parsed: &Parsed) -> u8 {
 /// Sends what the scheduler of a port lets go, as long as its device keeps up and at most a few bursts. Returns how many
 /// packets it let go.
 pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex) -> usize {
+    if ctx.transmission.waiting(port) >= FRAMES_AHEAD {
+        // What waits for the device only is not told anew: other workers do not wait for a device queue that stands still.
+        return 0;
+    }
     let mut let_go = 0;
     while let_go < TURN_PACKETS && ctx.transmission.waiting(port) < FRAMES_AHEAD {
         let due = due(ctx, port);
@@ -354,4 +358,85 @@ fn go_out<'a>(
         return ctx.drop(packet, DropReason::QosGone);
     }
     outbound::go_out(ctx, packet, note, Hop { port: by, neighbor }, verdict, to_seal);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pktbuf::Pool;
+    use qos::PortShare;
+    use qos::schedule::{
+        ClassSlot, ClassSpec, EarlyDrop, Limit, Membership, Next, PolicySpec, PortSpec, Scheduler, Service,
+        Share, TunnelSlot, TunnelSpec,
+    };
+    use qos::{Rate, TrafficProfile};
+
+    use super::*;
+    use crate::outgoing::Outgoing;
+    use crate::queues::{Handoff, Queues};
+    use crate::testing::Fixture;
+
+    const PORT: PortIndex = PortIndex(0);
+    /// Less than 1,500 bytes in the 4 ms of the test, and more than 84 in a turn.
+    const RATE_BPS: u64 = 2_000_000;
+
+    fn scheduler<T>(share: &Arc<PortShare>, worker: u16) -> Box<Scheduler<T>> {
+        let class = |service| ClassSpec {
+            service,
+            police: None,
+            limit: Limit::Packets(100),
+            early: EarlyDrop::None,
+            ecn: false,
+            delays: false,
+        };
+        let services = [Service::Priority { level: 0 }, Service::Share(Share::Percent(90))];
+        let spec = PortSpec {
+            shape: Some(TrafficProfile { rate: Rate::from_bps(RATE_BPS).unwrap(), burst_bytes: 20_000 }),
+            packet_bytes_max: 1_538,
+            items_max: 100,
+            seed: 1,
+            policies: vec![PolicySpec { classes: services.map(class).to_vec() }],
+            tunnels: vec![TunnelSpec { shape: None, weight: 1, policy: 0 }],
+        };
+        let membership = Membership { share: Arc::clone(share), worker };
+        Box::new(Scheduler::of_worker(&spec, &membership).unwrap())
+    }
+
+    fn offer(class: u8, wire_bytes: u32) -> Offer {
+        let (tunnel, class) = (TunnelSlot(0), ClassSlot(class));
+        Offer { tunnel, class, wire_bytes, dscp: Dscp::DEFAULT, ecn: Ecn::NotEct }
+    }
+
+    #[test]
+    fn others_wait_for_what_lacks_tokens_but_not_for_a_device_queue_that_stands_still() {
+        let (pool, share, handoff) =
+            (Pool::memory(256, 2_048).unwrap(), Arc::new(PortShare::new(2)), Handoff::new(2));
+        assert!(handoff.bring(PORT, WorkerId(0), scheduler(&share, 0)));
+        let mut other: Box<Scheduler<()>> = scheduler(&share, 1);
+        let mut fixture = Fixture::new(1);
+        let ctx = &mut fixture.context();
+        let empty = TrafficProfile { rate: Rate::from_bps(RATE_BPS).unwrap(), burst_bytes: 20_000 };
+        assert!(share.tokens().take(empty, 20_000, ctx.now_ns));
+        *ctx.queues = Queues::new(WorkerId(0), 1, &handoff);
+        let item = Item::new(pool.copy_of(&[0; 60]).unwrap(), 0, None);
+        assert!(ctx.queues.enqueue(PORT, item, offer(0, 1_500), ctx.now_ns).is_ok());
+        other.enqueue((), offer(1, 84), ctx.now_ns).unwrap();
+        let start_ns = ctx.now_ns;
+        let mut passes =
+            |after_us: u64| matches!(other.dequeue(start_ns + after_us * 1_000), Next::Leaving(_));
+        for turn in 0..4 {
+            ctx.now_ns = start_ns + turn * 900_000;
+            assert_eq!(leave(ctx, PORT), 0, "the bucket has too little");
+            assert!(!passes(turn * 900 + 600), "it waits, and says so in each turn");
+        }
+        for _ in 0..FRAMES_AHEAD {
+            let frame = Outgoing::link_local(pool.copy_of(&[0; 60]).unwrap());
+            assert!(ctx.transmission.push(PORT, frame).is_ok());
+        }
+        ctx.now_ns = start_ns + 3_400_000;
+        assert_eq!(leave(ctx, PORT), 0);
+        assert!(!passes(3_600), "a device queue may be full for a moment");
+        assert!(passes(3_800));
+    }
 }

@@ -18,6 +18,9 @@
 //! workers is counted here, and a class that is [`ROUNDS_AHEAD`] ahead of one that waits at another worker lets it catch
 //! up: so their shares are those of the port, wherever their packets come in.
 //!
+//! A class that waits at two workers, a priority level, the shares of tunnels: of these each worker counts what it sends
+//! (`peers.rs`), so that nobody starves who finds the bucket less often, or needs more in it.
+//!
 //! Lock-free. The state of a bucket is one word of 128 bits, so that it is the same exact arithmetic as
 //! [`Bucket`]'s; the profile is the taker's, so that workers may pass to another rate at different moments.
 
@@ -30,6 +33,10 @@ use portable_atomic::AtomicU128;
 use crate::bucket::{Bucket, TrafficProfile, tokens};
 use crate::schedule::{CLASSES_MAX, ClassSlot, PRIORITY_LEVELS};
 
+mod peers;
+
+use peers::{KINDS, Peers, distance, raise};
+
 /// How long it counts that a worker has priority packets waiting.
 pub const LAPSE_NS: u64 = 1_000_000;
 /// Longest packets whose tokens are taken at once beyond what the next packet needs.
@@ -38,8 +45,8 @@ const BATCH_PACKETS: u32 = 16;
 const ROUNDS_AHEAD: u64 = 2 * ROUND;
 /// So far behind is no class that has its turns: its place was another's until the policy changed.
 const ROUNDS_BEHIND: u64 = 16 * ROUND;
-/// A quantum, as rounds are counted.
-const ROUND: u64 = 1 << 20;
+/// A quantum, as rounds are counted. Counters go round; what counts is their distance.
+const ROUND: u64 = 1 << 8;
 
 /// A token bucket that several workers take from. It starts full.
 #[derive(Debug)]
@@ -122,9 +129,11 @@ fn unpack(profile: TrafficProfile, state: u128) -> Bucket {
 #[derive(Debug, Default)]
 struct Waiting {
     bytes: [AtomicU32; PRIORITY_LEVELS],
-    /// The port's own classes with shares, by place: one bit each.
-    shares: AtomicU32,
+    /// The kinds that wait, one bit each: first the port's own classes with shares, by place.
+    kinds: AtomicU32,
     until_ns: AtomicU64,
+    /// Bytes that it has sent of each kind.
+    sent: [AtomicU64; KINDS],
 }
 
 /// What a worker has waiting when it ends its turn.
@@ -134,6 +143,8 @@ pub(crate) struct Backlog {
     pub(crate) bytes: [u32; PRIORITY_LEVELS],
     /// The port's own classes with shares, by place: one bit each.
     pub(crate) shares: u32,
+    /// Tunnels with shares.
+    pub(crate) tunnels: u32,
 }
 
 /// What the schedulers of one port share. It outlives them: it goes on while a port's policies change.
@@ -145,6 +156,8 @@ pub struct PortShare {
     rounds: [CachePadded<AtomicU64>; CLASSES_MAX],
     /// The most that any of them has had.
     most_rounds: CachePadded<AtomicU64>,
+    /// Bytes that all workers have sent of the port's own classes with shares.
+    own_sent: CachePadded<AtomicU64>,
 }
 
 impl PortShare {
@@ -156,6 +169,7 @@ impl PortShare {
             workers: (0..workers).map(|_| CachePadded::default()).collect(),
             rounds: Default::default(),
             most_rounds: CachePadded::default(),
+            own_sent: CachePadded::default(),
         }
     }
 
@@ -189,7 +203,8 @@ impl PortShare {
         let of = |(place, rounds): (u32, &CachePadded<AtomicU64>)| {
             (shares >> place & 1 == 1).then(|| rounds.load(Relaxed))
         };
-        (0..).zip(&self.rounds).filter_map(of).min()
+        let fewer = |one, other| if distance(one, other) < 0 { one } else { other };
+        (0..).zip(&self.rounds).filter_map(of).reduce(fewer)
     }
 
     fn announce(&self, worker: usize, backlog: Backlog, until_ns: u64) {
@@ -197,7 +212,7 @@ impl PortShare {
         for (word, bytes) in waiting.bytes.iter().zip(backlog.bytes) {
             word.store(bytes, Relaxed);
         }
-        waiting.shares.store(backlog.shares, Relaxed);
+        waiting.kinds.store(backlog.kinds(), Relaxed);
         waiting.until_ns.store(until_ns, Relaxed);
     }
 }
@@ -217,8 +232,13 @@ pub(crate) struct Member {
     shares: u32,
     /// The fewest rounds that a class has had which waits at another worker.
     floor: Option<u64>,
+    /// Rounds that a class may be behind which waits at another worker too.
+    behind: u64,
     /// Rounds of this turn.
     rounds: [u64; CLASSES_MAX],
+    /// What of a round is less than can be counted, by class.
+    carries: [u64; CLASSES_MAX],
+    peers: Peers,
 }
 
 impl Member {
@@ -237,9 +257,26 @@ impl Member {
             rate,
             burst_bytes: burst_bytes.saturating_sub(batch.saturating_mul(workers)),
         });
-        let (batch, rounds) = (tokens(batch), [0; CLASSES_MAX]);
+        let peers = Peers::new(profile, spare, packet_bytes_max);
+        // The smallest quantum is a longest packet.
+        let behind = ROUNDS_BEHIND + 2 * peers.lead() * ROUND / u64::from(packet_bytes_max.max(1));
+        let (batch, rounds, carries) = (tokens(batch), [0; CLASSES_MAX], [0; CLASSES_MAX]);
         let (in_hand, now_ns, announced, shares, floor) = (0, 0, false, 0, None);
-        Self { share, worker, profile, batch, in_hand, now_ns, announced, shares, floor, rounds }
+        Self {
+            share,
+            worker,
+            profile,
+            batch,
+            in_hand,
+            now_ns,
+            announced,
+            shares,
+            floor,
+            behind,
+            rounds,
+            carries,
+            peers,
+        }
     }
 
     /// Lets time pass.
@@ -248,12 +285,15 @@ impl Member {
         if self.now_ns != now_ns {
             self.now_ns = now_ns;
             self.floor = self.share.fewest_rounds(self.shares_elsewhere());
+            if self.profile.is_some() {
+                self.peers.look(&self.share, self.worker, now_ns);
+            }
         }
     }
 
     fn shares_elsewhere(&self) -> u32 {
         let others = self.share.others(self.worker, self.now_ns);
-        others.fold(0, |shares, waiting| shares | waiting.shares.load(Relaxed))
+        others.fold(0, |kinds, waiting| kinds | waiting.kinds.load(Relaxed)) & peers::OWN
     }
 
     /// One of the port's own classes with shares has something to send, and had not.
@@ -264,9 +304,9 @@ impl Member {
         let rounds = fewest.unwrap_or_else(|| self.share.most_rounds.load(Relaxed));
         // What it did not use while it had nothing is not made up for.
         if let Some(own) = self.share.rounds.get(usize::from(class.0)) {
-            let behind = if elsewhere & bit == 0 { 0 } else { ROUNDS_BEHIND };
-            if own.load(Relaxed).saturating_add(behind) < rounds {
-                own.fetch_max(rounds, Relaxed);
+            let behind = if elsewhere & bit == 0 { 0 } else { self.behind };
+            if distance(own.load(Relaxed).wrapping_add(behind), rounds) < 0 {
+                raise(own, rounds);
             }
         }
         self.shares |= bit;
@@ -274,19 +314,47 @@ impl Member {
 
     /// Whether one of the port's own classes has to let others catch up that wait at other workers.
     #[inline]
-    pub(crate) fn is_ahead(&self, class: ClassSlot) -> bool {
+    pub(crate) fn is_ahead(&self, class: ClassSlot, quantum: u32) -> bool {
+        if self.peers.class_is_ahead(class) {
+            return true;
+        }
         let Some(floor) = self.floor else { return false };
         let rounds = self.share.rounds.get(usize::from(class.0)).map_or(0, |rounds| rounds.load(Relaxed));
         let in_turn = self.rounds.get(usize::from(class.0)).copied().unwrap_or(0);
-        rounds.saturating_add(in_turn) > floor.saturating_add(ROUNDS_AHEAD)
+        let ahead = u64::try_from(distance(rounds.wrapping_add(in_turn), floor)).unwrap_or(0);
+        // At a fast port two rounds are over before the other worker has looked again.
+        ahead > ROUNDS_AHEAD
+            && (self.profile.is_none() || ahead.saturating_mul(quantum.into()) > self.peers.lead() * ROUND)
+    }
+
+    /// Whether tunnels with shares have to let those of other workers catch up.
+    #[inline]
+    pub(crate) fn tunnels_are_ahead(&self) -> bool {
+        self.peers.tunnels_are_ahead()
     }
 
     /// A packet of one of the port's own classes with shares passes.
     #[inline]
     pub(crate) fn pass_share(&mut self, class: ClassSlot, bytes: u32, quantum: u32) {
-        if let Some(rounds) = self.rounds.get_mut(usize::from(class.0)) {
-            *rounds += u64::from(bytes) * ROUND / u64::from(quantum.max(1));
+        let place = usize::from(class.0);
+        if let (Some(rounds), Some(carry)) = (self.rounds.get_mut(place), self.carries.get_mut(place)) {
+            let (parts, quantum) = (u64::from(bytes) * ROUND + *carry, u64::from(quantum.max(1)));
+            *rounds += parts / quantum;
+            *carry = parts % quantum;
         }
+        self.peers.pass_class(class, bytes);
+    }
+
+    /// A packet of a tunnel's share passes.
+    #[inline]
+    pub(crate) fn pass_tunnel(&mut self, bytes: u32) {
+        self.peers.pass_tunnel(bytes);
+    }
+
+    /// A priority packet passes.
+    #[inline]
+    pub(crate) fn pass_level(&mut self, level: usize, bytes: u32) {
+        self.peers.pass_level(level, bytes);
     }
 
     /// Whether a packet of a level may pass; then its tokens are in hand.
@@ -296,6 +364,9 @@ impl Member {
         let Some(profile) = self.profile else {
             return self.share.ahead_of(self.worker, level, self.now_ns) == 0;
         };
+        if self.peers.level_is_ahead(level) {
+            return false;
+        }
         if self.in_hand >= cost {
             return true;
         }
@@ -330,14 +401,14 @@ impl Member {
     /// A turn ends, with something waiting.
     pub(crate) fn rest(&mut self, backlog: Backlog) {
         self.put_back();
-        let mut most = 0;
         for (rounds, own) in self.share.rounds.iter().zip(&mut self.rounds).filter(|(_, own)| **own > 0) {
             let own = core::mem::take(own);
-            most = rounds.fetch_add(own, Relaxed).saturating_add(own).max(most);
+            let now = rounds.fetch_add(own, Relaxed).wrapping_add(own);
+            if distance(now, self.share.most_rounds.load(Relaxed)) > 0 {
+                raise(&self.share.most_rounds, now);
+            }
         }
-        if most > self.share.most_rounds.load(Relaxed) {
-            self.share.most_rounds.fetch_max(most, Relaxed);
-        }
+        self.peers.rest(&self.share, self.worker, &backlog);
         self.shares = backlog.shares;
         if backlog != Backlog::default() {
             self.announced = true;

@@ -12,6 +12,8 @@ use crate::share::Backlog;
 
 /// Timers that one call looks at: its work is bounded even if all tunnels may send at once.
 const EXPIRIES_MAX: usize = 32;
+/// Tunnels that one call passes over because they are ahead of other workers'.
+const HELD_BACK_MAX: usize = 32;
 /// Tunnels of a line whose packets are announced to other workers.
 const ANNOUNCED_TUNNELS: usize = 32;
 
@@ -26,7 +28,7 @@ enum Signal {
 enum Turn {
     /// This class's.
     Class(u32),
-    /// Nobody's: its classes are ahead of those that wait at other workers.
+    /// Nobody's: it is ahead of what waits at other workers.
     Ahead,
 }
 
@@ -35,6 +37,8 @@ enum Served<T> {
     Next(Next<T>),
     /// It is no longer at the head: look again.
     LineChanged,
+    /// It has let others catch up that wait at other workers, and is no longer at the head.
+    HeldBack,
 }
 
 impl<T> Scheduler<T> {
@@ -45,14 +49,23 @@ impl<T> Scheduler<T> {
             self.stand_in_line(tunnel);
         }
         self.shaper.refill(now_ns);
-        loop {
+        let mut held_back = 0;
+        while held_back < HELD_BACK_MAX {
             let Some((level, tunnel)) = self.first_in_line() else { return Next::Wait(self.wheel.next_ns()) };
             match self.serve(level, tunnel, now_ns) {
                 Some(Served::Next(next)) => return next,
                 Some(Served::LineChanged) => {}
+                Some(Served::HeldBack) => held_back += 1,
                 None => return Next::Wait(self.wheel.next_ns()),
             }
         }
+        self.wait_for(0)
+    }
+
+    /// Until the port has so many bytes, or a tunnel may send again.
+    fn wait_for(&self, wire_bytes: u32) -> Next<T> {
+        let moments = [self.shaper.ready_at(wire_bytes), self.wheel.next_ns()];
+        Next::Wait(moments.into_iter().flatten().min())
     }
 
     /// The worker goes on to something else: tokens of a shared port go back, and the other workers hear which priority
@@ -62,7 +75,8 @@ impl<T> Scheduler<T> {
         if self.shaper.is_shared() {
             self.shaper.refill(now_ns);
             let bytes = core::array::from_fn(|level| self.waiting_at(level));
-            self.shaper.rest(Backlog { bytes, shares: self.waiting_shares() });
+            let (shares, tunnels) = (self.waiting_shares(), self.waiting_tunnels());
+            self.shaper.rest(Backlog { bytes, shares, tunnels });
         }
     }
 
@@ -72,6 +86,20 @@ impl<T> Scheduler<T> {
         let classes = self.classes.iter().take(usize::from(own.class_count));
         let waits = classes.map(|class| class.level == SHARES && !class.fifo.is_empty());
         (0..).zip(waits).fold(0, |bits, (place, waits)| bits | u32::from(waits) << place)
+    }
+
+    /// Tunnels whose shares wait for the port only, as far as a few show.
+    fn waiting_tunnels(&self) -> u32 {
+        let (mut count, mut next) = (0, self.lines.get(SHARES).and_then(Line::first));
+        for _ in 0..ANNOUNCED_TUNNELS {
+            let Some((index, tunnel)) = next.and_then(|next| Some((next, self.tunnels.get(next as usize)?)))
+            else {
+                break;
+            };
+            count += u32::from(index != PORTS_OWN.0 && tunnel.has_backlog(SHARES) && !tunnel.parked);
+            next = tunnel.behind(SHARES);
+        }
+        count
     }
 
     /// Bytes that wait at a priority level and for the port only, as far as a few tunnels show.
@@ -106,13 +134,10 @@ impl<T> Scheduler<T> {
     fn serve(&mut self, level: usize, index: u32, now_ns: u64) -> Option<Served<T>> {
         let class_index = match self.class_to_serve(level, index)? {
             Turn::Class(class_index) => class_index,
-            Turn::Ahead if self.lines.get(level)?.is_single() => {
-                let moments = [self.shaper.ready_at(0), self.wheel.next_ns()];
-                return Some(Served::Next(Next::Wait(moments.into_iter().flatten().min())));
-            }
+            Turn::Ahead if self.lines.get(level)?.is_single() => return Some(Served::Next(self.wait_for(0))),
             Turn::Ahead => {
                 self.lines.get_mut(level)?.rotate(&mut TunnelLinks { tunnels: &mut self.tunnels, level });
-                return Some(Served::LineChanged);
+                return Some(Served::HeldBack);
             }
         };
         let class = self.classes.get_mut(class_index as usize)?;
@@ -132,8 +157,7 @@ impl<T> Scheduler<T> {
             return Some(Served::LineChanged);
         }
         if !self.shaper.may_pass(level, wire_bytes) {
-            let moments = [self.shaper.ready_at(wire_bytes), self.wheel.next_ns()];
-            return Some(Served::Next(Next::Wait(moments.into_iter().flatten().min())));
+            return Some(Served::Next(self.wait_for(wire_bytes)));
         }
         self.take(level, index, class_index, now_ns).map(Served::Next)
     }
@@ -144,13 +168,16 @@ impl<T> Scheduler<T> {
         if level < SHARES {
             return tunnel.priority_class(level).map(Turn::Class);
         }
+        if index != PORTS_OWN.0 && self.shaper.tunnels_are_ahead() {
+            return Some(Turn::Ahead);
+        }
         let mut ahead = 0;
         loop {
             let class_index = tunnel.shares.first()?;
             let class = self.classes.get_mut(class_index as usize)?;
             if class.deficit < class.fifo.head(&self.slab)?.wire_bytes {
                 class.deficit = class.deficit.saturating_add(class.quantum);
-            } else if index == PORTS_OWN.0 && self.shaper.is_ahead(class.slot) {
+            } else if index == PORTS_OWN.0 && self.shaper.is_ahead(class.slot, class.quantum) {
                 ahead += 1;
                 if ahead > tunnel.class_count {
                     return Some(Turn::Ahead);
@@ -205,8 +232,12 @@ impl<T> Scheduler<T> {
                 class.deficit = class.deficit.saturating_sub(wire_bytes);
                 if index == PORTS_OWN.0 {
                     self.shaper.pass_share(class.slot, wire_bytes, class.quantum);
+                } else {
+                    self.shaper.pass_tunnel(wire_bytes);
                 }
             }
+        } else {
+            self.shaper.pass_level(level, wire_bytes);
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Membership {
 pub(super) enum PortShaper {
     Unshaped,
     Own(Bucket),
-    Shared(Member),
+    Shared(Box<Member>),
 }
 
 impl PortShaper {
@@ -34,7 +34,8 @@ impl PortShaper {
         packet_bytes_max: u32,
     ) -> Self {
         let Membership { share, worker } = membership;
-        Self::Shared(Member::new(Arc::clone(share), usize::from(*worker), profile, packet_bytes_max))
+        let member = Member::new(Arc::clone(share), usize::from(*worker), profile, packet_bytes_max);
+        Self::Shared(Box::new(member))
     }
 
     /// Lets time pass.
@@ -120,10 +121,19 @@ impl PortShaper {
 
     /// Whether one of the port's own classes has to let others catch up that wait at other workers.
     #[inline]
-    pub(super) fn is_ahead(&self, class: ClassSlot) -> bool {
+    pub(super) fn is_ahead(&self, class: ClassSlot, quantum: u32) -> bool {
         match self {
             Self::Unshaped | Self::Own(_) => false,
-            Self::Shared(member) => member.is_ahead(class),
+            Self::Shared(member) => member.is_ahead(class, quantum),
+        }
+    }
+
+    /// Whether tunnels with shares have to let those of other workers catch up.
+    #[inline]
+    pub(super) fn tunnels_are_ahead(&self) -> bool {
+        match self {
+            Self::Unshaped | Self::Own(_) => false,
+            Self::Shared(member) => member.tunnels_are_ahead(),
         }
     }
 
@@ -132,6 +142,22 @@ impl PortShaper {
     pub(super) fn pass_share(&mut self, class: ClassSlot, wire_bytes: u32, quantum: u32) {
         if let Self::Shared(member) = self {
             member.pass_share(class, wire_bytes, quantum);
+        }
+    }
+
+    /// A packet of a tunnel's share passes.
+    #[inline]
+    pub(super) fn pass_tunnel(&mut self, wire_bytes: u32) {
+        if let Self::Shared(member) = self {
+            member.pass_tunnel(wire_bytes);
+        }
+    }
+
+    /// A priority packet passes.
+    #[inline]
+    pub(super) fn pass_level(&mut self, level: usize, wire_bytes: u32) {
+        if let Self::Shared(member) = self {
+            member.pass_level(level, wire_bytes);
         }
     }
 

@@ -26,7 +26,11 @@ fn members(profile: Option<TrafficProfile>, workers: u16) -> (Arc<PortShare>, Ve
 }
 
 fn waiting(bytes: [u32; PRIORITY_LEVELS]) -> Backlog {
-    Backlog { bytes, shares: 0 }
+    Backlog { bytes, ..Backlog::default() }
+}
+
+fn waiting_shares(shares: u32) -> Backlog {
+    Backlog { shares, ..Backlog::default() }
 }
 
 fn passes(member: &mut Member, level: usize, bytes: u32, now_ns: u64) -> bool {
@@ -95,30 +99,44 @@ fn what_is_taken_and_not_used_goes_back() {
 }
 
 #[test]
-fn a_class_lets_one_that_waits_at_another_worker_catch_up() {
-    let (_, mut workers) = members(None, 2);
+fn a_class_lets_one_that_waits_at_another_worker_catch_up_also_when_its_rounds_go_round() {
+    [0, ROUND, 2 * ROUND, 3 * ROUND].into_iter().for_each(one_catches_up);
+}
+
+/// Counters begin so many before their end.
+fn one_catches_up(before: u64) {
+    let (share, mut workers) = members(None, 2);
+    share
+        .rounds
+        .iter()
+        .chain([&share.most_rounds])
+        .for_each(|rounds| rounds.store(0u64.wrapping_sub(before), Relaxed));
     let [first, second] = &mut workers[..] else { panic!("two workers") };
     let (fast, slow) = (ClassSlot(0), ClassSlot(1));
     second.begin(1);
     second.joins(slow);
-    second.rest(Backlog { bytes: [0; 3], shares: 0b10 });
+    second.rest(waiting_shares(0b10));
     first.begin(2);
     first.joins(fast);
     for _ in 0..5 {
-        assert!(!first.is_ahead(fast));
+        assert!(!first.is_ahead(fast, 3_000));
         first.pass_share(fast, 1_500, 3_000);
     }
-    assert!(first.is_ahead(fast), "two rounds and a half");
-    first.rest(Backlog { bytes: [0; 3], shares: 1 });
+    assert!(first.is_ahead(fast, 3_000), "two rounds and a half");
+    first.rest(waiting_shares(1));
     second.begin(3);
     second.pass_share(slow, 1_500, 1_500);
-    second.rest(Backlog { bytes: [0; 3], shares: 0b10 });
+    second.rest(waiting_shares(0b10));
     first.begin(4);
-    assert!(!first.is_ahead(fast), "one round and a half");
+    assert!(!first.is_ahead(fast, 3_000), "one round and a half");
     second.rest(Backlog::default());
     first.pass_share(fast, 30_000, 3_000);
     first.begin(5);
-    assert!(!first.is_ahead(fast), "nobody waits");
+    assert!(!first.is_ahead(fast, 3_000), "nobody waits");
+    // The most there were goes on too: who comes now begins there.
+    first.rest(Backlog::default());
+    second.joins(ClassSlot(2));
+    assert_eq!(share.rounds[2].load(Relaxed), (12 * ROUND + ROUND / 2).wrapping_sub(before));
 }
 
 #[test]
@@ -127,7 +145,7 @@ fn a_class_that_had_nothing_to_send_does_not_make_up_for_it() {
     workers[0].begin(1);
     workers[0].joins(ClassSlot(0));
     workers[0].pass_share(ClassSlot(0), 150_000, 1_500);
-    workers[0].rest(Backlog { bytes: [0; 3], shares: 1 });
+    workers[0].rest(waiting_shares(1));
     workers[1].begin(2);
     workers[1].joins(ClassSlot(1));
     assert_eq!(share.rounds[1].load(Relaxed), 100 * ROUND);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use messages::{
-    ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, Refusal, ServiceTarget,
-    TunnelIndex, WorkerId,
+    ClassMapIndex, Field, ObjectId, PolicyMap, PolicyMapIndex, PortIndex, ProtectionIndex, Refusal,
+    ServiceTarget, TunnelIndex, WorkerId,
 };
 use qos::schedule::{
     ClassSlot, ClassSpec, CoDel, DropProfile, EarlyDrop, Limit, Pie, PolicySpec, PortSpec, Share, SpecError,
@@ -120,7 +120,8 @@ pub(super) fn build(
                     let (port, mtu) = (egress.port, egress.port_mtu);
                     of_tunnel.service = Some(service(inputs, wanted.target, policy, (port, mtu))?);
                     of_tunnel.slot = policy.is_queued().then(|| {
-                        drafts.entry(port).or_insert_with(|| Draft::new(mtu, workers)).add(tunnel, policy)
+                        let draft = drafts.entry(port).or_insert_with(|| Draft::new(mtu, workers));
+                        draft.add((tunnel, entry.protection), policy)
                     });
                 }
                 place(&mut of_tunnels, tunnel, of_tunnel);
@@ -182,9 +183,15 @@ impl Draft {
         Self { mtu, own: None, tunnels: vec![Vec::new(); usize::from(workers)] }
     }
 
-    /// Gives a tunnel its owner, which it keeps through all changes, and its slot there.
-    fn add(&mut self, tunnel: TunnelIndex, policy: &Arc<Policy>) -> (WorkerId, TunnelSlot) {
-        let owner = tunnel.index() % self.tunnels.len().max(1);
+    /// Gives a tunnel its owner, which it keeps through all changes, and its slot there. Tunnels that share a protection
+    /// have the same: their packets get numbers of one SA, which must not pass each other.
+    fn add(
+        &mut self,
+        (tunnel, protection): (TunnelIndex, Option<ProtectionIndex>),
+        policy: &Arc<Policy>,
+    ) -> (WorkerId, TunnelSlot) {
+        let index = protection.map_or(tunnel.index(), |protection| protection.index());
+        let owner = index % self.tunnels.len().max(1);
         let slot = self.tunnels.get_mut(owner).map_or(0, |tunnels| {
             tunnels.push((tunnel, Arc::clone(policy)));
             tunnels.len()

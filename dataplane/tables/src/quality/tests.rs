@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 use messages::{
     ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, Field, Object, ObjectId, PolicyClass, PolicyMap,
     PolicyMapIndex, PortIndex, PortRange, PortSide, QueueLimit, Refusal, Service, ServicePolicy,
-    ServiceTarget, Share, TunnelIndex,
+    ServiceTarget, Share, Tunnel, TunnelIndex, WorkerId,
 };
 use qos::classify::{FlowCache, WholeV4};
 
@@ -56,7 +56,7 @@ fn policy_map(number: u32, class_maps: &[u32]) -> Vec<Object> {
 }
 
 fn refused(objects: impl IntoIterator<Item = Object>) -> Option<Refusal> {
-    compiled(&changed(&headend(4), objects).unwrap()).err()
+    compiled(&changed(&headend(5), objects).unwrap()).err()
 }
 
 fn too_much(id: ObjectId) -> Option<Refusal> {
@@ -166,4 +166,33 @@ fn with_many_rules_flows_that_were_asked_for_before_have_the_class_that_they_had
         assert_eq!(places, expected, "round {round}");
     }
     assert_eq!(flows.hits_and_misses(), (64, 128));
+}
+
+#[test]
+fn tunnels_that_share_a_protection_have_one_owner() {
+    let protection = protection(3);
+    // Their delivery addresses are the same; GRE keys tell them apart.
+    let sharing = (0..3).map(|index| {
+        let gre = messages::GreOptions { key: Some(index), ..tunnel(index).gre };
+        let (destination, protection) = (protection.remote, Some(protection.protection));
+        Object::Tunnel(Tunnel { gre, destination, protection, ..tunnel(index) })
+    });
+    let services = [0, 1, 2, 4].map(|index| {
+        let target = ServiceTarget::Tunnel(TunnelIndex(index));
+        Object::ServicePolicy(ServicePolicy {
+            target,
+            policy_map: Some(PolicyMapIndex(0)),
+            pre_classify: true,
+        })
+    });
+    let policy = [class_map(1, true, [expedited()]), policy_map(0, &[1])].concat();
+    let objects = policy.into_iter().chain([Object::Protection(protection)]).chain(sharing).chain(services);
+    let generation = compiled(&changed(&headend(5), objects).unwrap()).unwrap();
+    let owned_by_second = |index| {
+        let queue = generation.quality.tunnel(TunnelIndex(index), OUTSIDE).queue.unwrap();
+        queue.owner_beside(WorkerId(0)) == Some(WorkerId(1))
+    };
+    // By the protection's number, 3; without one by the tunnel's.
+    assert_eq!([0, 1, 2].map(owned_by_second), [true; 3]);
+    assert!(!owned_by_second(4));
 }
