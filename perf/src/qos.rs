@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn an_overloaded_link_loses_and_delays_no_voice_and_bulk_gets_the_rest() {
         for workers in [Workers::One, Workers::Apart, Workers::ApartShaped] {
-            let rows = scenarios::overloaded_link(100 * MEGABIT, SECOND_NS / 10, workers).unwrap();
+            let rows = scenarios::overloaded_link(100 * MEGABIT, SECOND_NS, workers).unwrap();
             assert!(rows.len() == 3 && rows.iter().all(|row| row.met), "{rows:#?}");
         }
     }

@@ -224,7 +224,7 @@ fn what_is_wrong_is_named() {
         (
             "shape = { rate = \"100 Mbit/s\" }\nclasses = [{ class = \"class-default\", bandwidth = \"100 %\" }]",
             "classes = [{ class = \"class-default\", queue_limit = \"9 packets\" }]",
-            "policy_map uplink: classes: class class-default: has queue_limit, wred, codel or ecn, but in this policy_map nothing waits; give all classes priority or bandwidth, or leave them out",
+            "policy_map uplink: classes: class class-default: has queue_limit, wred, codel, pie or ecn, but in this policy_map nothing waits; give all classes priority or bandwidth, or leave them out",
         ),
         (
             "wred = { min = 20, max = 40 }",
@@ -254,17 +254,6 @@ fn what_is_wrong_is_named() {
     ] {
         assert_eq!(said(from, to), [sentence], "{to}");
     }
-}
-
-#[test]
-fn more_than_one_worker_is_refused_with_the_reason() {
-    let problems = objects(BRANCH, 2).expect_err("two workers");
-    assert_eq!(
-        problems.sentences().first().map(String::as_str),
-        Some(
-            "port wan: service_policy: a policy_map with queues needs a dataplane with one worker, whose schedulers it is; remove workers in dataplane.toml, or the service_policy, or leave priority, bandwidth and shape out of the policy_map"
-        )
-    );
 }
 
 #[test]
