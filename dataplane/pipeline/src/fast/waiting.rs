@@ -15,6 +15,7 @@ use super::outbound::{self, Departure, Departures, Way};
 use super::plain::{Plain, TCP_FLAGS_OFFSET, TOS_OFFSET};
 use crate::context::Context;
 use crate::lane::Lane;
+use crate::outbound::SealNote;
 use crate::queues::Item;
 use crate::{outbound as whole, scheduled};
 
@@ -113,58 +114,65 @@ fn hand_over(
 pub(crate) fn join(ctx: &mut Context<'_>, given: &mut ArrayVec<(Item, PortIndex), BURST>) {
     given.iter().for_each(|(item, _)| item.packet().prefetch_data());
     let plains: ArrayVec<Plain, BURST> = given.iter().map(|(item, _)| plain_of(ctx, item)).collect();
-    let (mut departures, mut last_hop) = (Departures::default(), LastHop::default());
-    let mut to_seal = Lane::default();
+    let mut going = Going::default();
     for ((item, ingress), plain) in given.drain(..).zip(&plains) {
-        if departures.ingress != ingress {
-            outbound::send(ctx, &mut departures);
-            departures.ingress = ingress;
+        if going.departures.ingress != ingress {
+            outbound::send(ctx, &mut going.departures);
+            going.departures.ingress = ingress;
         }
-        let common = item.tunnel().filter(|_| *plain != Plain::NONE);
-        match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
-            Some(departure) => {
-                if !to_seal.is_empty() {
-                    whole::seal(ctx, &mut to_seal);
-                }
-                departures.push(ctx, item.into_packet(), departure);
-            }
-            None => {
-                outbound::send(ctx, &mut departures);
-                departures.forget();
-                last_hop = LastHop::default();
-                scheduled::join_one(ctx, ingress, item, &mut to_seal);
-            }
+        if let Err(item) = going.common(ctx, item, plain) {
+            outbound::send(ctx, &mut going.departures);
+            scheduled::join_one(ctx, ingress, item, going.exceptions());
         }
     }
-    outbound::send(ctx, &mut departures);
-    whole::seal(ctx, &mut to_seal);
+    outbound::send(ctx, &mut going.departures);
+    whole::seal(ctx, &mut going.to_seal);
 }
 
 /// Sends what the scheduler of a port has let go, each with its mark.
 pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex, due: &mut ArrayVec<(Item, bool), BURST>) {
     let plains: ArrayVec<Plain, BURST> =
         due.iter().map(|(item, mark)| if *mark { Plain::NONE } else { plain_of(ctx, item) }).collect();
-    let (mut departures, mut last_hop) = (Departures::default(), LastHop::default());
-    let mut to_seal = Lane::default();
+    let mut going = Going::default();
     for ((item, mark), plain) in due.drain(..).zip(&plains) {
-        let common = item.tunnel().filter(|_| *plain != Plain::NONE);
-        match common.and_then(|tunnel| departures.find(ctx, &mut last_hop, (plain, 0), tunnel)) {
-            Some(departure) => {
-                if !to_seal.is_empty() {
-                    whole::seal(ctx, &mut to_seal);
-                }
-                departures.push(ctx, item.into_packet(), departure);
-            }
-            None => {
-                outbound::send_due(ctx, &mut departures);
-                departures.forget();
-                last_hop = LastHop::default();
-                scheduled::leave_one(ctx, port, item, mark, &mut to_seal);
-            }
+        if let Err(item) = going.common(ctx, item, plain) {
+            outbound::send_due(ctx, &mut going.departures);
+            scheduled::leave_one(ctx, port, item, mark, going.exceptions());
         }
     }
-    outbound::send_due(ctx, &mut departures);
-    whole::seal(ctx, &mut to_seal);
+    outbound::send_due(ctx, &mut going.departures);
+    whole::seal(ctx, &mut going.to_seal);
+}
+
+/// Packets that have waited, on their way on: the common ones, and those of the whole way, in their order.
+#[derive(Default)]
+struct Going<'a, 'c> {
+    departures: Departures<'a>,
+    last_hop: LastHop,
+    to_seal: Lane<SealNote<'c>>,
+}
+
+impl<'a, 'c: 'a> Going<'a, 'c> {
+    /// Takes a packet that goes the common way, behind the exceptions ahead of it; gives any other back.
+    #[inline(always)]
+    fn common(&mut self, ctx: &mut Context<'c>, item: Item, plain: &'a Plain) -> Result<(), Item> {
+        let tunnel = item.tunnel().filter(|_| *plain != Plain::NONE);
+        let found =
+            tunnel.and_then(|tunnel| self.departures.find(ctx, &mut self.last_hop, (plain, 0), tunnel));
+        let Some(departure) = found else { return Err(item) };
+        if !self.to_seal.is_empty() {
+            whole::seal(ctx, &mut self.to_seal);
+        }
+        self.departures.push(ctx, item.into_packet(), departure);
+        Ok(())
+    }
+
+    /// Where an exception goes. It may change what is known of a way.
+    fn exceptions(&mut self) -> &mut Lane<SealNote<'c>> {
+        self.departures.forget();
+        self.last_hop = LastHop::default();
+        &mut self.to_seal
+    }
 }
 
 /// The packet, if it was plain and nothing has changed since.
