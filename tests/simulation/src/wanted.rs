@@ -4,8 +4,9 @@
 use core::net::IpAddr;
 
 use messages::{
-    IpPrefix, Object, Policy, PolicyAction, PolicyIndex, PortIndex, Protection, Route, RouteTarget, Sa,
-    Selector, Tunnel, TunnelIndex,
+    ClassMapIndex, EarlyDrop, IpPrefix, Object, Policy, PolicyAction, PolicyClass, PolicyIndex, PolicyMap,
+    PolicyMapIndex, PortIndex, Protection, QueueLimit, Route, RouteTarget, Sa, Selector, Service,
+    TrafficProfile, Tunnel, TunnelIndex,
 };
 
 use crate::topology::WAN;
@@ -91,4 +92,33 @@ pub fn sa(object: Object) -> Sa {
         Object::Sa(sa) => sa,
         other => panic!("{} is no SA", other.id()),
     }
+}
+
+/// A class of a policy-map with 64 packets of room that neither polices nor marks.
+#[must_use]
+pub fn policy_class(
+    policy_map: PolicyMapIndex,
+    place: u8,
+    class_map: Option<ClassMapIndex>,
+    service: Service,
+) -> PolicyClass {
+    PolicyClass {
+        policy_map,
+        place,
+        class_map,
+        service,
+        police: None,
+        limit: QueueLimit::Packets(64),
+        early: EarlyDrop::None,
+        ecn: false,
+        set_dscp: None,
+        set_vlan_priority: None,
+    }
+}
+
+/// A policy-map that is shaped to so many Mbit/s.
+#[must_use]
+pub fn shaped(policy_map: PolicyMapIndex, mbits: u64) -> Object {
+    let shape = Some(TrafficProfile { rate_bps: mbits * 1_000_000, burst_bytes: None });
+    Object::PolicyMap(PolicyMap { policy_map, shape })
 }

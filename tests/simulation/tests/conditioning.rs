@@ -9,12 +9,12 @@ use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, ip_in};
 use greyhound_simulation::sealer::Sealer;
 use greyhound_simulation::topology::{End, Shape, Topology, WAN};
+use greyhound_simulation::wanted;
 use greyhound_simulation::wanted::tunnel;
 use messages::{
     Base, ClassMap, ClassMapIndex, ColourAware, Criterion, DropReason, DscpMap, DscpMapIndex, DscpSet,
-    EarlyDrop, EspMode, Object, Police, PoliceAction, PolicyClass, PolicyMap, PolicyMapIndex, QueueLimit,
-    QueueState, ReceivedDscp, SecondBucket, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
-    TunnelIndex, TunnelMarks,
+    EspMode, Object, Police, PoliceAction, PolicyClass, PolicyMap, PolicyMapIndex, QueueState, ReceivedDscp,
+    SecondBucket, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile, TunnelIndex, TunnelMarks,
 };
 use wire::{Dscp, Ecn};
 
@@ -43,18 +43,7 @@ fn marking(second: SecondBucket) -> Police {
 }
 
 fn class(policy_map: PolicyMapIndex, place: u8, class_map: Option<ClassMapIndex>) -> PolicyClass {
-    PolicyClass {
-        policy_map,
-        place,
-        class_map,
-        service: Service::Unqueued,
-        police: None,
-        limit: QueueLimit::Packets(64),
-        early: EarlyDrop::None,
-        ecn: false,
-        set_dscp: None,
-        set_vlan_priority: None,
-    }
+    wanted::policy_class(policy_map, place, class_map, Service::Unqueued)
 }
 
 /// A policy of one class for what has a code point from 8 to 15, with a policer, and the rest.

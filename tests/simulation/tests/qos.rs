@@ -10,12 +10,12 @@ use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, ip_in};
 use greyhound_simulation::sealer::Sealer;
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
-use greyhound_simulation::wanted::{ANY, ip, prefix, route_by};
+use greyhound_simulation::wanted::{self, ANY, ip, prefix, route_by};
 use messages::{
     ClassMap, ClassMapIndex, Criterion, Direction, DropReason, DscpSet, EarlyDrop, EspMode, Object, ObjectId,
-    Police, Policy, PolicyAction, PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortSide,
-    ProtectionIndex, QueueLimit, QueueState, Selector, Service, ServicePolicy, ServiceTarget, Share,
-    TrafficProfile, TunnelIndex, WorkerCounter,
+    Police, Policy, PolicyAction, PolicyClass, PolicyIndex, PolicyMapIndex, PortSide, ProtectionIndex,
+    QueueLimit, QueueState, Selector, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
+    TunnelIndex, WorkerCounter,
 };
 use wire::{Dscp, Ecn};
 
@@ -33,23 +33,11 @@ fn code_point(class_map: ClassMapIndex, dscp: u8) -> [Object; 2] {
 }
 
 fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> PolicyClass {
-    PolicyClass {
-        policy_map: MAP,
-        place,
-        class_map,
-        service,
-        police: None,
-        limit: QueueLimit::Packets(64),
-        early: EarlyDrop::None,
-        ecn: false,
-        set_dscp: None,
-        set_vlan_priority: None,
-    }
+    wanted::policy_class(MAP, place, class_map, service)
 }
 
 fn shaped(mbits: u64) -> Object {
-    let shape = Some(TrafficProfile { rate_bps: mbits * MBIT, burst_bytes: None });
-    Object::PolicyMap(PolicyMap { policy_map: MAP, shape })
+    wanted::shaped(MAP, mbits)
 }
 
 fn at_work(target: ServiceTarget) -> Object {

@@ -8,10 +8,11 @@ use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, ip_in};
 use greyhound_simulation::sealer::Sealer;
 use greyhound_simulation::topology::{End, Shape, WAN};
+use greyhound_simulation::wanted;
 use messages::{
-    Base, ClassMap, ClassMapIndex, Criterion, DropReason, DscpSet, EarlyDrop, Object, ObjectId, Police,
-    PolicyClass, PolicyMap, PolicyMapIndex, QueueLimit, QueueState, Service, ServicePolicy, ServiceTarget,
-    Share, TrafficProfile, TunnelIndex, WorkerCounter,
+    Base, ClassMap, ClassMapIndex, Criterion, DropReason, DscpSet, Object, ObjectId, Police, PolicyClass,
+    PolicyMapIndex, QueueState, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile, TunnelIndex,
+    WorkerCounter,
 };
 use wire::{Dscp, Ecn};
 
@@ -27,23 +28,11 @@ const AROUND: u64 = 38;
 const VOICE: u32 = 0;
 
 fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> Object {
-    Object::PolicyClass(PolicyClass {
-        policy_map: MAP,
-        place,
-        class_map,
-        service,
-        police: None,
-        limit: QueueLimit::Packets(64),
-        early: EarlyDrop::None,
-        ecn: false,
-        set_dscp: None,
-        set_vlan_priority: None,
-    })
+    Object::PolicyClass(wanted::policy_class(MAP, place, class_map, service))
 }
 
 fn shaped(mbits: u64) -> Object {
-    let shape = Some(TrafficProfile { rate_bps: mbits * MBIT, burst_bytes: None });
-    Object::PolicyMap(PolicyMap { policy_map: MAP, shape })
+    wanted::shaped(MAP, mbits)
 }
 
 /// EF before everything else, at so many Mbit/s.

@@ -6,9 +6,10 @@
 use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, frame, ip_in, ip_with, open_frame};
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
+use greyhound_simulation::wanted;
 use messages::{
-    ClassMap, ClassMapIndex, Criterion, DropReason, EarlyDrop, Object, PolicyClass, PolicyMap,
-    PolicyMapIndex, QueueLimit, Service, ServicePolicy, ServiceTarget, Share, TunnelIndex, WorkerCounter,
+    ClassMap, ClassMapIndex, Criterion, DropReason, Object, PolicyClass, PolicyMap, PolicyMapIndex, Service,
+    ServicePolicy, ServiceTarget, Share, TunnelIndex, WorkerCounter,
 };
 use wire::{Dscp, EtherType, IpProtocol, MacAddr, VlanId, arp, ethernet};
 
@@ -54,18 +55,7 @@ fn lan_frames() -> [Vec<u8>; 3] {
 }
 
 fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> PolicyClass {
-    PolicyClass {
-        policy_map: MAP,
-        place,
-        class_map,
-        service,
-        police: None,
-        limit: QueueLimit::Packets(64),
-        early: EarlyDrop::None,
-        ecn: false,
-        set_dscp: None,
-        set_vlan_priority: None,
-    }
+    wanted::policy_class(MAP, place, class_map, service)
 }
 
 /// What came with priority 5 or 6 gets EF and leaves with 3; the rest as it is.
