@@ -419,8 +419,9 @@ fn nobody_ever_finds_the_address_of_another_neighbour() {
     const ROUNDS: u64 = 200;
     for seed in 0..2u64 {
         let table = Neighbors::with_seed(16, seed);
-        let (clock, looks, stop) = (AtomicU64::new(1), AtomicU64::new(0), AtomicBool::new(false));
-        let worker = |first: u32| {
+        let (clock, stop) = (AtomicU64::new(1), AtomicBool::new(false));
+        let looks = [AtomicU64::new(0), AtomicU64::new(0)];
+        let worker = |first: u32, looks: &AtomicU64| {
             let mut found = 0u64;
             for step in 0u32.. {
                 if stop.load(Ordering::Relaxed) {
@@ -436,14 +437,19 @@ fn nobody_ever_finds_the_address_of_another_neighbour() {
             found
         };
         thread::scope(|scope| {
-            let workers = [scope.spawn(|| worker(seed as u32)), scope.spawn(|| worker(!(seed as u32)))];
-            let mut seen = 0;
+            let workers = [
+                scope.spawn(|| worker(seed as u32, &looks[0])),
+                scope.spawn(|| worker(!(seed as u32), &looks[1])),
+            ];
+            let looked = || looks.each_ref().map(|looks| looks.load(Ordering::Relaxed));
             for _ in 0..ROUNDS {
-                // However busy the machine is, workers get their looks between two rounds.
-                while looks.load(Ordering::Relaxed) < seen + 40 && !workers.iter().any(|w| w.is_finished()) {
+                // However busy the machine is, each worker gets its looks between two rounds.
+                let before = looked();
+                while looked().iter().zip(before).any(|(&now, before)| now < before + 20)
+                    && !workers.iter().any(|w| w.is_finished())
+                {
                     thread::yield_now();
                 }
-                seen = looks.load(Ordering::Relaxed);
                 table.age(clock.fetch_add(UNUSED_NS, Ordering::Relaxed));
             }
             stop.store(true, Ordering::Relaxed);
