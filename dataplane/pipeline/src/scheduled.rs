@@ -10,7 +10,7 @@ use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
-use tables::{Arriving, AtWork, Class, NextStep, Plan, Queue, Services, SpdVerdict, Tunnel};
+use tables::{Arriving, AtWork, Class, NextStep, Queue, Services, SpdVerdict, Tunnel};
 use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
 
@@ -93,8 +93,8 @@ pub(crate) fn out_of_port<'a>(
     if services.is_none() {
         return go_on(ctx, packet, note);
     }
-    let mut serve = |ctx: &mut Context<'a>, packet: Packet, mut note: Note, wire_bytes: &WireBytes<'_>| {
-        if let Some(packet) = serve(ctx, packet, &mut note, services, None, wire_bytes) {
+    let mut serve = |ctx: &mut Context<'a>, packet: Packet, mut note: Note, l3_bytes: &L3Bytes<'_>| {
+        if let Some(packet) = serve(ctx, packet, &mut note, services, None, l3_bytes) {
             go_on(ctx, packet, note);
         }
     };
@@ -129,7 +129,7 @@ fn exit(ctx: &Context<'_>, by: PortIndex, verdict: SpdVerdict) -> PortIndex {
 }
 
 /// How long a packet will be outside, by the ToS with which it goes and its length.
-type WireBytes<'a> = dyn Fn(u8, usize) -> usize + 'a;
+type L3Bytes<'a> = dyn Fn(u8, usize) -> usize + 'a;
 
 /// First the policy without queues, then the one with; what need not wait comes back.
 fn serve(
@@ -138,7 +138,7 @@ fn serve(
     note: &mut Note,
     services: Services<'_>,
     into: Option<&Tunnel>,
-    wire_bytes: impl Fn(u8, usize) -> usize,
+    l3_bytes: impl Fn(u8, usize) -> usize,
 ) -> Option<Packet> {
     let way = into.map(|tunnel| (tunnel.tunnel, &tunnel.encapsulation));
     let class = |at_work: AtWork<'_>, packet: &Packet, note: &Note| {
@@ -151,8 +151,8 @@ fn serve(
     };
     if let Some(at_work) = services.conditions {
         let class = class(at_work, &packet, note);
-        let l3_bytes = wire_bytes(note.parsed.tos, packet.len());
-        match condition(ctx, &mut packet, (at_work, class), note.parsed.tos, l3_bytes) {
+        let wire_bytes = at_work.wire_bytes(l3_bytes(note.parsed.tos, packet.len()));
+        match condition(ctx, &mut packet, (at_work, class), note.parsed.tos, wire_bytes) {
             Ok(tos) => note.parsed.tos = tos,
             Err(reason) => {
                 ctx.drop(packet, reason);
@@ -169,7 +169,7 @@ fn serve(
     }
     let class = class(queue.at_work, &packet, note);
     let tos = class.set_dscp.map_or(note.parsed.tos, |set| set.tos(Ecn::of_tos(note.parsed.tos)));
-    let l3_bytes = wire_bytes(tos, packet.len());
+    let l3_bytes = l3_bytes(tos, packet.len());
     let item = |packet, generation| Item::new(packet, generation, tunnel);
     enqueue_as(ctx, packet, (queue, class), note.parsed.tos, l3_bytes, item);
     None
@@ -182,9 +182,9 @@ fn condition(
     packet: &mut Packet,
     (at_work, class): (AtWork<'_>, Class),
     tos: u8,
-    l3_bytes: usize,
+    wire_bytes: u32,
 ) -> Result<u8, DropReason> {
-    let (dscp, wire_bytes) = (Dscp::of_tos(tos), Plan::wire_bytes(l3_bytes));
+    let dscp = Dscp::of_tos(tos);
     let arriving = Arriving { class, wire_bytes, dscp };
     let marked = at_work.condition(&arriving, ctx.worker, ctx.now_ns).ok_or(DropReason::QosPoliced)?;
     if let Some(priority) = class.set_vlan_priority {
@@ -206,14 +206,15 @@ pub(crate) fn enqueue_as(
     l3_bytes: usize,
     item: impl FnOnce(Packet, u64) -> Item,
 ) {
-    let tos = match condition(ctx, &mut packet, (queue.at_work, class), tos, l3_bytes) {
+    let wire_bytes = queue.at_work.wire_bytes(l3_bytes);
+    let tos = match condition(ctx, &mut packet, (queue.at_work, class), tos, wire_bytes) {
         Ok(tos) => tos,
         Err(reason) => return ctx.drop(packet, reason),
     };
     let offer = Offer {
         tunnel: queue.slot,
         class: class.slot,
-        wire_bytes: Plan::wire_bytes(l3_bytes),
+        wire_bytes,
         dscp: Dscp::of_tos(tos),
         ecn: Ecn::of_tos(tos),
     };

@@ -28,7 +28,7 @@ fn main() -> Result<(), Refusal> {
         sas_max: 2 * tunnels + CHANGES,
         tunnels_max: tunnels,
         workers: 2,
-        ports: vec![PortLimits { mtu_max: 9000 }],
+        ports: vec![PortLimits { mtu_max: 9000, is_tagged: false }],
     };
     let neighbors = Neighbors::new(4096);
 

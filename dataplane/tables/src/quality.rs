@@ -14,6 +14,7 @@
 
 mod classes;
 mod conditioner;
+mod link;
 mod plan;
 mod profiles;
 
@@ -35,6 +36,7 @@ use crate::compile::same;
 use crate::encapsulation::Encapsulation;
 use crate::{Generation, Limits, Shadow, Tunnels};
 use classes::Policy;
+use link::Link;
 use profiles::Profiles;
 
 /// Slot of what has no policy of its own.
@@ -85,14 +87,15 @@ impl OfTunnel {
     const NOTHING: Self = Self { service: None, slot: None, pre_classify: true };
 }
 
-/// A policy at a port or tunnel.
+/// A policy at a port or tunnel. What every packet asks for stands in front, together.
+#[repr(C)]
 struct Service {
     policy: Arc<Policy>,
+    /// The port that its packets leave by, and how long they may be.
+    profiles: Profiles,
+    port: PortIndex,
     /// If it has one: a policy that neither polices nor counts needs none.
     conditioner: Option<Conditioner>,
-    /// The port that its packets leave by, and how long they may be.
-    port: PortIndex,
-    profiles: Profiles,
 }
 
 /// A policy at work: on what leaves by a port, or goes into a tunnel.
@@ -266,6 +269,13 @@ impl AtWork<'_> {
         self.service.policy.classify_v4(&keys, flows, classes);
     }
 
+    /// The bytes that an IP packet of `l3_bytes` is on the wire of the port that it leaves by.
+    #[inline(always)]
+    #[must_use]
+    pub fn wire_bytes(&self, l3_bytes: usize) -> u32 {
+        self.service.profiles.link.wire_bytes(l3_bytes)
+    }
+
     /// Whether it is the same policy at the same place.
     #[inline(always)]
     #[must_use]
@@ -402,6 +412,10 @@ impl Inputs<'_> {
         let policies = self.policies()?;
         let (ports, tunnels) = plan::build(self, &policies)?;
         Ok(Quality { ports, tunnels, policies })
+    }
+
+    fn link(&self, port: PortIndex) -> Link {
+        Link::new(self.limits.ports.get(port.index()).is_some_and(|port| port.is_tagged))
     }
 
     /// The policies, which are shared with the previous generation if no map has changed: classifiers are expensive.
