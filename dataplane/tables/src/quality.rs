@@ -23,7 +23,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use messages::{PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TosPolicy, TunnelIndex, WorkerId};
+use messages::{
+    PolicyMapIndex, PortIndex, PortSettings, Refusal, ServiceTarget, TosPolicy, TunnelIndex, WorkerId,
+};
 use qos::classify::{Arrival, FlowCache, Headers, KeyV4, NO_TUNNEL, WholeV4};
 use qos::schedule::{ClassSlot, TunnelSlot};
 use wire::flow::{Fragment, Parsed};
@@ -34,7 +36,7 @@ pub use plan::Plan;
 
 use crate::compile::same;
 use crate::encapsulation::Encapsulation;
-use crate::{Generation, Limits, Shadow, Tunnels};
+use crate::{Generation, Limits, Shadow, Tunnel, Tunnels};
 use classes::Policy;
 use link::Link;
 use profiles::Profiles;
@@ -410,8 +412,31 @@ impl Inputs<'_> {
         }
         classes::dangling(self.wanted)?;
         let policies = self.policies()?;
+        if let Some(previous) = self.previous.filter(|previous| self.changes_nothing(previous, &policies)) {
+            return Ok(previous.quality.clone());
+        }
         let (ports, tunnels) = plan::build(self, &policies)?;
         Ok(Quality { ports, tunnels, policies })
+    }
+
+    /// Whether all that plans and services are made from is as it was: policies, where they are at work, MTUs of ports,
+    /// and of tunnels with a policy the way out and who owns them.
+    fn changes_nothing(
+        &self,
+        previous: &Generation,
+        policies: &Arc<BTreeMap<PolicyMapIndex, Arc<Policy>>>,
+    ) -> bool {
+        let before = previous.wanted();
+        let mtus = |(port, settings): (&PortIndex, &PortSettings)| (*port, settings.mtu);
+        let exit = |tunnel: &Tunnel| {
+            let egress = tunnel.encapsulation.egress.map(|egress| (egress.port, egress.port_mtu));
+            (egress, tunnel.protection)
+        };
+        let is_served = |tunnel| self.wanted.service_policies.contains_key(&ServiceTarget::Tunnel(tunnel));
+        Arc::ptr_eq(&previous.quality.policies, policies)
+            && same(&before.service_policies, &self.wanted.service_policies)
+            && before.ports.iter().map(mtus).eq(self.wanted.ports.iter().map(mtus))
+            && !self.tunnels.changed_in(&previous.tunnels, exit).any(is_served)
     }
 
     fn link(&self, port: PortIndex) -> Link {
@@ -428,10 +453,8 @@ impl Inputs<'_> {
                 && same(&before.policy_classes, &self.wanted.policy_classes)
         });
         match unchanged {
-            Some(previous) if !previous.quality.policies.is_empty() => {
-                Ok(Arc::clone(&previous.quality.policies))
-            }
-            _ => classes::policies(self.wanted).map(Arc::new),
+            Some(previous) => Ok(Arc::clone(&previous.quality.policies)),
+            None => classes::policies(self.wanted).map(Arc::new),
         }
     }
 }
