@@ -162,7 +162,7 @@ fn serve(
     }
     let Some(queue) = services.queue else { return Some(packet) };
     let tunnel = into.map(|tunnel| tunnel.tunnel);
-    if let Some(owner) = queue.owner_beside(ctx.worker) {
+    if let Some(owner) = services.owner_beside(ctx.worker) {
         let item = Item::new(packet, ctx.tables.number, tunnel);
         hand_over(ctx, owner, item, note.port);
         return None;

@@ -144,6 +144,16 @@ impl Services<'_> {
         self.conditions.is_none_or(|at_work| at_work.pre_classify)
             && self.queue.is_none_or(|queue| queue.at_work.pre_classify)
     }
+
+    /// The worker that has to queue what `worker` has, if it is another one. It begins with the packet from the front,
+    /// so nothing may meter and mark in front of a queue with an owner.
+    #[inline(always)]
+    #[must_use]
+    pub fn owner_beside(&self, worker: WorkerId) -> Option<WorkerId> {
+        let owner = self.queue?.owner?;
+        debug_assert!(self.conditions.is_none(), "the owner would meter and mark once more");
+        (owner != worker).then_some(owner)
+    }
 }
 
 /// The class of a packet, and what it says by itself.
@@ -241,15 +251,6 @@ impl Quality {
     pub fn port(&self, port: PortIndex) -> Services<'_> {
         let Some(of_port) = self.ports.get(port.index()) else { return Services::default() };
         Services { conditions: of_port.conditions(true), queue: of_port.queue(port, true) }
-    }
-}
-
-impl Queue<'_> {
-    /// The worker that has to queue what `worker` has, if it is another one.
-    #[inline(always)]
-    #[must_use]
-    pub fn owner_beside(&self, worker: WorkerId) -> Option<WorkerId> {
-        self.owner.filter(|owner| *owner != worker)
     }
 }
 

@@ -35,14 +35,14 @@ pub(super) fn wait<'a>(
     for (packets, run) in lane.runs_mut(Departure::goes_with) {
         let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
         let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-        if let Some(queue) = way.services.queue.filter(|queue| queue.owner_beside(worker).is_none()) {
+        if let Some(queue) = way.services.queue.filter(|_| way.services.owner_beside(worker).is_none()) {
             queue.at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
         }
     }
     let (mut classes, mut due) = (classes.into_iter(), Lane::default());
     for (packet, departure) in lane.drain() {
         match ways.get(departure.way).and_then(|way| Some((way, way.services.queue?))) {
-            Some((way, queue)) => match queue.owner_beside(worker) {
+            Some((way, queue)) => match way.services.owner_beside(worker) {
                 Some(owner) => hand_over(ctx, packet, &departure, (way.tunnel, owner), ingress),
                 None => match classes.next() {
                     Some(class) => wait_one(ctx, packet, &departure, (way, queue), class),

@@ -58,6 +58,16 @@ fn policy_map(number: u32, class_maps: &[u32]) -> Vec<Object> {
     [Object::PolicyMap(PolicyMap { policy_map, shape: None })].into_iter().chain(classes).collect()
 }
 
+fn without_queues(policy_map: Vec<Object>) -> Vec<Object> {
+    let unqueued = |object| match object {
+        Object::PolicyClass(class) => {
+            Object::PolicyClass(PolicyClass { service: Service::Unqueued, ..class })
+        }
+        other => other,
+    };
+    policy_map.into_iter().map(unqueued).collect()
+}
+
 fn refused(objects: impl IntoIterator<Item = Object>) -> Option<Refusal> {
     compiled(&changed(&headend(5), objects).unwrap()).err()
 }
@@ -139,12 +149,7 @@ fn what_a_criterion_names_may_not_go_while_the_maps_stay() {
 fn with_many_rules_flows_that_were_asked_for_before_have_the_class_that_they_had() {
     let wan = PortIndex(1);
     let even = |map: u32| class_map(map, true, (0..1_010).map(|port| port_range(2 * port)));
-    let unqueued = policy_map(0, &[1]).into_iter().map(|object| match object {
-        Object::PolicyClass(class) => {
-            Object::PolicyClass(PolicyClass { service: Service::Unqueued, ..class })
-        }
-        other => other,
-    });
+    let unqueued = without_queues(policy_map(0, &[1]));
     let target = ServiceTarget::Port(wan);
     let service = ServicePolicy { target, policy_map: Some(PolicyMapIndex(0)), pre_classify: true };
     let objects = even(1).into_iter().chain(unqueued).chain([Object::ServicePolicy(service)]);
@@ -192,8 +197,9 @@ fn tunnels_that_share_a_protection_have_one_owner() {
     let objects = policy.into_iter().chain([Object::Protection(protection)]).chain(sharing).chain(services);
     let generation = compiled(&changed(&headend(5), objects).unwrap()).unwrap();
     let owned_by_second = |index| {
-        let queue = generation.quality.tunnel(TunnelIndex(index), OUTSIDE).queue.unwrap();
-        queue.owner_beside(WorkerId(0)) == Some(WorkerId(1))
+        let services = generation.quality.tunnel(TunnelIndex(index), OUTSIDE);
+        assert!(services.queue.is_some());
+        services.owner_beside(WorkerId(0)) == Some(WorkerId(1))
     };
     // By the protection's number, 3; without one by the tunnel's.
     assert_eq!([0, 1, 2].map(owned_by_second), [true; 3]);
@@ -285,4 +291,31 @@ fn plans_and_services_are_made_anew_where_something_in_them_changes() {
     let dangling = ObjectId::ServicePolicy(ServiceTarget::Tunnel(TunnelIndex(1)));
     let refusal = refused.compile(2, &limits(), Some(&before), &Neighbors::with_seed(256, 1)).err();
     assert_eq!(refusal, Some(Refusal::Dangling(dangling, gone)));
+}
+
+#[test]
+fn a_queue_with_an_owner_never_stands_behind_a_policy_without_queues() {
+    let maps = [policy_map(0, &[]), without_queues(policy_map(1, &[]))].concat();
+    let target = ServiceTarget::Tunnel(TunnelIndex(1));
+    for at_tunnel in [None, Some(0), Some(1)] {
+        for at_port in [None, Some(0), Some(1)] {
+            let tunnels = at_tunnel.map(|map| at_work(target, map));
+            let ports = [INSIDE, OUTSIDE].map(|port| Some(at_work(ServiceTarget::Port(port), at_port?)));
+            let services = tunnels.into_iter().chain(ports.into_iter().flatten());
+            let wanted = changed(&headend(2), maps.iter().cloned().chain(services)).unwrap();
+            let quality = compiled(&wanted).unwrap().quality;
+            let services = quality.tunnel(TunnelIndex(1), OUTSIDE);
+            let is_owned = services.queue.is_some_and(|queue| queue.owner.is_some());
+            let found = (services.conditions.is_some(), services.queue.is_some(), is_owned);
+            let expected = match (at_tunnel, at_port) {
+                (Some(0), _) => (false, true, true),
+                (None, port) => (port == Some(1), port == Some(0), false),
+                (Some(_), port) => (true, port == Some(0), false),
+            };
+            assert_eq!(found, expected, "{at_tunnel:?} at the tunnel, {at_port:?} at the port");
+            for port in [INSIDE, OUTSIDE] {
+                assert!(quality.port(port).queue.is_none_or(|queue| queue.owner.is_none()));
+            }
+        }
+    }
 }
