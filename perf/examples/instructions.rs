@@ -18,10 +18,12 @@ fn main() -> anyhow::Result<()> {
     let way = match std::env::args().nth(1).as_deref() {
         Some("outbound") => Way::Outbound,
         Some("inbound") => Way::Inbound,
-        _ => bail!("usage: instructions outbound|inbound [CLASSES]"),
+        _ => bail!("usage: instructions outbound|inbound [CLASSES|scheduled]"),
     };
-    let classes = std::env::args().nth(2).map_or(Ok(0), |text| text.parse())?;
-    let setting = Setting { classes, ..Setting::usual(1, 1, Engine::best()) };
+    let policy = std::env::args().nth(2).unwrap_or_default();
+    let scheduled = policy == "scheduled";
+    let classes = if scheduled || policy.is_empty() { 0 } else { policy.parse()? };
+    let setting = Setting { classes, scheduled, ..Setting::usual(1, 1, Engine::best()) };
     let plan = Plan { way, size: Size::Fixed(64), memory: Memory::Warm, runs: 1, quick: true };
     Course::new(&setting)?.measure(&plan, 1_000_000_000)?;
     Ok(())

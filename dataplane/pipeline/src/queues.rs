@@ -9,7 +9,7 @@ use std::fmt;
 use crossbeam::queue::ArrayQueue;
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::Packet;
-use qos::schedule::{Leaving, Next, Offer, Refusal, Scheduler};
+use qos::schedule::{Leaving, Next, Offer, Refusal, Scheduler, TunnelSlot};
 use tables::{Generation, Plan};
 
 /// Ports whose schedulers one state can bring.
@@ -149,6 +149,18 @@ impl Queues {
         self.ports.iter().flatten().map(|scheduler| scheduler.queued() as usize).sum()
     }
 
+    /// How many packets of one tunnel of this port, from the first on, may go on without being queued; they count as sent.
+    #[inline]
+    pub(crate) fn pass<'o>(
+        &mut self,
+        (port, tunnel): (PortIndex, TunnelSlot),
+        offers: impl Iterator<Item = &'o Offer>,
+        now_ns: u64,
+    ) -> usize {
+        let scheduler = self.ports.get_mut(port.index()).and_then(Option::as_mut);
+        scheduler.map_or(0, |scheduler| scheduler.pass(tunnel, offers, now_ns))
+    }
+
     /// Queues a packet of this port; gives it back with the reason if it may not wait.
     #[inline]
     pub(crate) fn enqueue(
@@ -249,9 +261,7 @@ fn reason(refusal: Refusal) -> DropReason {
 #[cfg(test)]
 mod tests {
     use pktbuf::Pool;
-    use qos::schedule::{
-        ClassSlot, ClassSpec, EarlyDrop, Limit, PolicySpec, PortSpec, Service, TunnelSlot, TunnelSpec,
-    };
+    use qos::schedule::{ClassSlot, ClassSpec, EarlyDrop, Limit, PolicySpec, PortSpec, Service, TunnelSpec};
     use wire::{Dscp, Ecn};
 
     use super::*;

@@ -4,7 +4,10 @@
 //!
 //! [`into_tunnel`] and [`out_of_port`] serve a packet that fits; [`leave`] sends what a port's scheduler lets go. What the
 //! packet leaves with (tunnel, SA, template, MTU, SPD entry) is what holds at that moment: sequence numbers are given
-//! behind the scheduler, and nothing reorders behind them.
+//! behind the scheduler, and nothing reorders behind them. While nothing waits at a port, packets that have their tokens
+//! [`pass`] it.
+
+use core::iter;
 
 use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex, WorkerId};
@@ -152,7 +155,7 @@ fn serve(
     if let Some(at_work) = services.conditions {
         let class = class(at_work, &packet, note);
         let wire_bytes = at_work.wire_bytes(l3_bytes(note.parsed.tos, packet.len()));
-        match condition(ctx, &mut packet, (at_work, class), note.parsed.tos, wire_bytes) {
+        match condition(ctx, (&mut packet, 0), (at_work, class), note.parsed.tos, wire_bytes) {
             Ok(tos) => note.parsed.tos = tos,
             Err(reason) => {
                 ctx.drop(packet, reason);
@@ -170,16 +173,27 @@ fn serve(
     let class = class(queue.at_work, &packet, note);
     let tos = class.set_dscp.map_or(note.parsed.tos, |set| set.tos(Ecn::of_tos(note.parsed.tos)));
     let l3_bytes = l3_bytes(tos, packet.len());
-    let item = |packet, generation| Item::new(packet, generation, tunnel);
-    enqueue_as(ctx, packet, (queue, class), note.parsed.tos, l3_bytes, item);
+    let offer = match offer(ctx, (&mut packet, 0), (queue, class), note.parsed.tos, l3_bytes) {
+        Ok(offer) => offer,
+        Err(reason) => {
+            ctx.drop(packet, reason);
+            return None;
+        }
+    };
+    if pass(ctx, queue, iter::once(&offer), 0) == 1 {
+        note.parsed.tos = offer.dscp.tos(offer.ecn);
+        return Some(packet);
+    }
+    let item = Item::new(packet, ctx.tables.number, tunnel);
+    enqueue(ctx, queue.port, item, offer);
     None
 }
 
-/// Polices and marks an IP packet with `tos`; returns the ToS that it has then.
+/// Polices and marks an IP packet with `tos`, which begins at `offset`; returns the ToS that it has then.
 #[inline(always)]
 fn condition(
     ctx: &Context<'_>,
-    packet: &mut Packet,
+    (packet, offset): (&mut Packet, usize),
     (at_work, class): (AtWork<'_>, Class),
     tos: u8,
     wire_bytes: u32,
@@ -191,35 +205,49 @@ fn condition(
         packet.set_vlan_priority(priority);
     }
     if marked != dscp {
-        dscp::rewrite(packet.data_mut(), marked).map_err(|_| DropReason::IpMalformed)?;
+        let l3 = packet.data_mut().get_mut(offset..).ok_or(DropReason::IpMalformed)?;
+        dscp::rewrite(l3, marked).map_err(|_| DropReason::IpMalformed)?;
     }
     Ok(marked.tos(Ecn::of_tos(tos)))
 }
 
-/// Queues an IP packet with `tos` as an item of its class: marked if the class marks, or dropped if it may not wait.
+/// Polices and marks an IP packet with `tos`, which begins at `offset`; returns what its scheduler has to know of it.
 #[inline(always)]
-pub(crate) fn enqueue_as(
-    ctx: &mut Context<'_>,
-    mut packet: Packet,
+pub(crate) fn offer(
+    ctx: &Context<'_>,
+    packet: (&mut Packet, usize),
     (queue, class): (Queue<'_>, Class),
     tos: u8,
     l3_bytes: usize,
-    item: impl FnOnce(Packet, u64) -> Item,
-) {
+) -> Result<Offer, DropReason> {
     let wire_bytes = queue.at_work.wire_bytes(l3_bytes);
-    let tos = match condition(ctx, &mut packet, (queue.at_work, class), tos, wire_bytes) {
-        Ok(tos) => tos,
-        Err(reason) => return ctx.drop(packet, reason),
-    };
-    let offer = Offer {
+    let tos = condition(ctx, packet, (queue.at_work, class), tos, wire_bytes)?;
+    Ok(Offer {
         tunnel: queue.slot,
         class: class.slot,
         wire_bytes,
         dscp: Dscp::of_tos(tos),
         ecn: Ecn::of_tos(tos),
-    };
-    let item = item(packet, ctx.tables.number);
-    if let Err((packet, reason)) = ctx.queues.enqueue(queue.port, item, offer, ctx.now_ns) {
+    })
+}
+
+/// How many packets for one queue, from the first on, need not wait: nothing waits before them, their tokens are there, and
+/// the device keeps up, which has `ahead` more packets to come.
+#[inline(always)]
+pub(crate) fn pass<'o>(
+    ctx: &mut Context<'_>,
+    queue: Queue<'_>,
+    offers: impl Iterator<Item = &'o Offer>,
+    ahead: usize,
+) -> usize {
+    let room = FRAMES_AHEAD.saturating_sub(ctx.transmission.waiting(queue.port)).saturating_sub(ahead);
+    ctx.queues.pass((queue.port, queue.slot), offers.take(room), ctx.now_ns)
+}
+
+/// Queues a packet, or drops it if it may not wait.
+#[inline(always)]
+pub(crate) fn enqueue(ctx: &mut Context<'_>, port: PortIndex, item: Item, offer: Offer) {
+    if let Err((packet, reason)) = ctx.queues.enqueue(port, item, offer, ctx.now_ns) {
         ctx.drop(packet, reason);
     }
 }

@@ -167,6 +167,11 @@ pub struct Class {
     pub set_vlan_priority: Option<u8>,
 }
 
+impl Class {
+    /// One that no policy-map has.
+    const NONE: Self = Self { slot: ClassSlot(u8::MAX), set_dscp: None, set_vlan_priority: None };
+}
+
 impl Quality {
     /// Whether there is no service policy anywhere.
     #[inline]

@@ -25,6 +25,8 @@ const LARGE: usize = 4_000;
 const AROUND: usize = 24;
 const TUNNEL: ServiceTarget = ServiceTarget::Tunnel(TunnelIndex(0));
 const PORT: ServiceTarget = ServiceTarget::Port(WAN);
+/// Not a packet a second.
+const SLOW: TrafficProfile = TrafficProfile { rate_bps: 1_000, burst_bytes: Some(2_000) };
 
 fn shape(lan: Option<u16>, wan: Option<u16>) -> Shape {
     Shape { vlans: [lan, wan].map(|vlan| vlan.and_then(VlanId::new)), ..Shape::default() }
@@ -301,6 +303,19 @@ fn left_of_20(
     (bench.wan.take_frames().len() as u32, bench.headend.drops())
 }
 
+/// How many of 40 frames wait where a few have used up the burst.
+fn waiting_of_40(frame: &[u8], (shape, queue): &(Shape, u16), objects: &[Object]) -> u64 {
+    let mut bench = Bench::new(shape);
+    bench.commit(objects);
+    (0..40).for_each(|_| bench.lan.send_frame(*queue, frame));
+    (0..5).for_each(|_| {
+        bench.step();
+    });
+    assert!(bench.headend.dropped(DropReason::QosQueueLimit) > 0);
+    assert_eq!(bench.headend.unaccounted(), 0);
+    bench.headend.counter(WorkerCounter::Held)
+}
+
 /// Policers with and without queues and a queue limit let so many packets pass where they have so many bytes.
 fn assert_that_bytes_are(bytes: u32, packets: u32, frame: &[u8], headend: &(Shape, u16)) {
     let expected = |reason| (packets, vec![(reason, u64::from(20 - packets))]);
@@ -314,8 +329,8 @@ fn assert_that_bytes_are(bytes: u32, packets: u32, frame: &[u8], headend: &(Shap
             assert_eq!(left, expected(DropReason::QosPoliced), "{target:?} {headend:?}");
         }
         let limited = PolicyClass { limit: QueueLimit::Bytes(bytes), ..share.clone() };
-        let left = left_of_20(frame, headend, &one_class(target, limited, None));
-        assert_eq!(left, expected(DropReason::QosQueueLimit), "{target:?} {headend:?}");
+        let waiting = waiting_of_40(frame, headend, &one_class(target, limited, Some(SLOW)));
+        assert_eq!(waiting, u64::from(packets), "{target:?} {headend:?}");
     }
 }
 

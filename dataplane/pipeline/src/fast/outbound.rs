@@ -111,6 +111,12 @@ impl<'a> Way<'a> {
         other.map_or(self, |(shortcut, sa)| Self { shortcut, sa, ..self })
     }
 
+    /// Whether packets with another ToS may go another way.
+    #[inline(always)]
+    pub(super) fn has_groups(&self) -> bool {
+        self.whole.has_groups()
+    }
+
     /// Whether packets into `tunnel` with this ToS go this way.
     #[inline(always)]
     fn carries(&self, tunnel: TunnelIndex, tos: u8) -> bool {

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Plain packets of tunnels with a service policy: into their queues, and out again when it is their turn.
+//! Plain packets of tunnels with a service policy: past their queues while nothing waits there, or into them, and out again
+//! when it is their turn.
 //!
 //! What [`crate::scheduled`] does for any packet.
 
 use arrayvec::ArrayVec;
-use messages::{DropReason, PortIndex, TunnelIndex, WorkerId};
+use messages::{DropReason, PortIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::classify::WholeV4;
+use qos::schedule::Offer;
 use tables::{Class, Queue};
-use wire::{Ecn, IpProtocol};
+use wire::{Dscp, Ecn, IpProtocol};
 
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
@@ -19,7 +21,23 @@ use crate::outbound::SealNote;
 use crate::queues::Item;
 use crate::{outbound as whole, scheduled};
 
-/// Queues the packets that have to wait, and leaves the others: classes for all that go one way, then each to its queue.
+/// Why a packet does not go on with its burst.
+enum Reason {
+    Dropped(DropReason),
+    /// It waits for its turn at a port.
+    Waits(PortIndex, Offer),
+    /// Its queues are another worker's.
+    Owner(WorkerId),
+}
+
+/// Packets that do not go on: their places in the lane, in order, and why.
+#[derive(Default)]
+struct Held {
+    places: ArrayVec<(usize, Reason), BURST>,
+    some_wait: bool,
+}
+
+/// Queues the packets that have to wait, and leaves the others. Mostly nothing has to wait, and nothing is moved.
 #[inline(never)]
 pub(super) fn wait<'a>(
     ctx: &mut Context<'_>,
@@ -27,30 +45,135 @@ pub(super) fn wait<'a>(
     ways: &[Way<'_>],
     ingress: PortIndex,
 ) {
-    if ways.iter().all(|way| way.services.queue.is_none()) {
-        return;
+    let mut held = Held::default();
+    let mut place = 0;
+    for (packets, run) in lane.runs_mut(Departure::goes_with) {
+        let way = run.first().and_then(|first| ways.get(first.way));
+        if let Some((way, queue)) = way.and_then(|way| Some((way, way.services.queue?))) {
+            match way.services.owner_beside(ctx.worker) {
+                Some(owner) => {
+                    let places = place..place + run.len();
+                    held.places.extend(places.map(|place| (place, Reason::Owner(owner))));
+                }
+                None => {
+                    let judged = judge(ctx, (packets, run), (way, queue), ingress);
+                    // What follows must not overtake what waits.
+                    let passed = match held.some_wait || change_groups(way, &judged, run) {
+                        true => 0,
+                        false => scheduled::pass(ctx, queue, judged.iter().flatten(), place),
+                    };
+                    hold(&judged, queue.port, passed, (place, &mut held));
+                }
+            }
+        }
+        place += run.len();
+    }
+    if !held.places.is_empty() {
+        hold_back(ctx, lane, ways, held, ingress);
+    }
+}
+
+/// What becomes of packets that go one way: what the scheduler has to know of them, or why they are dropped.
+type Judged = ArrayVec<Result<Offer, DropReason>, BURST>;
+
+/// Classifies, meters and marks packets.
+#[inline(always)]
+fn judge(
+    ctx: &mut Context<'_>,
+    (packets, run): (&mut [Packet], &[Departure<'_>]),
+    (way, queue): (&Way<'_>, Queue<'_>),
+    ingress: PortIndex,
+) -> Judged {
+    let at_work = queue.at_work;
+    if at_work.goes_by_dscp() {
+        return judge_each(ctx, (packets, run), (way, queue), |tos| at_work.by_tos(tos));
     }
     let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
-    let worker = ctx.worker;
-    for (packets, run) in lane.runs_mut(Departure::goes_with) {
-        let Some(way) = run.first().and_then(|first| ways.get(first.way)) else { continue };
-        let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-        if let Some(queue) = way.services.queue.filter(|_| way.services.owner_beside(worker).is_none()) {
-            queue.at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
+    let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
+    at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
+    let mut classes = classes.into_iter();
+    judge_each(ctx, (packets, run), (way, queue), |_| classes.next())
+}
+
+/// `class` tells the class of each packet, which has this ToS.
+#[inline(always)]
+fn judge_each(
+    ctx: &Context<'_>,
+    (packets, run): (&mut [Packet], &[Departure<'_>]),
+    (way, queue): (&Way<'_>, Queue<'_>),
+    mut class: impl FnMut(u8) -> Option<Class>,
+) -> Judged {
+    let judge_one = |(packet, departure): (&mut Packet, &Departure<'_>)| {
+        let plain = departure.plain;
+        let came_with = tos_of(packet, departure);
+        let class = class(came_with).ok_or(DropReason::NoBuffer)?;
+        let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
+        let l3_bytes = match tos == came_with {
+            true => way.sealed_bytes(plain),
+            false => way.for_tos(ctx, tos).sealed_bytes(plain),
+        };
+        scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, l3_bytes)
+    };
+    packets.iter_mut().zip(run).map(judge_one).collect()
+}
+
+/// Whether marks have put packets of a run into another class group, with an SA of its own.
+#[inline(always)]
+fn change_groups(way: &Way<'_>, judged: &Judged, run: &[Departure<'_>]) -> bool {
+    let is_marked = |(judged, departure): (&Result<Offer, DropReason>, &Departure<'_>)| {
+        judged.is_ok_and(|offer| offer.dscp != Dscp::of_tos(departure.plain.tos))
+    };
+    way.has_groups() && judged.iter().zip(run).any(is_marked)
+}
+
+/// Holds the packets of one queue that cannot go on at once, of which the first has a place in the lane.
+#[inline(always)]
+fn hold(judged: &Judged, port: PortIndex, passed: usize, (first, held): (usize, &mut Held)) {
+    if passed == judged.len() {
+        return;
+    }
+    let mut left = passed;
+    for (place, judged) in (first..).zip(judged) {
+        match judged {
+            Ok(_) if left > 0 => left -= 1,
+            Ok(offer) => {
+                held.some_wait = true;
+                held.places.push((place, Reason::Waits(port, *offer)));
+            }
+            Err(reason) => held.places.push((place, Reason::Dropped(*reason))),
         }
     }
-    let (mut classes, mut due) = (classes.into_iter(), Lane::default());
-    for (packet, departure) in lane.drain() {
-        match ways.get(departure.way).and_then(|way| Some((way, way.services.queue?))) {
-            Some((way, queue)) => match way.services.owner_beside(worker) {
-                Some(owner) => hand_over(ctx, packet, &departure, (way.tunnel, owner), ingress),
-                None => match classes.next() {
-                    Some(class) => wait_one(ctx, packet, &departure, (way, queue), class),
-                    None => ctx.drop(packet, DropReason::NoBuffer),
-                },
-            },
+}
+
+/// Leaves in the lane what goes on.
+#[inline(never)]
+fn hold_back<'a>(
+    ctx: &mut Context<'_>,
+    lane: &mut Lane<Departure<'a>>,
+    ways: &[Way<'_>],
+    held: Held,
+    ingress: PortIndex,
+) {
+    let mut held = held.places.into_iter().peekable();
+    let mut due = Lane::default();
+    for (place, (packet, departure)) in lane.drain().enumerate() {
+        let Some((_, reason)) = held.next_if(|(at, _)| *at == place) else {
             // It has room for all that the other had.
-            None => drop(due.push(packet, departure)),
+            drop(due.push(packet, departure));
+            continue;
+        };
+        match reason {
+            Reason::Dropped(reason) => ctx.drop(packet, reason),
+            Reason::Waits(port, offer) => {
+                if let Some(item) = item(ctx, packet, &departure, ways) {
+                    scheduled::enqueue(ctx, port, item, offer);
+                }
+            }
+            Reason::Owner(owner) => {
+                if let Some(item) = item(ctx, packet, &departure, ways) {
+                    scheduled::hand_over(ctx, owner, item, ingress);
+                }
+            }
         }
     }
     *lane = due;
@@ -74,40 +197,20 @@ pub(super) fn tos_of(packet: &Packet, departure: &Departure<'_>) -> u8 {
     packet.data().get(departure.offset + TOS_OFFSET).copied().unwrap_or(departure.plain.tos)
 }
 
+/// A packet as it waits: by itself, without the link header.
 #[inline(always)]
-fn wait_one(
+fn item(
     ctx: &mut Context<'_>,
     mut packet: Packet,
     departure: &Departure<'_>,
-    (way, queue): (&Way<'_>, Queue<'_>),
-    class: Class,
-) {
-    let (plain, tos) = (departure.plain, tos_of(&packet, departure));
-    if packet.reframe(departure.offset, 0, usize::from(plain.total_bytes)).is_err() {
-        return ctx.drop(packet, DropReason::IpMalformed);
-    }
-    let l3_bytes = match class.set_dscp {
-        Some(set) => way.for_tos(ctx, set.tos(Ecn::of_tos(tos))).sealed_bytes(plain),
-        None => way.sealed_bytes(plain),
+    ways: &[Way<'_>],
+) -> Option<Item> {
+    let alone = packet.reframe(departure.offset, 0, usize::from(departure.plain.total_bytes)).is_ok();
+    let Some(way) = ways.get(departure.way).filter(|_| alone) else {
+        ctx.drop(packet, DropReason::IpMalformed);
+        return None;
     };
-    let item = |packet, generation| Item::plain(packet, generation, way.tunnel);
-    scheduled::enqueue_as(ctx, packet, (queue, class), tos, l3_bytes, item);
-}
-
-/// Gives a packet to the worker that owns the queues of its tunnel.
-#[inline(always)]
-fn hand_over(
-    ctx: &mut Context<'_>,
-    mut packet: Packet,
-    departure: &Departure<'_>,
-    (tunnel, owner): (TunnelIndex, WorkerId),
-    ingress: PortIndex,
-) {
-    if packet.reframe(departure.offset, 0, usize::from(departure.plain.total_bytes)).is_err() {
-        return ctx.drop(packet, DropReason::IpMalformed);
-    }
-    let item = Item::plain(packet, ctx.tables.number, tunnel);
-    scheduled::hand_over(ctx, owner, item, ingress);
+    Some(Item::plain(packet, ctx.tables.number, way.tunnel))
 }
 
 /// Queues what other workers have handed over for tunnels of this one, each with the port it came in by.

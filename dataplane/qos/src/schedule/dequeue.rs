@@ -6,8 +6,7 @@ use wire::Ecn;
 use super::line::Line;
 use super::spec::{EarlyDrop, TunnelSlot};
 use super::tunnel::{Class, Early, SHARES, TunnelLinks};
-use super::{Leaving, Next, PORTS_OWN, Refusal, Refused, Scheduler, spec_of};
-use crate::bucket::Bucket;
+use super::{Leaving, Next, PORTS_OWN, Refusal, Refused, Scheduler, pass, spec_of};
 use crate::share::Backlog;
 
 /// Timers that one call looks at: its work is bounded even if all tunnels may send at once.
@@ -219,26 +218,14 @@ impl<T> Scheduler<T> {
 
     /// What leaves costs tokens, and a share its deficits.
     fn charge(&mut self, level: usize, index: u32, class_index: u32, wire_bytes: u32) {
-        self.shaper.pass(wire_bytes);
         let Some(tunnel) = self.tunnels.get_mut(index as usize) else { return };
-        if let Some(shaper) = &mut tunnel.shaper {
-            shaper.take_now(wire_bytes);
-        }
-        let tokens = tunnel.shaper.as_ref().map(Bucket::level_bytes);
-        self.stats.note_tokens(index, tokens, self.shaper.level_bytes());
+        let Some(class) = self.classes.get_mut(class_index as usize) else { return };
         if level == SHARES {
             tunnel.deficit = tunnel.deficit.saturating_sub(wire_bytes);
-            if let Some(class) = self.classes.get_mut(class_index as usize) {
-                class.deficit = class.deficit.saturating_sub(wire_bytes);
-                if index == PORTS_OWN.0 {
-                    self.shaper.pass_share(class.slot, wire_bytes, class.quantum);
-                } else {
-                    self.shaper.pass_tunnel(wire_bytes);
-                }
-            }
-        } else {
-            self.shaper.pass_level(level, wire_bytes);
+            class.deficit = class.deficit.saturating_sub(wire_bytes);
         }
+        pass::spend(&mut self.shaper, (TunnelSlot(index), tunnel), class, wire_bytes);
+        self.stats.note_tokens(index, tunnel.tokens(), self.shaper.level_bytes());
     }
 
     /// Puts the lines right after the head of a class has gone: class and tunnel are the first of theirs.

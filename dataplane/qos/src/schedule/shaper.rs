@@ -39,7 +39,7 @@ impl PortShaper {
     }
 
     /// Lets time pass.
-    #[inline]
+    #[inline(always)]
     pub(super) fn refill(&mut self, now_ns: u64) {
         match self {
             Self::Unshaped => {}
@@ -51,7 +51,7 @@ impl PortShaper {
     }
 
     /// Whether a packet of a level may pass, as of the last refill.
-    #[inline]
+    #[inline(always)]
     pub(super) fn may_pass(&mut self, level: usize, wire_bytes: u32) -> bool {
         match self {
             Self::Unshaped => true,
@@ -61,7 +61,7 @@ impl PortShaper {
     }
 
     /// A packet passes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pass(&mut self, wire_bytes: u32) {
         match self {
             Self::Unshaped => {}
@@ -90,7 +90,7 @@ impl PortShaper {
     }
 
     /// Bytes that may pass, if that is this scheduler's to tell.
-    #[inline]
+    #[inline(always)]
     pub(super) fn level_bytes(&self) -> Option<u64> {
         match self {
             Self::Own(bucket) => Some(bucket.level_bytes()),
@@ -112,7 +112,7 @@ impl PortShaper {
     }
 
     /// One of the port's own classes with shares has something to send, and had not.
-    #[inline]
+    #[inline(always)]
     pub(super) fn joins(&mut self, class: ClassSlot) {
         if let Self::Shared(member) = self {
             member.joins(class);
@@ -120,7 +120,7 @@ impl PortShaper {
     }
 
     /// Whether one of the port's own classes has to let others catch up that wait at other workers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_ahead(&self, class: ClassSlot, quantum: u32) -> bool {
         match self {
             Self::Unshaped | Self::Own(_) => false,
@@ -129,7 +129,7 @@ impl PortShaper {
     }
 
     /// Whether tunnels with shares have to let those of other workers catch up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn tunnels_are_ahead(&self) -> bool {
         match self {
             Self::Unshaped | Self::Own(_) => false,
@@ -138,7 +138,7 @@ impl PortShaper {
     }
 
     /// A packet of one of the port's own classes with shares passes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pass_share(&mut self, class: ClassSlot, wire_bytes: u32, quantum: u32) {
         if let Self::Shared(member) = self {
             member.pass_share(class, wire_bytes, quantum);
@@ -146,7 +146,7 @@ impl PortShaper {
     }
 
     /// A packet of a tunnel's share passes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pass_tunnel(&mut self, wire_bytes: u32) {
         if let Self::Shared(member) = self {
             member.pass_tunnel(wire_bytes);
@@ -154,7 +154,7 @@ impl PortShaper {
     }
 
     /// A priority packet passes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn pass_level(&mut self, level: usize, wire_bytes: u32) {
         if let Self::Shared(member) = self {
             member.pass_level(level, wire_bytes);

@@ -115,6 +115,17 @@ impl Stats {
         self.classes.get(class as usize)
     }
 
+    /// An item of a class is offered and sent in the same moment.
+    #[inline(always)]
+    pub(super) fn pass(&self, class: u32, wire_bytes: u32, records_delays: bool) {
+        let Some(counters) = self.at(class) else { return };
+        counters.offer(wire_bytes);
+        counters.send(wire_bytes, false);
+        if records_delays {
+            self.record_delay(class, 0);
+        }
+    }
+
     pub(super) fn note_tokens(&self, tunnel: u32, tokens: Option<u64>, port_tokens: Option<u64>) {
         if let (Some(tokens), Some(tunnel)) = (tokens, self.tunnels.get(tunnel as usize)) {
             tunnel.tokens.store(tokens, Relaxed);

@@ -295,6 +295,43 @@ fn wred_refuses_the_higher_drop_precedence_first_and_marks_what_it_may() {
     assert!(marked > 10, "{marked}");
 }
 
+/// What leaves until nothing is queued any more: when, and which class.
+fn drain(scheduler: &mut Scheduler<u32>, mut now_ns: u64) -> (u64, Vec<(u64, u8)>) {
+    let mut left = Vec::new();
+    while scheduler.queued() > 0 {
+        match scheduler.dequeue(now_ns) {
+            Next::Leaving(out) => left.push((now_ns, out.class.0)),
+            Next::Refused(refused) => panic!("{refused:?}"),
+            Next::Wait(until) => now_ns = until.unwrap().max(now_ns + 1),
+        }
+    }
+    (now_ns, left)
+}
+
+#[test]
+fn nothing_passes_what_waits_and_what_passes_is_counted() {
+    let mut spec = port(vec![priority(0), percent(100)], 2);
+    spec.shape = Some(profile(8_000_000, 1500));
+    let mut scheduler = Scheduler::new(&spec).unwrap();
+    let pass = |scheduler: &mut Scheduler<u32>, offers: &[Offer], now_ns| {
+        scheduler.pass(offers[0].tunnel, offers.iter(), now_ns)
+    };
+    let bulk = offer(1, 1, 600);
+    assert_eq!(pass(&mut scheduler, &[bulk; 4], 0), 2, "the burst of the port is 1,500 bytes");
+    scheduler.enqueue(7, bulk, 0).unwrap();
+    assert_eq!(pass(&mut scheduler, &[offer(0, 0, 64)], 1_000_000), 0, "something waits");
+    assert_eq!(leaving(scheduler.dequeue(1_000_000)).item, 7);
+    assert_eq!(pass(&mut scheduler, &[offer(0, 0, 64)], 1_000_000), 1);
+    for wrong in [offer(0, 0, 0), offer(0, 0, MTU + 1), offer(0, 2, 64), offer(2, 0, 64)] {
+        assert_eq!(pass(&mut scheduler, &[wrong], 1_000_000_000), 0);
+    }
+    let of = |tunnel, class| scheduler.stats().class(TunnelSlot(tunnel), ClassSlot(class)).unwrap();
+    let counters = of(1, 1).counters;
+    assert_eq!((counters.offered, counters.sent), (Volume { packets: 3, bytes: 1_800 }, counters.offered));
+    assert_eq!(of(1, 1).delays.unwrap().count(), 3);
+    assert_eq!(of(0, 0).counters.sent, Volume { packets: 1, bytes: 64 });
+}
+
 fn any_offer() -> impl Strategy<Value = (Offer, u64)> {
     let ecn = prop::sample::select(vec![Ecn::NotEct, Ecn::Ect0]);
     (0u32..4, 0u8..4, 1u32..=1500, ecn, 0u64..200_000).prop_map(|(tunnel, class, wire_bytes, ecn, gap_ns)| {
@@ -303,6 +340,36 @@ fn any_offer() -> impl Strategy<Value = (Offer, u64)> {
 }
 
 proptest! {
+    /// To pass is to be queued and to leave in the same moment, with the same tokens afterwards.
+    #[test]
+    fn what_passes_would_have_left_at_once(offers in prop::collection::vec(any_offer(), 1..200)) {
+        let mut spec = port(vec![priority(0), priority(2), percent(60), percent(5)], 4);
+        spec.shape = Some(profile(100_000_000, 4000));
+        for (tunnel, bps) in spec.tunnels.iter_mut().zip([1_000_000, 30_000_000, 500_000_000]) {
+            tunnel.shape = Some(profile(bps, 3000));
+        }
+        let (mut passed_by, mut queued_by) = (Scheduler::new(&spec).unwrap(), Scheduler::new(&spec).unwrap());
+        let mut now_ns = 0;
+        for (offer, gap_ns) in offers {
+            now_ns += gap_ns;
+            queued_by.enqueue(0, offer, now_ns).unwrap();
+            let at_once = matches!(queued_by.dequeue(now_ns), Next::Leaving(_));
+            let passes = passed_by.pass(offer.tunnel, [offer].iter(), now_ns) == 1;
+            prop_assert_eq!(passes, at_once);
+            if !passes {
+                passed_by.enqueue(0, offer, now_ns).unwrap();
+            }
+            let (end, left) = drain(&mut passed_by, now_ns);
+            prop_assert_eq!((end, left), drain(&mut queued_by, now_ns));
+            now_ns = end;
+            let (one, other) = (passed_by.stats(), queued_by.stats());
+            prop_assert_eq!(one.port_tokens(), other.port_tokens());
+            prop_assert_eq!(one.tunnel_tokens(offer.tunnel), other.tunnel_tokens(offer.tunnel));
+            let of = |stats: &Stats| stats.class(offer.tunnel, offer.class).unwrap().counters;
+            prop_assert_eq!(of(one), of(other));
+        }
+    }
+
     /// Each item comes out exactly once, sent or refused; a class keeps its order; no tunnel passes more than its burst
     /// and rate; what is queued always leaves in the end.
     #[test]

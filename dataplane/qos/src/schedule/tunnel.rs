@@ -54,6 +54,12 @@ pub(super) enum Early {
 }
 
 impl Tunnel {
+    /// Bytes that its shaper holds, if it has one.
+    #[inline]
+    pub(super) fn tokens(&self) -> Option<u64> {
+        self.shaper.as_ref().map(Bucket::level_bytes)
+    }
+
     pub(super) fn has_backlog(&self, level: usize) -> bool {
         self.backlog >> level & 1 == 1
     }

@@ -30,8 +30,8 @@ const CACHED_RULES_MIN: usize = 1_000;
 pub(super) struct Policy {
     pub(super) map: PolicyMap,
     pub(super) classes: Vec<PolicyClass>,
-    /// The DSCP that each class sets, and the 802.1p priority.
-    marks: Box<[(Option<Dscp>, Option<u8>)]>,
+    /// What each class says by itself.
+    own: Box<[Class]>,
     classifier: Classifier,
     /// For each code point the class of whole packets, where it decides alone.
     by_dscp: [Option<Class>; 64],
@@ -89,9 +89,7 @@ impl Policy {
 
     #[inline(always)]
     fn class(&self, classify::Class(place): classify::Class) -> Class {
-        let (set_dscp, set_vlan_priority) = self.marks.get(usize::from(place)).copied().unwrap_or_default();
-        let slot = ClassSlot(u8::try_from(place).unwrap_or(u8::MAX));
-        Class { slot, set_dscp, set_vlan_priority }
+        self.own.get(usize::from(place)).copied().unwrap_or(Class::NONE)
     }
 }
 
@@ -228,12 +226,16 @@ impl Compiler<'_> {
         let default = classify::Class(u16::try_from(first.len()).unwrap_or(u16::MAX));
         let has_many_rules = rules.len() >= CACHED_RULES_MIN;
         let classifier = Classifier::build(&rules, default, Fragments::default()).map_err(|_| too_many)?;
-        let mark = |class: &PolicyClass| (class.set_dscp.and_then(Dscp::new), class.set_vlan_priority);
-        let marks = classes.iter().map(mark).collect();
+        let own = (0..).map(ClassSlot).zip(&classes).map(|(slot, class)| Class {
+            slot,
+            set_dscp: class.set_dscp.and_then(Dscp::new),
+            set_vlan_priority: class.set_vlan_priority,
+        });
+        let own = own.collect();
         let mut policy = Policy {
             map: *map,
             classes,
-            marks,
+            own,
             classifier,
             by_dscp: [None; 64],
             goes_by_dscp: false,

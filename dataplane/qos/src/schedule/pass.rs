@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The way past the scheduler: an item that finds nothing waiting need not be queued to be taken out again.
+
+use super::shaper::PortShaper;
+use super::spec::TunnelSlot;
+use super::tunnel::{Class, SHARES, Tunnel};
+use super::{Offer, PORTS_OWN, Scheduler};
+
+impl<T> Scheduler<T> {
+    /// How many items of one tunnel, from the first on, may go on at once: nothing waits here, and the shapers have their
+    /// tokens, which they take. They are counted as offered and sent, as if each had been queued and taken in the same
+    /// moment. Early dropping does not see them: the queue stays empty.
+    #[inline]
+    pub fn pass<'o>(
+        &mut self,
+        tunnel: TunnelSlot,
+        items: impl Iterator<Item = &'o Offer>,
+        now_ns: u64,
+    ) -> usize {
+        let of_tunnel = self.tunnels.get_mut(tunnel.0 as usize).filter(|_| self.slab.used() == 0);
+        let Some(of_tunnel) = of_tunnel else { return 0 };
+        let (first, count) = (of_tunnel.first_class as usize, usize::from(of_tunnel.class_count));
+        let classes = self.classes.get(first..first + count).unwrap_or_default();
+        if let Some(shaper) = &mut of_tunnel.shaper {
+            shaper.refill(now_ns);
+        }
+        self.shaper.refill(now_ns);
+        let mut passed = 0;
+        for &Offer { class: slot, wire_bytes, .. } in items {
+            let Some(class) = classes.get(usize::from(slot.0)) else { break };
+            let has_size = (1..=self.packet_bytes_max).contains(&wire_bytes);
+            if !has_size || !may_pass(&mut self.shaper, (tunnel, of_tunnel), class, wire_bytes) {
+                break;
+            }
+            spend(&mut self.shaper, (tunnel, of_tunnel), class, wire_bytes);
+            self.stats.pass(of_tunnel.first_class + u32::from(slot.0), wire_bytes, class.records_delays);
+            passed += 1;
+        }
+        self.stats.note_tokens(tunnel.0, of_tunnel.tokens(), self.shaper.level_bytes());
+        passed
+    }
+}
+
+/// Whether tunnel and port let so many bytes of a class pass in which nothing waits, as of their last refill.
+#[inline(always)]
+fn may_pass(
+    shaper: &mut PortShaper,
+    (slot, tunnel): (TunnelSlot, &Tunnel),
+    class: &Class,
+    wire_bytes: u32,
+) -> bool {
+    if tunnel.shaper.as_ref().is_some_and(|shaper| !shaper.holds(wire_bytes)) {
+        return false;
+    }
+    let is_ahead = match (class.level, slot) {
+        (SHARES, PORTS_OWN) => {
+            shaper.joins(class.slot);
+            shaper.is_ahead(class.slot, class.quantum)
+        }
+        (SHARES, _) => shaper.tunnels_are_ahead(),
+        _ => false,
+    };
+    !is_ahead && shaper.may_pass(class.level, wire_bytes)
+}
+
+/// Takes the tokens of what goes, and counts it for the workers that share the port.
+#[inline(always)]
+pub(super) fn spend(
+    shaper: &mut PortShaper,
+    (slot, tunnel): (TunnelSlot, &mut Tunnel),
+    class: &Class,
+    wire_bytes: u32,
+) {
+    shaper.pass(wire_bytes);
+    if let Some(shaper) = &mut tunnel.shaper {
+        shaper.take_now(wire_bytes);
+    }
+    match (class.level, slot) {
+        (SHARES, PORTS_OWN) => shaper.pass_share(class.slot, wire_bytes, class.quantum),
+        (SHARES, _) => shaper.pass_tunnel(wire_bytes),
+        (level, _) => shaper.pass_level(level, wire_bytes),
+    }
+}
