@@ -151,8 +151,9 @@ pub(super) struct Departures<'a> {
     may_follow: bool,
     /// It can be for those of its class group.
     may_follow_in_group: bool,
-    /// Service policies have something to do with packets of some way.
-    some_served: bool,
+    /// Packets of some way are metered and marked; or queued.
+    some_conditioned: bool,
+    some_queued: bool,
     /// The port that the burst came in by.
     pub(super) ingress: PortIndex,
 }
@@ -170,7 +171,8 @@ impl<'a> Departures<'a> {
         let follows = self.may_follow && self.ways.last().is_some_and(|last| last.tunnel == tunnel);
         if !follows && !self.follows_in_group(tunnel, plain.tos) {
             let way = Way::find(ctx, last_hop, tunnel, plain.tos)?;
-            self.some_served |= !way.services.is_none();
+            self.some_conditioned |= way.services.conditions.is_some();
+            self.some_queued |= way.services.queue.is_some();
             self.ways.try_push(way).ok()?;
             self.may_follow_in_group = way.whole.has_groups();
             self.may_follow = !self.may_follow_in_group;
@@ -205,9 +207,11 @@ type Failures = ArrayVec<(usize, SealError), BURST>;
 
 /// Sends packets, but for those that have to wait for their turn.
 pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
-    if departures.some_served {
-        let Departures { lane, ways, ingress, .. } = departures;
+    let Departures { lane, ways, ingress, some_conditioned, some_queued, .. } = departures;
+    if *some_conditioned {
         conditioning::condition(ctx, lane, ways, *ingress);
+    }
+    if *some_queued {
         waiting::wait(ctx, lane, ways, *ingress);
     }
     send_due(ctx, departures);

@@ -38,6 +38,9 @@ impl ClassState {
 /// One class's words.
 #[derive(Debug, Default)]
 pub(super) struct ClassStats {
+    /// What was never queued: offered and sent, and in neither of these.
+    passed_packets: AtomicU64,
+    passed_bytes: AtomicU64,
     offered_packets: AtomicU64,
     offered_bytes: AtomicU64,
     sent_packets: AtomicU64,
@@ -119,8 +122,8 @@ impl Stats {
     #[inline(always)]
     pub(super) fn pass(&self, class: u32, wire_bytes: u32, records_delays: bool) {
         let Some(counters) = self.at(class) else { return };
-        counters.offer(wire_bytes);
-        counters.send(wire_bytes, false);
+        add(&counters.passed_packets, 1);
+        add(&counters.passed_bytes, u64::from(wire_bytes));
         if records_delays {
             self.record_delay(class, 0);
         }
@@ -180,6 +183,8 @@ impl ClassStats {
 
     fn words(&self) -> impl Iterator<Item = &AtomicU64> {
         [
+            &self.passed_packets,
+            &self.passed_bytes,
             &self.offered_packets,
             &self.offered_bytes,
             &self.sent_packets,
@@ -192,9 +197,10 @@ impl ClassStats {
     }
 
     fn read(&self) -> Counters {
+        let passed = (self.passed_packets.load(Relaxed), self.passed_bytes.load(Relaxed));
         let volume = |packets: &AtomicU64, bytes: &AtomicU64| Volume {
-            packets: packets.load(Relaxed),
-            bytes: bytes.load(Relaxed),
+            packets: packets.load(Relaxed).wrapping_add(passed.0),
+            bytes: bytes.load(Relaxed).wrapping_add(passed.1),
         };
         Counters {
             offered: volume(&self.offered_packets, &self.offered_bytes),
