@@ -279,8 +279,12 @@ fn limits(config: &Config, ports: &[Port]) -> Limits {
         sas_max: config.sas_max,
         tunnels_max: config.tunnels_max,
         workers: config.workers.len() as u16,
-        ports: ports.iter().map(|port| PortLimits { mtu_max: port.mtu() }).collect(),
+        ports: ports.iter().zip(&config.ports).map(port_limits).collect(),
     }
+}
+
+fn port_limits((port, settings): (&Port, &crate::config::PortConfig)) -> PortLimits {
+    PortLimits { mtu_max: port.mtu(), is_tagged: settings.vlan.is_some() }
 }
 
 fn hello(
@@ -295,6 +299,7 @@ fn hello(
         device: settings.device.clone(),
         mac: port.mac(),
         mtu_max: port.mtu(),
+        vlan: settings.vlan,
     };
     Hello {
         version: PROTOCOL_VERSION,

@@ -89,7 +89,7 @@ fn objects(objects: &BTreeMap<ObjectId, Object>) {
 
 /// A dataplane with the ports that the configuration names.
 fn environment(config: &Config) -> Environment {
-    let port = |name: &String| EnvironmentPort { name: name.clone(), mtu_max: 9216 };
+    let port = |name: &String| EnvironmentPort { name: name.clone(), mtu_max: 9216, is_tagged: false };
     Environment {
         ports: config.ports.iter().map(|entry| port(&entry.name)).collect(),
         workers: 4,

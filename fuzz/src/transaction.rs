@@ -20,7 +20,7 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     sas_max: 64,
     tunnels_max: 32,
     workers: 2,
-    ports: vec![PortLimits { mtu_max: 1500 }, PortLimits { mtu_max: 9216 }],
+    ports: vec![PortLimits { mtu_max: 1500, is_tagged: false }, PortLimits { mtu_max: 9216, is_tagged: true }],
 });
 
 /// Transactions, one after the other.

@@ -123,7 +123,7 @@ impl Headend {
             sas_max: setting.tunnels.max(1) * 2,
             tunnels_max: setting.tunnels,
             workers: setting.workers,
-            ports: vec![PortLimits { mtu_max: MTU }; 2],
+            ports: vec![PortLimits { mtu_max: MTU, is_tagged: false }; 2],
         };
         let store = SequenceStore::init(directory.path(), false)?;
         let mut installer = Installer::new(setting.engine, limits, Arc::clone(&neighbors), Some(store));

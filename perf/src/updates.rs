@@ -140,6 +140,7 @@ fn hello(plan: &Plan, clock: &Calibration, counters: messages::CountersLayout) -
         device: "memory".to_owned(),
         mac: bed::mac(Role::Sealer, port).0,
         mtu_max: MTU,
+        vlan: None,
     };
     Hello {
         version: PROTOCOL_VERSION,

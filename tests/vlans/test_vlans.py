@@ -44,6 +44,11 @@ def keys(gateway):
     return sas
 
 
+def test_ports_are_listed_with_their_vlans(gateway, keys):
+    listed = {row["name"]: row["vlan"] for row in gateway.headend.cli("port", "list")}
+    assert listed == {scene.LAN: LAN_VLAN, scene.WAN: WAN_VLAN}
+
+
 def from_site(gateway, tags, payload):
     """A frame from the host at the site, with these tags."""
     plan = gateway.plan

@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn environment() -> Environment {
-        let port = |name: &str, mtu_max| EnvironmentPort { name: name.into(), mtu_max };
+        let port = |name: &str, mtu_max| EnvironmentPort { name: name.into(), mtu_max, is_tagged: false };
         Environment {
             ports: vec![port("lan", 1500), port("wan", 1400)],
             workers: 2,

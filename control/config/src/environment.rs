@@ -27,12 +27,17 @@ pub struct EnvironmentPort {
     pub name: String,
     /// The largest IP packet that it takes, in bytes.
     pub mtu_max: u16,
+    /// Whether its frames have an 802.1Q tag.
+    pub is_tagged: bool,
 }
 
 impl From<&Hello> for Environment {
     fn from(hello: &Hello) -> Self {
-        let port =
-            |port: &messages::HelloPort| EnvironmentPort { name: port.name.clone(), mtu_max: port.mtu_max };
+        let port = |port: &messages::HelloPort| EnvironmentPort {
+            name: port.name.clone(),
+            mtu_max: port.mtu_max,
+            is_tagged: port.vlan.is_some(),
+        };
         Self {
             ports: hello.ports.iter().map(port).collect(),
             workers: u16::try_from(hello.worker_cpus.len()).unwrap_or(u16::MAX),
@@ -52,7 +57,8 @@ impl Environment {
     /// known.
     #[must_use]
     pub fn assumed(config: &Config) -> Self {
-        let port = |name: &String| EnvironmentPort { name: name.clone(), mtu_max: Self::MTU_MAX };
+        let port =
+            |name: &String| EnvironmentPort { name: name.clone(), mtu_max: Self::MTU_MAX, is_tagged: false };
         Self {
             ports: config.ports.iter().map(|entry| port(&entry.name)).collect(),
             workers: config
@@ -67,11 +73,12 @@ impl Environment {
     }
 
     pub(crate) fn limits(&self) -> Limits {
+        let port = |port: &EnvironmentPort| PortLimits { mtu_max: port.mtu_max, is_tagged: port.is_tagged };
         Limits {
             sas_max: self.sas_max,
             tunnels_max: self.tunnels_max,
             workers: self.workers,
-            ports: self.ports.iter().map(|port| PortLimits { mtu_max: port.mtu_max }).collect(),
+            ports: self.ports.iter().map(port).collect(),
         }
     }
 
@@ -99,11 +106,12 @@ mod tests {
 
     #[test]
     fn it_is_what_the_dataplane_says_of_itself() {
-        let port = |name: &str, mtu_max| HelloPort {
+        let port = |name: &str, mtu_max, vlan| HelloPort {
             name: name.into(),
             device: "net_null0".into(),
             mac: [2; 6],
             mtu_max,
+            vlan,
         };
         let hello = Hello {
             version: PROTOCOL_VERSION,
@@ -113,7 +121,7 @@ mod tests {
             engine: "aes-gcm".into(),
             worker_cpus: vec![2, 3, 5],
             cycles_per_second: 1,
-            ports: vec![port("wan", 1500), port("lan", 9000)],
+            ports: vec![port("wan", 1500, None), port("lan", 9000, Some(0))],
             sas_max: 10,
             tunnels_max: 20,
             ring_records: 64,
@@ -122,6 +130,10 @@ mod tests {
         let environment = Environment::from(&hello);
         assert_eq!((environment.workers, environment.sas_max, environment.tunnels_max), (3, 10, 20));
         assert_eq!(environment.port_names(), "\"wan\", \"lan\"");
-        assert_eq!(environment.limits().ports[1].mtu_max, 9000);
+        let limits = environment.limits().ports;
+        assert_eq!(
+            limits,
+            [(1500, false), (9000, true)].map(|(mtu_max, is_tagged)| PortLimits { mtu_max, is_tagged })
+        );
     }
 }

@@ -343,7 +343,7 @@ mod tests {
     }
 
     fn environment() -> Environment {
-        let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500 }];
+        let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500, is_tagged: false }];
         Environment { ports, workers: 1, sas_max: 8, tunnels_max: 8 }
     }
 

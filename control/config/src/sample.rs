@@ -67,7 +67,11 @@ impl KeySource for Keys {
 /// A dataplane with exactly the ports of `config`, and some room.
 #[must_use]
 pub fn environment(config: &Config) -> Environment {
-    let ports = config.ports.iter().map(|port| EnvironmentPort { name: port.name.clone(), mtu_max: 9000 });
+    let ports = config.ports.iter().map(|port| EnvironmentPort {
+        name: port.name.clone(),
+        mtu_max: 9000,
+        is_tagged: false,
+    });
     // Schedulers belong to one worker.
     let is_scheduled = config.ports.iter().any(|port| port.service_policy.is_some())
         || config.tunnels.iter().any(|tunnel| tunnel.service_policy.is_some() || !tunnel.pre_classify);

@@ -18,7 +18,7 @@ impl KeySource for Keys {
 }
 
 fn environment() -> Environment {
-    let port = |name: &str| EnvironmentPort { name: name.into(), mtu_max: 1500 };
+    let port = |name: &str| EnvironmentPort { name: name.into(), mtu_max: 1500, is_tagged: false };
     Environment { ports: vec![port("lan"), port("wan")], workers: 2, sas_max: 100, tunnels_max: 100 }
 }
 

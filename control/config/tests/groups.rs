@@ -68,7 +68,7 @@ impl KeySource for Keys {
 }
 
 fn objects(config: &Config) -> Vec<Object> {
-    let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500 }];
+    let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500, is_tagged: false }];
     let environment = Environment { ports, workers: 1, sas_max: 8, tunnels_max: 8 };
     let compiled = compile(config, &Indices::default().allocate(config), &environment, &Keys);
     compiled.unwrap_or_else(|problems| panic!("{problems}")).objects.into_values().collect()

@@ -62,7 +62,7 @@ impl KeySource for NoKeys {
 
 fn objects(text: &str, workers: u16) -> Result<Vec<Object>, Problems> {
     let config = Config::parse(text, "branch.toml").unwrap_or_else(|error| panic!("{error}"));
-    let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500 }];
+    let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500, is_tagged: false }];
     let environment = Environment { ports, workers, sas_max: 8, tunnels_max: 8 };
     let compiled = compile(&config, &Indices::default().allocate(&config), &environment, &NoKeys)?;
     Ok(compiled.objects.into_values().collect())

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{CountersLayout, Digest};
 
 /// Version of everything in this crate; a mismatch is refused.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The bytes in front of a greeting: magic, version, length of the body.
 pub const PREAMBLE_BYTES: usize = 12;
@@ -27,6 +27,8 @@ pub struct HelloPort {
     pub mac: [u8; 6],
     /// The largest IP packet its buffers and device take, in bytes.
     pub mtu_max: u16,
+    /// The VLAN whose 802.1Q tag its frames have; 0: a tag with a priority and no VLAN.
+    pub vlan: Option<u16>,
 }
 
 /// What a control process learns when it connects. The order of the file descriptors that come with it:

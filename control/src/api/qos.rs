@@ -294,7 +294,7 @@ classes = [{ class = "class-default", bandwidth = "100 %" }]
         config.tunnels = (0..TUNNELS)
             .map(|number| TunnelEntry { name: format!("branch-{number}"), ..first.clone() })
             .collect();
-        let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500 }];
+        let ports = vec![EnvironmentPort { name: "wan".into(), mtu_max: 1500, is_tagged: false }];
         let environment = Environment { ports, workers: 1, sas_max: 8, tunnels_max: TUNNELS };
         let tunnels = (0..TUNNELS).map(|number| (format!("branch-{number}"), number)).collect();
         let targets = (0..TUNNELS).map(|number| ServiceTarget::Tunnel(TunnelIndex(number)));

@@ -187,6 +187,8 @@ pub struct PortRow {
     pub mac: String,
     /// The largest IP packet it can carry, in bytes.
     pub mtu_max: u16,
+    /// The VLAN whose 802.1Q tag its frames have, 0 for a tag with a priority and no VLAN; none if they are untagged.
+    pub vlan: Option<u16>,
     /// The largest IP packet it carries; none for a port that is not configured.
     pub mtu: Option<u16>,
     /// "protected" or "unprotected".
@@ -442,6 +444,7 @@ pub(super) fn ports(view: &View, dataplane: &Dataplane) -> Vec<PortRow> {
             device: port.device.clone(),
             mac: mac(port.mac),
             mtu_max: port.mtu_max,
+            vlan: port.vlan,
             mtu: entry.map(|entry| entry.mtu.unwrap_or(port.mtu_max)),
             side: entry.map(|entry| side(entry).into()),
             addresses: entry.map(|entry| entry.addresses.clone()).unwrap_or_default(),

@@ -76,6 +76,7 @@ fn every_resource_answers_in_json() {
         (&ports[0]["mac"], &ports[0]["mtu"], &ports[0]["tx_packets"]),
         (&json!("02:00:00:00:00:01"), &json!(1500), &json!(0))
     );
+    assert_eq!((&ports[0]["vlan"], &ports[1]["vlan"]), (&Value::Null, &json!(100)));
 
     let workers = lab.get("/v1/workers");
     assert_eq!(
@@ -178,6 +179,10 @@ fn the_cli_lists_what_the_api_knows() {
         let json = lab.cli(&[&arguments[..], &["--json"]].concat()).json();
         assert!(json.is_array() || json.is_object(), "{command}");
     }
+    // A word is a cell: each port has a side and one address.
+    let ports = lab.cli(&["port", "list"]).stdout;
+    let vlans: Vec<_> = ports.lines().map(|line| line.split_whitespace().nth(4)).collect();
+    assert_eq!(vlans, [Some("VLAN"), Some("-"), Some("100")], "{ports}");
     let drops = lab.cli(&["--json", "drops"]).json();
     assert_eq!((&drops[0]["reason"], &drops[0]["packets"]), (&json!("bad_icv"), &json!(7)));
 }

@@ -210,6 +210,7 @@ fn hello(state: &State) -> Hello {
         device: format!("net_null_{name}"),
         mac: [2, 0, 0, 0, 0, last],
         mtu_max: 1500,
+        vlan: (name == "wan").then_some(100),
     };
     Hello {
         version: PROTOCOL_VERSION,

@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
-use tables::{Arriving, AtWork, Class, NextStep, Plan, Queue, Services, SpdVerdict, Tunnel};
+use tables::{Arriving, AtWork, Class, NextStep, Queue, Services, SpdVerdict, Tunnel};
 use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
 
@@ -96,8 +96,8 @@ pub(crate) fn out_of_port<'a>(
     if services.is_none() {
         return go_on(ctx, packet, note);
     }
-    let mut serve = |ctx: &mut Context<'a>, packet: Packet, mut note: Note, wire_bytes: &WireBytes<'_>| {
-        if let Some(packet) = serve(ctx, packet, &mut note, services, None, wire_bytes) {
+    let mut serve = |ctx: &mut Context<'a>, packet: Packet, mut note: Note, l3_bytes: &L3Bytes<'_>| {
+        if let Some(packet) = serve(ctx, packet, &mut note, services, None, l3_bytes) {
             go_on(ctx, packet, note);
         }
     };
@@ -132,7 +132,7 @@ fn exit(ctx: &Context<'_>, by: PortIndex, verdict: SpdVerdict) -> PortIndex {
 }
 
 /// How long a packet will be outside, by the ToS with which it goes and its length.
-type WireBytes<'a> = dyn Fn(u8, usize) -> usize + 'a;
+type L3Bytes<'a> = dyn Fn(u8, usize) -> usize + 'a;
 
 /// First the policy without queues, then the one with; what need not wait comes back.
 fn serve(
@@ -141,7 +141,7 @@ fn serve(
     note: &mut Note,
     services: Services<'_>,
     into: Option<&Tunnel>,
-    wire_bytes: impl Fn(u8, usize) -> usize,
+    l3_bytes: impl Fn(u8, usize) -> usize,
 ) -> Option<Packet> {
     let way = into.map(|tunnel| (tunnel.tunnel, &tunnel.encapsulation));
     let class = |at_work: AtWork<'_>, packet: &Packet, note: &Note| {
@@ -154,8 +154,8 @@ fn serve(
     };
     if let Some(at_work) = services.conditions {
         let class = class(at_work, &packet, note);
-        let l3_bytes = wire_bytes(note.parsed.tos, packet.len());
-        match condition(ctx, (&mut packet, 0), (at_work, class), note.parsed.tos, l3_bytes) {
+        let wire_bytes = at_work.wire_bytes(l3_bytes(note.parsed.tos, packet.len()));
+        match condition(ctx, (&mut packet, 0), (at_work, class), note.parsed.tos, wire_bytes) {
             Ok(tos) => note.parsed.tos = tos,
             Err(reason) => {
                 ctx.drop(packet, reason);
@@ -165,14 +165,14 @@ fn serve(
     }
     let Some(queue) = services.queue else { return Some(packet) };
     let tunnel = into.map(|tunnel| tunnel.tunnel);
-    if let Some(owner) = queue.owner_beside(ctx.worker) {
+    if let Some(owner) = services.owner_beside(ctx.worker) {
         let item = Item::new(packet, ctx.tables.number, tunnel);
         hand_over(ctx, owner, item, note.port);
         return None;
     }
     let class = class(queue.at_work, &packet, note);
     let tos = class.set_dscp.map_or(note.parsed.tos, |set| set.tos(Ecn::of_tos(note.parsed.tos)));
-    let l3_bytes = wire_bytes(tos, packet.len());
+    let l3_bytes = l3_bytes(tos, packet.len());
     let offer = match offer(ctx, (&mut packet, 0), (queue, class), note.parsed.tos, l3_bytes) {
         Ok(offer) => offer,
         Err(reason) => {
@@ -196,9 +196,9 @@ fn condition(
     (packet, offset): (&mut Packet, usize),
     (at_work, class): (AtWork<'_>, Class),
     tos: u8,
-    l3_bytes: usize,
+    wire_bytes: u32,
 ) -> Result<u8, DropReason> {
-    let (dscp, wire_bytes) = (Dscp::of_tos(tos), Plan::wire_bytes(l3_bytes));
+    let dscp = Dscp::of_tos(tos);
     let arriving = Arriving { class, wire_bytes, dscp };
     let marked = at_work.condition(&arriving, ctx.worker, ctx.now_ns).ok_or(DropReason::QosPoliced)?;
     if let Some(priority) = class.set_vlan_priority {
@@ -220,11 +220,12 @@ pub(crate) fn offer(
     tos: u8,
     l3_bytes: usize,
 ) -> Result<Offer, DropReason> {
-    let tos = condition(ctx, packet, (queue.at_work, class), tos, l3_bytes)?;
+    let wire_bytes = queue.at_work.wire_bytes(l3_bytes);
+    let tos = condition(ctx, packet, (queue.at_work, class), tos, wire_bytes)?;
     Ok(Offer {
         tunnel: queue.slot,
         class: class.slot,
-        wire_bytes: Plan::wire_bytes(l3_bytes),
+        wire_bytes,
         dscp: Dscp::of_tos(tos),
         ecn: Ecn::of_tos(tos),
     })

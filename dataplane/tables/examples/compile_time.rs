@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use greyhound_tables::{Generation, Limits, Neighbors, PortLimits, Shadow};
 use messages::{
-    Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
-    Object, ObjectId, PortIndex, PortSettings, PortSide, Protection, ProtectionIndex, Refusal, Route,
-    RouteTarget, Sa, SaIndex, Secret, TosPolicy, Tunnel, TunnelIndex,
+    Address, DfPolicy, Direction, EarlyDrop, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits,
+    MssClamp, Object, ObjectId, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, PortSide,
+    Protection, ProtectionIndex, QueueLimit, Refusal, Route, RouteTarget, Sa, SaIndex, Secret, Service,
+    ServicePolicy, ServiceTarget, Share, TosPolicy, TrafficProfile, Tunnel, TunnelIndex,
 };
 
 const OUTSIDE: PortIndex = PortIndex(0);
@@ -28,7 +29,7 @@ fn main() -> Result<(), Refusal> {
         sas_max: 2 * tunnels + CHANGES,
         tunnels_max: tunnels,
         workers: 2,
-        ports: vec![PortLimits { mtu_max: 9000 }],
+        ports: vec![PortLimits { mtu_max: 9000, is_tagged: false }],
     };
     let neighbors = Neighbors::new(4096);
 
@@ -52,9 +53,13 @@ fn main() -> Result<(), Refusal> {
         shadow.put(&route(routes, tunnels), &limits)?;
         Ok(shadow)
     })?;
-    let (_, compiled) = timed(|| shadow.compile(3, &limits, Some(&second), &neighbors))?;
+    let (third, compiled) = timed(|| shadow.compile(3, &limits, Some(&second), &neighbors))?;
     println!("one route added: {staged:?} and {compiled:?}");
-    Ok(())
+
+    let (shadow, staged) = timed(|| with_policies(&shadow, tunnels, &limits))?;
+    let (shaped, compiled) = timed(|| shadow.compile(4, &limits, Some(&third), &neighbors))?;
+    println!("a service policy with a shaper for each tunnel: {staged:?} and {compiled:?}");
+    rekey_one_by_one(shaped, tunnels, &limits, &neighbors)
 }
 
 /// Each is a transaction of its own: inbound added, outbound replaced.
@@ -109,6 +114,31 @@ fn stage(tunnels: u32, routes: u32, limits: &Limits) -> Result<Shadow, Refusal> 
         shadow.put(&Object::Sa(sa(2 * index + 1, index, Direction::Outbound, 0)), limits)?;
     }
     (0..routes).try_for_each(|index| shadow.put(&route(index, tunnels), limits))?;
+    Ok(shadow)
+}
+
+fn with_policies(shadow: &Shadow, tunnels: u32, limits: &Limits) -> Result<Shadow, Refusal> {
+    let mut shadow = shadow.clone();
+    let policy_map = PolicyMapIndex(0);
+    let shape = Some(TrafficProfile { rate_bps: 10_000_000, burst_bytes: None });
+    shadow.put(&Object::PolicyMap(PolicyMap { policy_map, shape }), limits)?;
+    let class = PolicyClass {
+        policy_map,
+        place: 0,
+        class_map: None,
+        service: Service::Bandwidth(Share::Percent(100)),
+        police: None,
+        limit: QueueLimit::Packets(64),
+        early: EarlyDrop::None,
+        ecn: false,
+        set_dscp: None,
+        set_vlan_priority: None,
+    };
+    shadow.put(&Object::PolicyClass(class), limits)?;
+    for target in (0..tunnels).map(TunnelIndex).map(ServiceTarget::Tunnel) {
+        let service = ServicePolicy { target, policy_map: Some(policy_map), pre_classify: true };
+        shadow.put(&Object::ServicePolicy(service), limits)?;
+    }
     Ok(shadow)
 }
 

@@ -69,6 +69,15 @@ impl<T> Chunked<T> {
     where
         T: PartialEq,
     {
+        self.differences_by(other, |ours, theirs| ours == theirs)
+    }
+
+    /// The same, where `same` says what makes no difference.
+    pub(crate) fn differences_by(
+        &self,
+        other: &Self,
+        same: impl Fn(Option<&T>, Option<&T>) -> bool,
+    ) -> Vec<usize> {
         let mut found = Vec::new();
         for place in 0..self.directory.len().max(other.directory.len()) {
             let (ours, theirs) = (self.directory.get(place), other.directory.get(place));
@@ -78,7 +87,7 @@ impl<T> Chunked<T> {
                 continue;
             }
             let indices = place * CHUNK..(place + 1) * CHUNK;
-            found.extend(indices.filter(|index| self.get(*index) != other.get(*index)));
+            found.extend(indices.filter(|index| !same(self.get(*index), other.get(*index))));
         }
         found
     }

@@ -19,6 +19,8 @@ pub struct Limits {
 pub struct PortLimits {
     /// The largest IP packet that device and buffers take, in bytes.
     pub mtu_max: u16,
+    /// Whether its frames have an 802.1Q tag.
+    pub is_tagged: bool,
 }
 
 impl Limits {

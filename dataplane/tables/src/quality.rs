@@ -14,6 +14,7 @@
 
 mod classes;
 mod conditioner;
+mod link;
 mod plan;
 mod profiles;
 
@@ -22,7 +23,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use messages::{PolicyMapIndex, PortIndex, Refusal, ServiceTarget, TosPolicy, TunnelIndex, WorkerId};
+use messages::{
+    PolicyMapIndex, PortIndex, PortSettings, Refusal, ServiceTarget, TosPolicy, TunnelIndex, WorkerId,
+};
 use qos::classify::{Arrival, FlowCache, Headers, KeyV4, NO_TUNNEL, WholeV4};
 use qos::schedule::{ClassSlot, TunnelSlot};
 use wire::flow::{Fragment, Parsed};
@@ -33,8 +36,9 @@ pub use plan::Plan;
 
 use crate::compile::same;
 use crate::encapsulation::Encapsulation;
-use crate::{Generation, Limits, Shadow, Tunnels};
+use crate::{Generation, Limits, Shadow, Tunnel, Tunnels};
 use classes::Policy;
+use link::Link;
 use profiles::Profiles;
 
 /// Slot of what has no policy of its own.
@@ -85,14 +89,15 @@ impl OfTunnel {
     const NOTHING: Self = Self { service: None, slot: None, pre_classify: true };
 }
 
-/// A policy at a port or tunnel.
+/// A policy at a port or tunnel. What every packet asks for stands in front, together.
+#[repr(C)]
 struct Service {
     policy: Arc<Policy>,
+    /// The port that its packets leave by, and how long they may be.
+    profiles: Profiles,
+    port: PortIndex,
     /// If it has one: a policy that neither polices nor counts needs none.
     conditioner: Option<Conditioner>,
-    /// The port that its packets leave by, and how long they may be.
-    port: PortIndex,
-    profiles: Profiles,
 }
 
 /// A policy at work: on what leaves by a port, or goes into a tunnel.
@@ -138,6 +143,16 @@ impl Services<'_> {
     pub fn pre_classify(&self) -> bool {
         self.conditions.is_none_or(|at_work| at_work.pre_classify)
             && self.queue.is_none_or(|queue| queue.at_work.pre_classify)
+    }
+
+    /// The worker that has to queue what `worker` has, if it is another one. It begins with the packet from the front,
+    /// so nothing may meter and mark in front of a queue with an owner.
+    #[inline(always)]
+    #[must_use]
+    pub fn owner_beside(&self, worker: WorkerId) -> Option<WorkerId> {
+        let owner = self.queue?.owner?;
+        debug_assert!(self.conditions.is_none(), "the owner would meter and mark once more");
+        (owner != worker).then_some(owner)
     }
 }
 
@@ -244,15 +259,6 @@ impl Quality {
     }
 }
 
-impl Queue<'_> {
-    /// The worker that has to queue what `worker` has, if it is another one.
-    #[inline(always)]
-    #[must_use]
-    pub fn owner_beside(&self, worker: WorkerId) -> Option<WorkerId> {
-        self.owner.filter(|owner| *owner != worker)
-    }
-}
-
 impl AtWork<'_> {
     /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers and the 802.1p
     /// priority beside each. A policy with many
@@ -269,6 +275,13 @@ impl AtWork<'_> {
         let key = |(whole, priority)| KeyV4::new(&whole, &arrival(priority));
         let keys: ArrayVec<KeyV4, BURST> = packets.take(classes.remaining_capacity()).map(key).collect();
         self.service.policy.classify_v4(&keys, flows, classes);
+    }
+
+    /// The bytes that an IP packet of `l3_bytes` is on the wire of the port that it leaves by.
+    #[inline(always)]
+    #[must_use]
+    pub fn wire_bytes(&self, l3_bytes: usize) -> u32 {
+        self.service.profiles.link.wire_bytes(l3_bytes)
     }
 
     /// Whether it is the same policy at the same place.
@@ -405,8 +418,35 @@ impl Inputs<'_> {
         }
         classes::dangling(self.wanted)?;
         let policies = self.policies()?;
+        if let Some(previous) = self.previous.filter(|previous| self.changes_nothing(previous, &policies)) {
+            return Ok(previous.quality.clone());
+        }
         let (ports, tunnels) = plan::build(self, &policies)?;
         Ok(Quality { ports, tunnels, policies })
+    }
+
+    /// Whether all that plans and services are made from is as it was: policies, where they are at work, MTUs of ports,
+    /// and of tunnels with a policy the way out and who owns them.
+    fn changes_nothing(
+        &self,
+        previous: &Generation,
+        policies: &Arc<BTreeMap<PolicyMapIndex, Arc<Policy>>>,
+    ) -> bool {
+        let before = previous.wanted();
+        let mtus = |(port, settings): (&PortIndex, &PortSettings)| (*port, settings.mtu);
+        let exit = |tunnel: &Tunnel| {
+            let egress = tunnel.encapsulation.egress.map(|egress| (egress.port, egress.port_mtu));
+            (egress, tunnel.protection)
+        };
+        let is_served = |tunnel| self.wanted.service_policies.contains_key(&ServiceTarget::Tunnel(tunnel));
+        Arc::ptr_eq(&previous.quality.policies, policies)
+            && same(&before.service_policies, &self.wanted.service_policies)
+            && before.ports.iter().map(mtus).eq(self.wanted.ports.iter().map(mtus))
+            && !self.tunnels.changed_in(&previous.tunnels, exit).any(is_served)
+    }
+
+    fn link(&self, port: PortIndex) -> Link {
+        Link::new(self.limits.ports.get(port.index()).is_some_and(|port| port.is_tagged))
     }
 
     /// The policies, which are shared with the previous generation if no map has changed: classifiers are expensive.
@@ -419,10 +459,8 @@ impl Inputs<'_> {
                 && same(&before.policy_classes, &self.wanted.policy_classes)
         });
         match unchanged {
-            Some(previous) if !previous.quality.policies.is_empty() => {
-                Ok(Arc::clone(&previous.quality.policies))
-            }
-            _ => classes::policies(self.wanted).map(Arc::new),
+            Some(previous) => Ok(Arc::clone(&previous.quality.policies)),
+            None => classes::policies(self.wanted).map(Arc::new),
         }
     }
 }

@@ -25,7 +25,12 @@ pub(crate) fn prefix(text: &str) -> IpPrefix {
 }
 
 pub(crate) fn limits() -> Limits {
-    Limits { sas_max: 1000, tunnels_max: 500, workers: 2, ports: vec![PortLimits { mtu_max: 9000 }; 3] }
+    Limits {
+        sas_max: 1000,
+        tunnels_max: 500,
+        workers: 2,
+        ports: vec![PortLimits { mtu_max: 9000, is_tagged: false }; 3],
+    }
 }
 
 pub(crate) fn port(port: PortIndex, mtu: u16, side: PortSide) -> Object {

@@ -205,6 +205,17 @@ impl Tunnels {
         self.len() == 0
     }
 
+    /// The tunnels that are not what they are in `before` as far as `what` tells.
+    pub(crate) fn changed_in<T: PartialEq>(
+        &self,
+        before: &Self,
+        what: impl Fn(&Tunnel) -> T,
+    ) -> impl Iterator<Item = TunnelIndex> {
+        let same = |ours: Option<&Tunnel>, theirs: Option<&Tunnel>| ours.map(&what) == theirs.map(&what);
+        let changed = self.entries.differences_by(&before.entries, same).into_iter();
+        changed.filter_map(|index| u32::try_from(index).ok().map(TunnelIndex))
+    }
+
     /// The tunnels that need a protection.
     #[inline]
     pub(crate) fn of_protection(&self, protection: ProtectionIndex) -> &[TunnelIndex] {

@@ -315,6 +315,7 @@ fn greetings() -> Vec<Greeting> {
         device: device.into(),
         mac: [2, 0, 0, 0, 0, 1],
         mtu_max: 1500,
+        vlan: (name == "wan").then_some(100),
     };
     vec![
         Greeting::Refused { reason: "another control is connected".into() },

@@ -82,7 +82,7 @@ static LIMITS: LazyLock<Limits> = LazyLock::new(|| Limits {
     sas_max: 16,
     tunnels_max: 8,
     workers: WORKERS,
-    ports: vec![PortLimits { mtu_max: MTU }; 2],
+    ports: vec![PortLimits { mtu_max: MTU, is_tagged: false }; 2],
 });
 
 /// The wanted state; it is the same in every run.

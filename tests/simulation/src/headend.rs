@@ -81,7 +81,7 @@ impl Process {
             sas_max: 4_096,
             tunnels_max: 1_024,
             workers,
-            ports: ports.iter().map(|port| PortLimits { mtu_max: port.mtu() }).collect(),
+            ports: port_limits(ports, &blueprint.vlans),
         };
         let installer = Installer::new(engine, limits, Arc::clone(&neighbors), store);
         let mailboxes = Mailboxes::new(workers);
@@ -105,6 +105,13 @@ impl Process {
         let workers = (0..workers).map(worker).collect();
         Self { installer, mailboxes, workers, pool, neighbors, _counters: counters }
     }
+}
+
+fn port_limits(ports: &[Port], vlans: &[Option<VlanId>]) -> Vec<PortLimits> {
+    let vlans = vlans.iter().copied().chain(std::iter::repeat(None));
+    let limits =
+        |(port, vlan): (&Port, Option<_>)| PortLimits { mtu_max: port.mtu(), is_tagged: vlan.is_some() };
+    ports.iter().zip(vlans).map(limits).collect()
 }
 
 impl Headend {

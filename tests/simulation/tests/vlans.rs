@@ -8,8 +8,9 @@ use greyhound_simulation::packets::{Udp, frame, ip_in, ip_with, open_frame};
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
 use greyhound_simulation::wanted;
 use messages::{
-    ClassMap, ClassMapIndex, Criterion, DropReason, Object, PolicyClass, PolicyMap, PolicyMapIndex, Service,
-    ServicePolicy, ServiceTarget, Share, TunnelIndex, WorkerCounter,
+    Base, ClassMap, ClassMapIndex, Criterion, DropReason, Object, Police, PolicyClass, PolicyMap,
+    PolicyMapIndex, QueueLimit, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile, TunnelIndex,
+    WorkerCounter,
 };
 use wire::{Dscp, EtherType, IpProtocol, MacAddr, VlanId, arp, ethernet};
 
@@ -20,6 +21,12 @@ const MAP: PolicyMapIndex = PolicyMapIndex(0);
 /// Payload bytes; of a datagram that has to be cut for the unprotected side.
 const SMALL: usize = 64;
 const LARGE: usize = 4_000;
+/// What a frame is on the wire beside what a wire in memory carries: FCS, preamble and gap.
+const AROUND: usize = 24;
+const TUNNEL: ServiceTarget = ServiceTarget::Tunnel(TunnelIndex(0));
+const PORT: ServiceTarget = ServiceTarget::Port(WAN);
+/// Not a packet a second.
+const SLOW: TrafficProfile = TrafficProfile { rate_bps: 1_000, burst_bytes: Some(2_000) };
 
 fn shape(lan: Option<u16>, wan: Option<u16>) -> Shape {
     Shape { vlans: [lan, wan].map(|vlan| vlan.and_then(VlanId::new)), ..Shape::default() }
@@ -164,7 +171,7 @@ fn arp_is_asked_and_answered_with_the_ports_tag() {
 #[test]
 fn a_port_of_no_vlan_takes_and_sends_priority_tags() {
     let mut bench = Bench::new(&shape(Some(0), Some(WAN_VLAN)));
-    bench.commit(&marking(ServiceTarget::Port(WAN), Service::Unqueued));
+    bench.commit(&marking(PORT, Service::Unqueued));
     let [plain, ..] = lan_frames();
     for frame in [&plain, &tagged(&plain, 5, 0), &tagged(&plain, 4, 0)] {
         bench.lan.send_frame(0, frame);
@@ -179,7 +186,7 @@ fn a_port_of_no_vlan_takes_and_sends_priority_tags() {
 #[test]
 fn priorities_are_classified_and_marked_on_every_way_out() {
     let ef = Dscp::EF.get() << 2;
-    for target in [ServiceTarget::Tunnel(TunnelIndex(0)), ServiceTarget::Port(WAN)] {
+    for target in [TUNNEL, PORT] {
         for service in [Service::Unqueued, Service::Bandwidth(Share::Percent(50))] {
             // Tagged, priority-tagged, and a port without tags, where such a frame may come too.
             for lan in [Some(LAN_VLAN), Some(0), None] {
@@ -204,7 +211,7 @@ fn priorities_are_classified_and_marked_on_every_way_out() {
 #[test]
 fn without_a_tag_nothing_matches_a_priority_and_no_priority_is_left_from_before() {
     let mut bench = Bench::with_packets(&shape(None, Some(WAN_VLAN)), 64, |_| {});
-    bench.commit(&marking(ServiceTarget::Port(WAN), Service::Unqueued));
+    bench.commit(&marking(PORT, Service::Unqueued));
     let [plain, _, cut] = lan_frames();
     for _ in 0..40 {
         bench.lan.send_frame(0, &tagged(&plain, 5, 0));
@@ -222,7 +229,7 @@ fn without_a_tag_nothing_matches_a_priority_and_no_priority_is_left_from_before(
 #[test]
 fn a_second_policy_sees_the_priority_that_the_first_has_set() {
     // At the tunnel what came with 5 or 6 gets 3; at the port what has 3 by then gets 7.
-    let mut objects = marking(ServiceTarget::Tunnel(TunnelIndex(0)), Service::Unqueued);
+    let mut objects = marking(TUNNEL, Service::Unqueued);
     let (map, three) = (PolicyMapIndex(1), ClassMapIndex(1));
     let service = Service::Bandwidth(Share::Percent(50));
     let of_map = |class: PolicyClass| Object::PolicyClass(PolicyClass { policy_map: map, ..class });
@@ -232,11 +239,7 @@ fn a_second_policy_sees_the_priority_that_the_first_has_set() {
         Object::PolicyMap(PolicyMap { policy_map: map, shape: None }),
         of_map(PolicyClass { set_vlan_priority: Some(7), ..class(0, Some(three), service) }),
         of_map(class(1, None, service)),
-        Object::ServicePolicy(ServicePolicy {
-            target: ServiceTarget::Port(WAN),
-            policy_map: Some(map),
-            pre_classify: true,
-        }),
+        Object::ServicePolicy(ServicePolicy { target: PORT, policy_map: Some(map), pre_classify: true }),
     ]);
     let mut bench = Bench::new(&shape(Some(LAN_VLAN), Some(WAN_VLAN)));
     bench.commit(&objects);
@@ -261,4 +264,136 @@ fn tags_are_no_part_of_the_mtu() {
     assert_eq!((seen.drops.len(), seen.wan.len(), seen.lan.len()), (0, 1, 0));
     let longest = seen.wan[0].len();
     assert!((1_500 + 18 - 4..=1_500 + 18).contains(&longest), "{longest}");
+}
+
+/// One class for all.
+fn one_class(target: ServiceTarget, class: PolicyClass, shape: Option<TrafficProfile>) -> [Object; 3] {
+    [
+        Object::PolicyMap(PolicyMap { policy_map: MAP, shape }),
+        Object::PolicyClass(class),
+        Object::ServicePolicy(ServicePolicy { target, policy_map: Some(MAP), pre_classify: true }),
+    ]
+}
+
+/// The bytes that each frame that left was on the wire.
+fn wire_bytes_left(bench: &mut Bench) -> Vec<u32> {
+    bench.wan.take_frames().iter().map(|frame| (frame.len() + AROUND) as u32).collect()
+}
+
+/// What a frame that came in by the protected port is on the wire when it leaves.
+fn wire_bytes_of(frame: &[u8], shape: &Shape) -> u32 {
+    let mut bench = Bench::new(shape);
+    bench.lan.send_frame(0, frame);
+    bench.settle();
+    let [wire_bytes] = wire_bytes_left(&mut bench)[..] else { panic!("one frame") };
+    wire_bytes
+}
+
+/// How many of 20 frames that come in by a queue leave a headend that has these objects, and why the others do not.
+fn left_of_20(
+    frame: &[u8],
+    (shape, queue): &(Shape, u16),
+    objects: &[Object],
+) -> (u32, Vec<(DropReason, u64)>) {
+    let mut bench = Bench::new(shape);
+    bench.commit(objects);
+    (0..20).for_each(|_| bench.lan.send_frame(*queue, frame));
+    bench.settle();
+    assert_eq!(bench.headend.unaccounted(), 0);
+    (bench.wan.take_frames().len() as u32, bench.headend.drops())
+}
+
+/// How many of 40 frames wait where a few have used up the burst.
+fn waiting_of_40(frame: &[u8], (shape, queue): &(Shape, u16), objects: &[Object]) -> u64 {
+    let mut bench = Bench::new(shape);
+    bench.commit(objects);
+    (0..40).for_each(|_| bench.lan.send_frame(*queue, frame));
+    (0..5).for_each(|_| {
+        bench.step();
+    });
+    assert!(bench.headend.dropped(DropReason::QosQueueLimit) > 0);
+    assert_eq!(bench.headend.unaccounted(), 0);
+    bench.headend.counter(WorkerCounter::Held)
+}
+
+/// Policers with and without queues and a queue limit let so many packets pass where they have so many bytes.
+fn assert_that_bytes_are(bytes: u32, packets: u32, frame: &[u8], headend: &(Shape, u16)) {
+    let expected = |reason| (packets, vec![(reason, u64::from(20 - packets))]);
+    let share = class(0, None, Service::Bandwidth(Share::Percent(100)));
+    let profile = TrafficProfile { rate_bps: 1_000_000, burst_bytes: Some(bytes) };
+    let police = Some(Police::dropping(profile));
+    for target in [TUNNEL, PORT] {
+        for class in [class(0, None, Service::Unqueued), share.clone()] {
+            let policed = PolicyClass { police, ..class };
+            let left = left_of_20(frame, headend, &one_class(target, policed, None));
+            assert_eq!(left, expected(DropReason::QosPoliced), "{target:?} {headend:?}");
+        }
+        let limited = PolicyClass { limit: QueueLimit::Bytes(bytes), ..share.clone() };
+        let waiting = waiting_of_40(frame, headend, &one_class(target, limited, Some(SLOW)));
+        assert_eq!(waiting, u64::from(packets), "{target:?} {headend:?}");
+    }
+}
+
+#[test]
+fn policers_and_queue_limits_count_the_tag_of_the_port_that_packets_leave_by_and_of_no_other() {
+    for (lan, wan) in [(None, Some(WAN_VLAN)), (Some(LAN_VLAN), None)] {
+        let alone = shape(lan, wan);
+        // The second worker hands over what goes into a tunnel that the first owns.
+        let both = Shape { workers: 2, ..alone.clone() };
+        let [plain, unknown, _] = lan_frames();
+        for frame in [plain, unknown] {
+            let frame = lan.map_or(frame.clone(), |vlan| tagged(&frame, 0, vlan));
+            let bytes = 10 * wire_bytes_of(&frame, &alone);
+            for headend in [(alone.clone(), 0), (both.clone(), 1)] {
+                assert_that_bytes_are(bytes, 10, &frame, &headend);
+                assert_that_bytes_are(bytes - 1, 9, &frame, &headend);
+            }
+        }
+    }
+}
+
+#[test]
+fn shapers_let_through_their_rate_of_tagged_frames() {
+    let profile = TrafficProfile { rate_bps: 1_000_000, burst_bytes: Some(2_000) };
+    let share = class(0, None, Service::Bandwidth(Share::Percent(100)));
+    let [plain, ..] = lan_frames();
+    for wan in [Some(WAN_VLAN), None] {
+        for target in [TUNNEL, PORT] {
+            let mut bench = Bench::new(&shape(None, wan));
+            bench.commit(&one_class(target, share.clone(), Some(profile)));
+            let (start_ns, mut left) = (bench.now_ns, Vec::new());
+            while bench.now_ns < start_ns + 1_000_000_000 {
+                // Never less than two packets wait.
+                if bench.headend.counter(WorkerCounter::Held) < 2 {
+                    (0..2).for_each(|_| bench.lan.send_frame(0, &plain));
+                }
+                bench.step();
+                left.extend(wire_bytes_left(&mut bench));
+            }
+            let (bytes, longest) = (left.iter().sum::<u32>(), left[0]);
+            let carried = 2_000 + (u128::from(bench.now_ns - start_ns) * 1_000_000 / 8_000_000_000) as u32;
+            assert!(
+                (carried - 2 * longest..=carried).contains(&bytes),
+                "{wan:?} {target:?}: {bytes} of {carried}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_longest_packet_that_has_to_fit_a_burst_has_the_tag() {
+    for (wan, longest) in [(Some(WAN_VLAN), 1_542), (None, 1_538)] {
+        for (burst_bytes, fits) in [(longest, true), (longest - 1, false)] {
+            let mut bench = Bench::new(&shape(None, wan));
+            let profile = TrafficProfile { rate_bps: 1_000_000, burst_bytes: Some(burst_bytes) };
+            let share = class(0, None, Service::Bandwidth(Share::Percent(100)));
+            let objects = one_class(PORT, share, Some(profile));
+            let now_ns = bench.now_ns;
+            assert_eq!(
+                bench.headend.put(Base::Running, &objects, now_ns).is_ok(),
+                fits,
+                "{wan:?} {burst_bytes}"
+            );
+        }
+    }
 }

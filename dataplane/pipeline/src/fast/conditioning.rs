@@ -48,13 +48,18 @@ pub(super) fn condition<'a>(
                 let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
                 at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
                 let mut classes = classes.into_iter();
-                work.condition(ctx, (packets, run), |_| classes.next(), |plain| way.wire_bytes(plain));
+                work.condition(
+                    ctx,
+                    (packets, run),
+                    |_| classes.next(),
+                    |plain| way.wire_bytes(at_work, plain),
+                );
             } else if run.len() < LONG_RUN {
                 let class = |plain: &Plain| at_work.by_tos(plain.tos);
-                work.condition(ctx, (packets, run), class, |plain| way.wire_bytes(plain));
+                work.condition(ctx, (packets, run), class, |plain| way.wire_bytes(at_work, plain));
             } else {
                 let class = |plain: &Plain| at_work.by_tos(plain.tos);
-                let sizes = Sizes::of(way);
+                let sizes = Sizes::of(way, at_work);
                 work.condition(ctx, (packets, run), class, |plain| sizes.wire_bytes(plain));
             }
         }
@@ -95,7 +100,7 @@ impl Work<'_, '_> {
                 packet.set_vlan_priority(priority);
             }
             let wire_bytes = wire_bytes(plain);
-            debug_assert_eq!(wire_bytes, self.way.wire_bytes(plain));
+            debug_assert_eq!(wire_bytes, self.way.wire_bytes(self.at_work, plain));
             let dscp = Dscp::of_tos(plain.tos);
             let arriving = Arriving { class, wire_bytes, dscp };
             let marked = self.at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, self.tally);
@@ -112,8 +117,9 @@ impl Work<'_, '_> {
 struct Sizes([u32; 4]);
 
 impl Sizes {
-    fn of(way: &Way<'_>) -> Self {
-        Self([0, 1, 2, 3].map(|total_bytes| way.wire_bytes(&Plain { total_bytes, ..Plain::NONE })))
+    fn of(way: &Way<'_>, at_work: AtWork<'_>) -> Self {
+        let wire_bytes = |total_bytes| way.wire_bytes(at_work, &Plain { total_bytes, ..Plain::NONE });
+        Self([0, 1, 2, 3].map(wire_bytes))
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use esp::{OutboundSa, Reservation, SealBurst, SealError};
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
 use qos::mark::DscpMap;
-use tables::{Plan, Services, ShortcutOut};
+use tables::{AtWork, Services, ShortcutOut};
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::Sorter;
@@ -90,10 +90,10 @@ impl<'a> Way<'a> {
         Some(Self { tunnel, whole, shortcut, sa, framing, services })
     }
 
-    /// What a payload packet is on the wire.
+    /// What a payload packet is on the wire, as a policy at work on this way counts it.
     #[inline(always)]
-    pub(super) fn wire_bytes(&self, payload: &Plain) -> u32 {
-        Plan::wire_bytes(self.sealed_bytes(payload))
+    pub(super) fn wire_bytes(&self, at_work: AtWork<'_>, payload: &Plain) -> u32 {
+        at_work.wire_bytes(self.sealed_bytes(payload))
     }
 
     /// The length of the IP packet that a payload packet becomes.

@@ -50,7 +50,7 @@ pub(super) fn wait<'a>(
     for (packets, run) in lane.runs_mut(Departure::goes_with) {
         let way = run.first().and_then(|first| ways.get(first.way));
         if let Some((way, queue)) = way.and_then(|way| Some((way, way.services.queue?))) {
-            match queue.owner_beside(ctx.worker) {
+            match way.services.owner_beside(ctx.worker) {
                 Some(owner) => {
                     let places = place..place + run.len();
                     held.places.extend(places.map(|place| (place, Reason::Owner(owner))));

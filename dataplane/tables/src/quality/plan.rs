@@ -13,18 +13,13 @@ use qos::schedule::{
     TunnelSlot, TunnelSpec, Wred,
 };
 use qos::{TrafficProfile, schedule};
-use wire::{Dscp, ethernet};
+use wire::Dscp;
 
 use super::classes::Policy;
 use super::conditioner::Conditioner;
 use super::profiles::{Profiles, rate};
 use super::{Inputs, OfPort, OfTunnel, Service};
 
-/// Preamble and gap in front of and behind every frame on Ethernet (IEEE 802.3 §4.4.2).
-const PREAMBLE_AND_GAP_BYTES: u32 = 20;
-const FCS_BYTES: u32 = 4;
-/// The shortest frame, FCS included.
-const FRAME_BYTES_MIN: u32 = 64;
 /// Items of a port's scheduler; the dataplane, which knows how many packets there are, may say less.
 const ITEMS: u32 = 8_192;
 /// Tunnels of a port up to which delays are recorded for each.
@@ -49,14 +44,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The bytes that an IP packet of `l3_bytes` is on the wire.
-    #[inline]
-    #[must_use]
-    pub fn wire_bytes(l3_bytes: usize) -> u32 {
-        let frame = u32::try_from(l3_bytes + ethernet::HEADER_BYTES).unwrap_or(u32::MAX >> 1) + FCS_BYTES;
-        frame.max(FRAME_BYTES_MIN) + PREAMBLE_AND_GAP_BYTES
-    }
-
     /// Where a slot of this plan goes on in the next: the same port's or tunnel's, whatever its classes are.
     #[must_use]
     pub fn heir(&self, next: &Self, slot: TunnelSlot) -> Option<TunnelSlot> {
@@ -145,7 +132,7 @@ fn service(
     policy: &Arc<Policy>,
     (port, mtu): (PortIndex, u16),
 ) -> Result<Arc<Service>, Refusal> {
-    let profiles = Profiles { packet_bytes_max: Plan::wire_bytes(usize::from(mtu)) };
+    let profiles = Profiles::new(inputs.link(port), mtu);
     let before = inputs.previous.and_then(|previous| previous.quality.service(target));
     if let Some(before) = before
         && Arc::ptr_eq(&before.policy, policy)
@@ -221,7 +208,7 @@ impl Draft {
         let Some(own) = queued.or_else(|| own_tunnels.first().map(|(_, policy)| policy)) else {
             return Ok(None);
         };
-        let profiles = Profiles { packet_bytes_max: Plan::wire_bytes(usize::from(self.mtu)) };
+        let profiles = Profiles::new(inputs.link(port), self.mtu);
         let delays = self.tunnels.iter().map(Vec::len).sum::<usize>() <= DELAYS_MAX;
         let mut specs = Specs { profiles, delays, ..Specs::default() };
         let own_shape = specs.shape(own)?;
@@ -238,7 +225,7 @@ impl Draft {
             policies.push(Arc::clone(policy));
         }
         let seed = u64::from(port.0) + 1 + (u64::from(worker.0) << 32);
-        let packet_bytes_max = profiles.packet_bytes_max;
+        let packet_bytes_max = profiles.packet_bytes_max();
         let spec =
             PortSpec { shape, packet_bytes_max, items_max: ITEMS, seed, policies: specs.policies, tunnels };
         spec.validate().map_err(|error| refusal(&error, &specs.of, &policies))?;

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What is refused of class-maps and policy-maps, and what goes on when others change.
 
+use std::sync::Arc;
+
 use arrayvec::ArrayVec;
 use messages::{
-    ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, Field, Object, ObjectId, PolicyClass, PolicyMap,
-    PolicyMapIndex, PortIndex, PortRange, PortSide, QueueLimit, Refusal, Service, ServicePolicy,
-    ServiceTarget, Share, Tunnel, TunnelIndex, WorkerId,
+    ClassMap, ClassMapIndex, Criterion, Direction, DscpSet, EarlyDrop, Field, Object, ObjectId, PolicyClass,
+    PolicyMap, PolicyMapIndex, PortIndex, PortRange, PortSettings, PortSide, Protection, ProtectionIndex,
+    QueueLimit, Refusal, Service, ServicePolicy, ServiceTarget, Share, Tunnel, TunnelIndex, WorkerId,
 };
 use qos::classify::{FlowCache, WholeV4};
 
-use crate::Neighbors;
+use super::Quality;
 use crate::testing::*;
+use crate::{Neighbors, Shadow};
 
 const ANYTHING: Criterion = Criterion::anything(ClassMapIndex(0), 0);
 
@@ -53,6 +56,16 @@ fn policy_map(number: u32, class_maps: &[u32]) -> Vec<Object> {
         })
     });
     [Object::PolicyMap(PolicyMap { policy_map, shape: None })].into_iter().chain(classes).collect()
+}
+
+fn without_queues(policy_map: Vec<Object>) -> Vec<Object> {
+    let unqueued = |object| match object {
+        Object::PolicyClass(class) => {
+            Object::PolicyClass(PolicyClass { service: Service::Unqueued, ..class })
+        }
+        other => other,
+    };
+    policy_map.into_iter().map(unqueued).collect()
 }
 
 fn refused(objects: impl IntoIterator<Item = Object>) -> Option<Refusal> {
@@ -136,12 +149,7 @@ fn what_a_criterion_names_may_not_go_while_the_maps_stay() {
 fn with_many_rules_flows_that_were_asked_for_before_have_the_class_that_they_had() {
     let wan = PortIndex(1);
     let even = |map: u32| class_map(map, true, (0..1_010).map(|port| port_range(2 * port)));
-    let unqueued = policy_map(0, &[1]).into_iter().map(|object| match object {
-        Object::PolicyClass(class) => {
-            Object::PolicyClass(PolicyClass { service: Service::Unqueued, ..class })
-        }
-        other => other,
-    });
+    let unqueued = without_queues(policy_map(0, &[1]));
     let target = ServiceTarget::Port(wan);
     let service = ServicePolicy { target, policy_map: Some(PolicyMapIndex(0)), pre_classify: true };
     let objects = even(1).into_iter().chain(unqueued).chain([Object::ServicePolicy(service)]);
@@ -189,10 +197,125 @@ fn tunnels_that_share_a_protection_have_one_owner() {
     let objects = policy.into_iter().chain([Object::Protection(protection)]).chain(sharing).chain(services);
     let generation = compiled(&changed(&headend(5), objects).unwrap()).unwrap();
     let owned_by_second = |index| {
-        let queue = generation.quality.tunnel(TunnelIndex(index), OUTSIDE).queue.unwrap();
-        queue.owner_beside(WorkerId(0)) == Some(WorkerId(1))
+        let services = generation.quality.tunnel(TunnelIndex(index), OUTSIDE);
+        assert!(services.queue.is_some());
+        services.owner_beside(WorkerId(0)) == Some(WorkerId(1))
     };
     // By the protection's number, 3; without one by the tunnel's.
     assert_eq!([0, 1, 2].map(owned_by_second), [true; 3]);
     assert!(!owned_by_second(4));
+}
+
+fn at_work(target: ServiceTarget, policy_map: u32) -> Object {
+    let policy_map = Some(PolicyMapIndex(policy_map));
+    Object::ServicePolicy(ServicePolicy { target, policy_map, pre_classify: true })
+}
+
+/// Six tunnels, of which the first four have protections with SAs, and the first three policies with queues, as the
+/// unprotected port has.
+fn served() -> Shadow {
+    let protected = (0..4).flat_map(|index| {
+        let protection = protection(index);
+        let tunnel = Tunnel { protection: Some(protection.protection), ..tunnel(index) };
+        let sa = sa(index, index, Direction::Outbound);
+        [Object::Protection(protection), Object::Tunnel(tunnel), Object::Sa(sa)]
+    });
+    let policies = [class_map(1, true, [expedited()]), policy_map(0, &[1]), policy_map(1, &[1])].concat();
+    let services = (0..3).map(|index| at_work(ServiceTarget::Tunnel(TunnelIndex(index)), index % 2));
+    let services = services.chain([at_work(ServiceTarget::Port(OUTSIDE), 0)]);
+    changed(&headend(6), protected.chain(policies).chain(services)).unwrap()
+}
+
+/// What schedulers have to be, and whose queues are whose.
+fn plans(quality: &Quality) -> impl PartialEq + std::fmt::Debug {
+    let plans: Vec<_> =
+        quality.plans().map(|(port, worker, plan)| (port, worker, Arc::clone(plan))).collect();
+    let slots: Vec<_> = quality.tunnels.iter().map(|tunnel| (tunnel.slot, tunnel.pre_classify)).collect();
+    (plans, slots)
+}
+
+/// Whether all plans and services go on after a change of [`served`]; they are in any case what they would be if
+/// nothing had been before.
+fn goes_on(change: impl FnOnce(&mut Shadow) -> Result<(), Refusal>) -> bool {
+    let (wanted, neighbors) = (served(), Neighbors::with_seed(256, 1));
+    let before = wanted.compile(1, &limits(), None, &neighbors).unwrap();
+    let mut changed = wanted;
+    change(&mut changed).unwrap();
+    let after = changed.compile(2, &limits(), Some(&before), &neighbors).unwrap().quality;
+    let alone = changed.compile(2, &limits(), None, &neighbors).unwrap().quality;
+    assert_eq!(plans(&after), plans(&alone));
+    Arc::ptr_eq(&after.ports, &before.quality.ports) && Arc::ptr_eq(&after.tunnels, &before.quality.tunnels)
+}
+
+fn goes_on_with(objects: impl IntoIterator<Item = Object>) -> bool {
+    goes_on(|wanted| objects.into_iter().try_for_each(|object| wanted.put(&object, &limits())))
+}
+
+#[test]
+fn plans_and_services_go_on_where_nothing_in_them_changes() {
+    let first = Tunnel { protection: Some(ProtectionIndex(0)), ..tunnel(0) };
+    let settings =
+        PortSettings { port: OUTSIDE, mtu: 1_500, side: PortSide::Unprotected, answer_ping: false };
+    assert!(goes_on_with([]));
+    assert!(goes_on_with([Object::Sa(sa(10, 0, Direction::Inbound))]));
+    assert!(goes_on(|wanted| wanted.delete(ObjectId::Sa(messages::SaIndex(0)))), "its tunnel stays");
+    assert!(goes_on_with([Object::Tunnel(Tunnel { ttl: 9, mtu: Some(1_300), ..first })]));
+    assert!(goes_on_with([route("10.9.0.0/16", via(OUTSIDE, "198.51.100.9"))]));
+    assert!(goes_on_with([Object::Port(settings)]), "all tunnels are built anew");
+    let other = |index| Object::Tunnel(Tunnel { protection: None, ..tunnel(index) });
+    assert!(goes_on_with([other(3), other(7)]), "without a service policy");
+    assert!(goes_on_with([route("203.0.0.4/31", via(INSIDE, "192.0.2.9"))]), "to such tunnels");
+}
+
+#[test]
+fn plans_and_services_are_made_anew_where_something_in_them_changes() {
+    let first = Tunnel { protection: Some(ProtectionIndex(0)), ..tunnel(0) };
+    assert!(!goes_on_with([port(OUTSIDE, 1_400, PortSide::Unprotected)]));
+    assert!(!goes_on_with([route("203.0.0.0/32", via(INSIDE, "192.0.2.9"))]), "another port");
+    assert!(!goes_on(|wanted| wanted.delete(ObjectId::Route(prefix("0.0.0.0/0")))), "no port");
+    assert!(!goes_on_with([Object::Tunnel(Tunnel { protection: None, ..first })]));
+    let third = Protection { protection: ProtectionIndex(9), ..protection(2) };
+    let moved = Tunnel { protection: Some(third.protection), ..tunnel(2) };
+    assert!(!goes_on_with([Object::Protection(third), Object::Tunnel(moved)]), "another owner");
+    let shape = Some(messages::TrafficProfile { rate_bps: 1_000_000, burst_bytes: None });
+    assert!(!goes_on_with([Object::PolicyMap(PolicyMap { policy_map: PolicyMapIndex(0), shape })]));
+    assert!(!goes_on_with(class_map(1, false, [expedited(), port_range(7)])));
+    assert!(!goes_on_with([at_work(ServiceTarget::Tunnel(TunnelIndex(3)), 0)]));
+    assert!(!goes_on_with([at_work(ServiceTarget::Tunnel(TunnelIndex(0)), 1)]));
+    assert!(!goes_on(|wanted| wanted.delete(ObjectId::ServicePolicy(ServiceTarget::Port(OUTSIDE)))));
+    let gone = ObjectId::Tunnel(TunnelIndex(1));
+    let mut refused = served();
+    let before = compiled(&refused).unwrap();
+    refused.delete(ObjectId::Route(prefix("10.0.1.0/24"))).unwrap();
+    refused.delete(gone).unwrap();
+    let dangling = ObjectId::ServicePolicy(ServiceTarget::Tunnel(TunnelIndex(1)));
+    let refusal = refused.compile(2, &limits(), Some(&before), &Neighbors::with_seed(256, 1)).err();
+    assert_eq!(refusal, Some(Refusal::Dangling(dangling, gone)));
+}
+
+#[test]
+fn a_queue_with_an_owner_never_stands_behind_a_policy_without_queues() {
+    let maps = [policy_map(0, &[]), without_queues(policy_map(1, &[]))].concat();
+    let target = ServiceTarget::Tunnel(TunnelIndex(1));
+    for at_tunnel in [None, Some(0), Some(1)] {
+        for at_port in [None, Some(0), Some(1)] {
+            let tunnels = at_tunnel.map(|map| at_work(target, map));
+            let ports = [INSIDE, OUTSIDE].map(|port| Some(at_work(ServiceTarget::Port(port), at_port?)));
+            let services = tunnels.into_iter().chain(ports.into_iter().flatten());
+            let wanted = changed(&headend(2), maps.iter().cloned().chain(services)).unwrap();
+            let quality = compiled(&wanted).unwrap().quality;
+            let services = quality.tunnel(TunnelIndex(1), OUTSIDE);
+            let is_owned = services.queue.is_some_and(|queue| queue.owner.is_some());
+            let found = (services.conditions.is_some(), services.queue.is_some(), is_owned);
+            let expected = match (at_tunnel, at_port) {
+                (Some(0), _) => (false, true, true),
+                (None, port) => (port == Some(1), port == Some(0), false),
+                (Some(_), port) => (true, port == Some(0), false),
+            };
+            assert_eq!(found, expected, "{at_tunnel:?} at the tunnel, {at_port:?} at the port");
+            for port in [INSIDE, OUTSIDE] {
+                assert!(quality.port(port).queue.is_none_or(|queue| queue.owner.is_none()));
+            }
+        }
+    }
 }

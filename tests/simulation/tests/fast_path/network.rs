@@ -316,7 +316,7 @@ impl Rig {
             sas_max: 64,
             tunnels_max: 64,
             workers: WORKERS,
-            ports: vec![PortLimits { mtu_max: 9_216 }; MACS.len()],
+            ports: vec![PortLimits { mtu_max: 9_216, is_tagged: false }; MACS.len()],
         };
         let mut installer = Installer::new(Engine::best(), limits, Arc::clone(&neighbors), Some(store));
         installer.begin(1, Base::Empty);
