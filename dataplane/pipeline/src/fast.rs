@@ -26,6 +26,7 @@ mod headers;
 mod inbound;
 mod outbound;
 mod plain;
+mod sizes;
 mod waiting;
 
 use messages::{PortIndex, PortSide, TunnelIndex};

@@ -172,8 +172,8 @@ fn serve(
     }
     let class = class(queue.at_work, &packet, note);
     let tos = class.set_dscp.map_or(note.parsed.tos, |set| set.tos(Ecn::of_tos(note.parsed.tos)));
-    let l3_bytes = l3_bytes(tos, packet.len());
-    let offer = match offer(ctx, (&mut packet, 0), (queue, class), note.parsed.tos, l3_bytes) {
+    let wire_bytes = queue.at_work.wire_bytes(l3_bytes(tos, packet.len()));
+    let offer = match offer(ctx, (&mut packet, 0), (queue, class), note.parsed.tos, wire_bytes) {
         Ok(offer) => offer,
         Err(reason) => {
             ctx.drop(packet, reason);
@@ -218,9 +218,8 @@ pub(crate) fn offer(
     packet: (&mut Packet, usize),
     (queue, class): (Queue<'_>, Class),
     tos: u8,
-    l3_bytes: usize,
+    wire_bytes: u32,
 ) -> Result<Offer, DropReason> {
-    let wire_bytes = queue.at_work.wire_bytes(l3_bytes);
     let tos = condition(ctx, packet, (queue.at_work, class), tos, wire_bytes)?;
     Ok(Offer {
         tunnel: queue.slot,

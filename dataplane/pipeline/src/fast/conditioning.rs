@@ -12,12 +12,10 @@ use wire::{Dscp, dscp};
 
 use super::outbound::{Departure, Way};
 use super::plain::Plain;
+use super::sizes::{LONG_RUN, Sizes};
 use super::waiting::whole_of;
 use crate::context::Context;
 use crate::lane::Lane;
-
-/// From so many packets on that go one way their sizes are worth a table.
-const LONG_RUN: usize = 8;
 
 /// Packets that go no further: their places in the lane, in order, and why.
 type Refused = ArrayVec<(usize, DropReason), BURST>;
@@ -110,21 +108,6 @@ impl Work<'_, '_> {
                 self.refused.push((self.first + number, reason));
             }
         }
-    }
-}
-
-/// What packets of one way are on the wire: ESP pads to four bytes, so four more are four more.
-struct Sizes([u32; 4]);
-
-impl Sizes {
-    fn of(way: &Way<'_>, at_work: AtWork<'_>) -> Self {
-        let wire_bytes = |total_bytes| way.wire_bytes(at_work, &Plain { total_bytes, ..Plain::NONE });
-        Self([0, 1, 2, 3].map(wire_bytes))
-    }
-
-    #[inline(always)]
-    fn wire_bytes(&self, plain: &Plain) -> u32 {
-        self.0[usize::from(plain.total_bytes & 3)] + u32::from(plain.total_bytes & !3)
     }
 }
 

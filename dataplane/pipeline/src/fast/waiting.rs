@@ -15,6 +15,7 @@ use wire::{Dscp, Ecn, IpProtocol};
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
 use super::plain::{Plain, TCP_FLAGS_OFFSET, TOS_OFFSET};
+use super::sizes::{LONG_RUN, Sizes};
 use crate::context::Context;
 use crate::lane::Lane;
 use crate::outbound::SealNote;
@@ -85,34 +86,42 @@ fn judge(
     ingress: PortIndex,
 ) -> Judged {
     let at_work = queue.at_work;
-    if at_work.goes_by_dscp() {
-        return judge_each(ctx, (packets, run), (way, queue), |tos| at_work.by_tos(tos));
+    let wire_bytes = |ctx: &Context<'_>, plain: &Plain, tos| way.for_tos(ctx, tos).wire_bytes(at_work, plain);
+    if !at_work.goes_by_dscp() {
+        let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
+        let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
+        at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
+        let mut classes = classes.into_iter();
+        judge_each(ctx, (packets, run), queue, |_| classes.next(), wire_bytes)
+    } else if run.len() < LONG_RUN || way.has_groups() {
+        judge_each(ctx, (packets, run), queue, |tos| at_work.by_tos(tos), wire_bytes)
+    } else {
+        let sizes = Sizes::of(way, at_work);
+        judge_each(
+            ctx,
+            (packets, run),
+            queue,
+            |tos| at_work.by_tos(tos),
+            |_, plain, _| sizes.wire_bytes(plain),
+        )
     }
-    let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
-    let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-    at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
-    let mut classes = classes.into_iter();
-    judge_each(ctx, (packets, run), (way, queue), |_| classes.next())
 }
 
-/// `class` tells the class of each packet, which has this ToS.
+/// `class` tells the class of packets with a ToS, and `wire_bytes` what they are on the wire with one.
 #[inline(always)]
 fn judge_each(
     ctx: &Context<'_>,
     (packets, run): (&mut [Packet], &[Departure<'_>]),
-    (way, queue): (&Way<'_>, Queue<'_>),
+    queue: Queue<'_>,
     mut class: impl FnMut(u8) -> Option<Class>,
+    wire_bytes: impl Fn(&Context<'_>, &Plain, u8) -> u32,
 ) -> Judged {
     let judge_one = |(packet, departure): (&mut Packet, &Departure<'_>)| {
-        let plain = departure.plain;
         let came_with = tos_of(packet, departure);
         let class = class(came_with).ok_or(DropReason::NoBuffer)?;
         let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
-        let l3_bytes = match tos == came_with {
-            true => way.sealed_bytes(plain),
-            false => way.for_tos(ctx, tos).sealed_bytes(plain),
-        };
-        scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, l3_bytes)
+        let wire_bytes = wire_bytes(ctx, departure.plain, tos);
+        scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, wire_bytes)
     };
     packets.iter_mut().zip(run).map(judge_one).collect()
 }
