@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What packets of one way are on the wire, in a table.
+
+use tables::AtWork;
+
+use super::outbound::Way;
+use super::plain::Plain;
+
+/// From so many packets on that go one way a table is worth it.
+pub(super) const LONG_RUN: usize = 8;
+
+/// What packets of 0 to 3 bytes are on the wire: ESP pads to four bytes, so four more are four more.
+pub(super) struct Sizes([u32; 4]);
+
+impl Sizes {
+    /// As a policy at work on this way counts them.
+    pub(super) fn of(way: &Way<'_>, at_work: AtWork<'_>) -> Self {
+        let wire_bytes = |total_bytes| way.wire_bytes(at_work, &Plain { total_bytes, ..Plain::NONE });
+        Self([0, 1, 2, 3].map(wire_bytes))
+    }
+
+    #[inline(always)]
+    pub(super) fn wire_bytes(&self, plain: &Plain) -> u32 {
+        self.0[usize::from(plain.total_bytes & 3)] + u32::from(plain.total_bytes & !3)
+    }
+}
