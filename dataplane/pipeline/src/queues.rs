@@ -199,6 +199,14 @@ impl Queues {
         }
     }
 
+    /// The device of a port takes no more for now: what this worker has in hand of what others share goes back.
+    #[inline]
+    pub(crate) fn pause(&mut self, port: PortIndex, now_ns: u64) {
+        if let Some(scheduler) = self.ports.get_mut(port.index()).and_then(Option::as_mut) {
+            scheduler.pause(now_ns);
+        }
+    }
+
     /// From one state to the next: ports get the schedulers that it brings, which go on with what waits. `gone` gets
     /// every packet that cannot wait there, with the reason.
     pub(crate) fn switch(

@@ -4,8 +4,8 @@
 //!
 //! [`into_tunnel`] and [`out_of_port`] serve a packet that fits; [`leave`] sends what a port's scheduler lets go. What the
 //! packet leaves with (tunnel, SA, template, MTU, SPD entry) is what holds at that moment: sequence numbers are given
-//! behind the scheduler, and nothing reorders behind them. While nothing waits at a port, packets that have their tokens
-//! [`pass`] it.
+//! behind the scheduler, and nothing reorders behind them. Packets that find nothing before them and have their tokens
+//! [`pass`].
 
 use core::iter;
 
@@ -230,7 +230,7 @@ pub(crate) fn offer(
     })
 }
 
-/// How many packets for one queue, from the first on, need not wait: nothing waits before them, their tokens are there, and
+/// How many packets for one queue, from the first on, need not wait: nothing is before them, their tokens are there, and
 /// the device keeps up, which has `ahead` more packets to come.
 #[inline(always)]
 pub(crate) fn pass<'o>(
@@ -264,7 +264,8 @@ fn tcp_flags(packet: &Packet, parsed: &Parsed) -> u8 {
 /// packets it let go.
 pub(crate) fn leave(ctx: &mut Context<'_>, port: PortIndex) -> usize {
     if ctx.transmission.waiting(port) >= FRAMES_AHEAD {
-        // What waits for the device only is not told anew: other workers do not wait for a device queue that stands still.
+        // Other workers do not wait for a device queue that stands still.
+        ctx.queues.pause(port, ctx.now_ns);
         return 0;
     }
     let mut let_go = 0;

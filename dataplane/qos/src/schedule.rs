@@ -16,7 +16,7 @@
 //! bytes on the wire, so that neither ever passes more than its burst. Strict priority holds within a tunnel too: a
 //! tunnel whose first packet is too long for its tokens waits for them, it does not send a later and shorter one.
 //!
-//! What finds nothing waiting and tokens for itself goes past all this ([`Scheduler::pass`]).
+//! What finds nothing before it and tokens for itself goes past all this ([`Scheduler::pass`]).
 //!
 //! A tunnel leaves a line lazily: when it comes to its head and is parked or has nothing there. To queue an item and to
 //! take one cost the same whatever the number of tunnels.
@@ -231,11 +231,6 @@ impl<T> Scheduler<T> {
     }
 
     #[inline]
-    fn takes_size(&self, wire_bytes: u32) -> bool {
-        (1..=self.packet_bytes_max).contains(&wire_bytes)
-    }
-
-    #[inline]
     fn class_index(&self, tunnel: TunnelSlot, class: ClassSlot) -> Option<u32> {
         let tunnel = self.tunnels.get(tunnel.0 as usize)?;
         (class.0 < tunnel.class_count).then(|| tunnel.first_class + u32::from(class.0))
@@ -243,7 +238,7 @@ impl<T> Scheduler<T> {
 
     /// Whether the item may be queued, and whether it is marked.
     fn admit(&mut self, index: u32, offer: &Offer, now_ns: u64) -> Result<bool, Refusal> {
-        if !self.takes_size(offer.wire_bytes) {
+        if !has_size(offer.wire_bytes, self.packet_bytes_max) {
             return Err(Refusal::BadSize);
         }
         let Some(class) = self.classes.get_mut(index as usize) else { return Err(Refusal::NoSuchClass) };
@@ -319,6 +314,11 @@ impl<T> Scheduler<T> {
             }
         }
     }
+}
+
+#[inline]
+fn has_size(wire_bytes: u32, packet_bytes_max: u32) -> bool {
+    (1..=packet_bytes_max).contains(&wire_bytes)
 }
 
 fn spec_of<'p>(policies: &'p [PolicySpec], class: &Class) -> Option<&'p ClassSpec> {

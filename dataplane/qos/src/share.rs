@@ -398,8 +398,14 @@ impl Member {
         ready.unwrap_or(0).max(self.now_ns.saturating_add(1))
     }
 
-    /// A turn ends, with something waiting.
-    pub(crate) fn rest(&mut self, backlog: Backlog) {
+    /// Whether a class has joined that has not rested since.
+    #[inline]
+    pub(crate) fn has_joined(&self, class: ClassSlot) -> bool {
+        self.shares.checked_shr(class.0.into()).is_some_and(|bits| bits & 1 == 1)
+    }
+
+    /// A turn ends, and nobody is told what waits: what is in hand goes back, and what was sent counts for the others.
+    pub(crate) fn settle(&mut self) {
         self.put_back();
         for (rounds, own) in self.share.rounds.iter().zip(&mut self.rounds).filter(|(_, own)| **own > 0) {
             let own = core::mem::take(own);
@@ -408,6 +414,12 @@ impl Member {
                 raise(&self.share.most_rounds, now);
             }
         }
+        self.peers.settle(&self.share, self.worker);
+    }
+
+    /// A turn ends, with something waiting.
+    pub(crate) fn rest(&mut self, backlog: Backlog) {
+        self.settle();
         self.peers.rest(&self.share, self.worker, &backlog);
         self.shares = backlog.shares;
         if backlog != Backlog::default() {

@@ -119,7 +119,7 @@ impl<'a> Way<'a> {
 
     /// Whether packets into `tunnel` with this ToS go this way.
     #[inline(always)]
-    fn carries(&self, tunnel: TunnelIndex, tos: u8) -> bool {
+    pub(super) fn carries(&self, tunnel: TunnelIndex, tos: u8) -> bool {
         let shortcut = self.whole.for_tos(tos);
         self.tunnel == tunnel && shortcut.is_some_and(|shortcut| core::ptr::eq(shortcut, self.shortcut))
     }

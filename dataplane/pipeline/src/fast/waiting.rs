@@ -10,7 +10,7 @@ use pktbuf::{BURST, Packet};
 use qos::classify::WholeV4;
 use qos::schedule::Offer;
 use tables::{Class, Queue};
-use wire::{Dscp, Ecn, IpProtocol};
+use wire::{Ecn, IpProtocol};
 
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
@@ -35,7 +35,19 @@ enum Reason {
 #[derive(Default)]
 struct Held {
     places: ArrayVec<(usize, Reason), BURST>,
-    some_wait: bool,
+    /// A bit for each queue that some of them wait in; queues that share one are taken for one.
+    queues: u64,
+}
+
+impl Held {
+    /// Whether packets wait in this queue that came before.
+    fn waits_in(&self, queue: Queue<'_>) -> bool {
+        self.queues & bit(queue) != 0
+    }
+}
+
+fn bit(queue: Queue<'_>) -> u64 {
+    1 << ((queue.slot.0 ^ u32::from(queue.port.0)) % u64::BITS)
 }
 
 /// Queues the packets that have to wait, and leaves the others. Mostly nothing has to wait, and nothing is moved.
@@ -59,11 +71,11 @@ pub(super) fn wait<'a>(
                 None => {
                     let judged = judge(ctx, (packets, run), (way, queue), ingress);
                     // What follows must not overtake what waits.
-                    let passed = match held.some_wait || change_groups(way, &judged, run) {
+                    let passed = match held.waits_in(queue) || change_groups(way, &judged) {
                         true => 0,
                         false => scheduled::pass(ctx, queue, judged.iter().flatten(), place),
                     };
-                    hold(&judged, queue.port, passed, (place, &mut held));
+                    hold(&judged, queue, passed, (place, &mut held));
                 }
             }
         }
@@ -97,13 +109,11 @@ fn judge(
         judge_each(ctx, (packets, run), queue, |tos| at_work.by_tos(tos), wire_bytes)
     } else {
         let sizes = Sizes::of(way, at_work);
-        judge_each(
-            ctx,
-            (packets, run),
-            queue,
-            |tos| at_work.by_tos(tos),
-            |_, plain, _| sizes.wire_bytes(plain),
-        )
+        let wire_bytes = |_: &Context<'_>, plain: &Plain, _| {
+            debug_assert_eq!(sizes.wire_bytes(plain), way.wire_bytes(at_work, plain));
+            sizes.wire_bytes(plain)
+        };
+        judge_each(ctx, (packets, run), queue, |tos| at_work.by_tos(tos), wire_bytes)
     }
 }
 
@@ -126,18 +136,16 @@ fn judge_each(
     packets.iter_mut().zip(run).map(judge_one).collect()
 }
 
-/// Whether marks have put packets of a run into another class group, with an SA of its own.
+/// Whether marks have put a packet into another class group, with an SA of its own.
 #[inline(always)]
-fn change_groups(way: &Way<'_>, judged: &Judged, run: &[Departure<'_>]) -> bool {
-    let is_marked = |(judged, departure): (&Result<Offer, DropReason>, &Departure<'_>)| {
-        judged.is_ok_and(|offer| offer.dscp != Dscp::of_tos(departure.plain.tos))
-    };
-    way.has_groups() && judged.iter().zip(run).any(is_marked)
+fn change_groups(way: &Way<'_>, judged: &Judged) -> bool {
+    let is_elsewhere = |offer: &Offer| !way.carries(way.tunnel, offer.dscp.tos(offer.ecn));
+    way.has_groups() && judged.iter().flatten().any(is_elsewhere)
 }
 
 /// Holds the packets of one queue that cannot go on at once, of which the first has a place in the lane.
 #[inline(always)]
-fn hold(judged: &Judged, port: PortIndex, passed: usize, (first, held): (usize, &mut Held)) {
+fn hold(judged: &Judged, queue: Queue<'_>, passed: usize, (first, held): (usize, &mut Held)) {
     if passed == judged.len() {
         return;
     }
@@ -146,8 +154,8 @@ fn hold(judged: &Judged, port: PortIndex, passed: usize, (first, held): (usize, 
         match judged {
             Ok(_) if left > 0 => left -= 1,
             Ok(offer) => {
-                held.some_wait = true;
-                held.places.push((place, Reason::Waits(port, *offer)));
+                held.queues |= bit(queue);
+                held.places.push((place, Reason::Waits(queue.port, *offer)));
             }
             Err(reason) => held.places.push((place, Reason::Dropped(*reason))),
         }

@@ -43,10 +43,7 @@ enum Served<T> {
 impl<T> Scheduler<T> {
     /// What is to be done next at `now_ns`; to be asked as long as the transmit ring has room.
     pub fn dequeue(&mut self, now_ns: u64) -> Next<T> {
-        for _ in 0..EXPIRIES_MAX {
-            let Some(tunnel) = self.wheel.expire(now_ns) else { break };
-            self.stand_in_line(tunnel);
-        }
+        self.wake(now_ns);
         self.shaper.refill(now_ns);
         let mut held_back = 0;
         while held_back < HELD_BACK_MAX {
@@ -59,6 +56,15 @@ impl<T> Scheduler<T> {
             }
         }
         self.wait_for(0)
+    }
+
+    /// Tunnels stand in line whose shapers have tokens again.
+    #[inline]
+    pub(super) fn wake(&mut self, now_ns: u64) {
+        for _ in 0..EXPIRIES_MAX {
+            let Some(tunnel) = self.wheel.expire(now_ns) else { break };
+            self.stand_in_line(tunnel);
+        }
     }
 
     /// Until the port has so many bytes, or a tunnel may send again.
@@ -76,6 +82,16 @@ impl<T> Scheduler<T> {
             let bytes = core::array::from_fn(|level| self.waiting_at(level));
             let (shares, tunnels) = (self.waiting_shares(), self.waiting_tunnels());
             self.shaper.rest(Backlog { bytes, shares, tunnels });
+        }
+    }
+
+    /// The worker goes on to something else before the device takes more: as [`rest`](Self::rest), but what waits is not told
+    /// anew, for it waits for the device only.
+    #[inline]
+    pub fn pause(&mut self, now_ns: u64) {
+        match self.slab.used() {
+            0 => self.rest(now_ns),
+            _ => self.shaper.settle(),
         }
     }
 
@@ -115,7 +131,7 @@ impl<T> Scheduler<T> {
     }
 
     /// The first tunnel of the first line that has one with something to do.
-    fn first_in_line(&mut self) -> Option<(usize, u32)> {
+    pub(super) fn first_in_line(&mut self) -> Option<(usize, u32)> {
         for (level, line) in self.lines.iter_mut().enumerate() {
             while let Some(index) = line.first() {
                 let tunnel = self.tunnels.get_mut(index as usize)?;

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The way past the scheduler: an item that finds nothing waiting need not be queued to be taken out again.
+//! The way past the scheduler: an item that finds nothing before it need not be queued to be taken out again.
 
 use super::shaper::PortShaper;
 use super::spec::TunnelSlot;
 use super::tunnel::{Class, SHARES, Tunnel};
-use super::{Offer, PORTS_OWN, Scheduler};
+use super::{Offer, PORTS_OWN, Scheduler, has_size};
 
 impl<T> Scheduler<T> {
-    /// How many items of one tunnel, from the first on, may go on at once: nothing waits here, and the shapers have their
-    /// tokens, which they take. They are counted as offered and sent, as if each had been queued and taken in the same
-    /// moment. Early dropping does not see them: the queue stays empty.
+    /// How many items of one tunnel, from the first on, may go on at once: nothing of the tunnel waits and nothing of any
+    /// other but for its own shaper, and the shapers have the items' tokens, which they take. The items are counted as
+    /// offered and sent, as if each had been queued and taken in the same moment. Early dropping does not see them: their
+    /// queue stays empty.
     #[inline]
     pub fn pass<'o>(
         &mut self,
@@ -17,7 +18,11 @@ impl<T> Scheduler<T> {
         items: impl Iterator<Item = &'o Offer>,
         now_ns: u64,
     ) -> usize {
-        let of_tunnel = self.tunnels.get_mut(tunnel.0 as usize).filter(|_| self.slab.used() == 0);
+        self.wake(now_ns);
+        if self.slab.used() > 0 && self.first_in_line().is_some() {
+            return 0;
+        }
+        let of_tunnel = self.tunnels.get_mut(tunnel.0 as usize).filter(|tunnel| tunnel.backlog == 0);
         let Some(of_tunnel) = of_tunnel else { return 0 };
         let (first, count) = (of_tunnel.first_class as usize, usize::from(of_tunnel.class_count));
         let classes = self.classes.get(first..first + count).unwrap_or_default();
@@ -28,15 +33,18 @@ impl<T> Scheduler<T> {
         let mut passed = 0;
         for &Offer { class: slot, wire_bytes, .. } in items {
             let Some(class) = classes.get(usize::from(slot.0)) else { break };
-            let has_size = (1..=self.packet_bytes_max).contains(&wire_bytes);
-            if !has_size || !may_pass(&mut self.shaper, (tunnel, of_tunnel), class, wire_bytes) {
+            if !has_size(wire_bytes, self.packet_bytes_max)
+                || !may_pass(&mut self.shaper, (tunnel, of_tunnel), class, wire_bytes)
+            {
                 break;
             }
             spend(&mut self.shaper, (tunnel, of_tunnel), class, wire_bytes);
             self.stats.pass(of_tunnel.first_class + u32::from(slot.0), wire_bytes, class.records_delays);
             passed += 1;
         }
-        self.stats.note_tokens(tunnel.0, of_tunnel.tokens(), self.shaper.level_bytes());
+        if passed > 0 {
+            self.stats.note_tokens(tunnel.0, of_tunnel.tokens(), self.shaper.level_bytes());
+        }
         passed
     }
 }
@@ -54,7 +62,9 @@ fn may_pass(
     }
     let is_ahead = match (class.level, slot) {
         (SHARES, PORTS_OWN) => {
-            shaper.joins(class.slot);
+            if shaper.has_to_join(class.slot) {
+                shaper.joins(class.slot);
+            }
             shaper.is_ahead(class.slot, class.quantum)
         }
         (SHARES, _) => shaper.tunnels_are_ahead(),

@@ -111,6 +111,19 @@ impl PortShaper {
         }
     }
 
+    /// What is in hand goes back, and what was sent counts for the others; they are told nothing anew.
+    pub(super) fn settle(&mut self) {
+        if let Self::Shared(member) = self {
+            member.settle();
+        }
+    }
+
+    /// Whether one of the port's own classes has to join before it sends.
+    #[inline(always)]
+    pub(super) fn has_to_join(&self, class: ClassSlot) -> bool {
+        matches!(self, Self::Shared(member) if !member.has_joined(class))
+    }
+
     /// One of the port's own classes with shares has something to send, and had not.
     #[inline(always)]
     pub(super) fn joins(&mut self, class: ClassSlot) {

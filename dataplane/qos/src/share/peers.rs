@@ -177,10 +177,9 @@ impl Peers {
         self.pass(TUNNELS + 1 + level, bytes.into());
     }
 
-    /// A turn ends: what was sent in it counts for the others.
-    pub(super) fn rest(&mut self, share: &PortShare, worker: usize, backlog: &Backlog) {
+    /// What was sent counts for the others.
+    pub(super) fn settle(&mut self, share: &PortShare, worker: usize) {
         let Some(me) = share.workers.get(worker) else { return };
-        let kinds = backlog.kinds();
         if self.own_sent > 0 {
             share.own_sent.fetch_add(core::mem::take(&mut self.own_sent), Relaxed);
         }
@@ -190,6 +189,11 @@ impl Peers {
                 counter.store(counter.load(Relaxed).wrapping_add(core::mem::take(sent)), Relaxed);
             }
         }
+    }
+
+    /// A turn ends, with this waiting.
+    pub(super) fn rest(&mut self, share: &PortShare, worker: usize, backlog: &Backlog) {
+        let kinds = backlog.kinds();
         self.tunnels = u64::from(backlog.tunnels).max(1);
         if kinds != 0 {
             self.forgo(share, worker, kinds);

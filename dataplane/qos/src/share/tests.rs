@@ -286,6 +286,35 @@ fn shares_are_those_of_the_port_whichever_class_comes_to_which_worker() {
     }
 }
 
+#[test]
+fn a_class_that_has_passed_alone_has_its_share_once_another_waits_at_another_worker() {
+    let share = Arc::new(PortShare::new(2));
+    let mut schedulers = [0, 1].map(|worker| scheduler(&share, worker, profile(100_000_000, 10_000)));
+    let offer = |class| {
+        let (tunnel, class) = (TunnelSlot(0), ClassSlot(class));
+        Offer { tunnel, class, wire_bytes: 1_000, dscp: Dscp::DEFAULT, ecn: Ecn::NotEct }
+    };
+    let classes = [offer(1), offer(3)];
+    // A second at 40 Mbit/s, at the end of whose turns the device never takes more.
+    for ms in 1..=1_000 {
+        assert_eq!(schedulers[0].pass(TunnelSlot(0), [classes[0]; 5].iter(), ms * 1_000_000), 5);
+        schedulers[0].pause(ms * 1_000_000);
+    }
+    let mut sent = [0u32; 2];
+    for look in 0..4_000 {
+        let (worker, now_ns) = (1 - look % 2, 1_001_000_000 + look as u64 * 10_000);
+        while schedulers[worker].queued() < 60 {
+            schedulers[worker].enqueue(0, classes[worker], now_ns).unwrap();
+        }
+        while let Next::Leaving(_) = schedulers[worker].dequeue(now_ns) {
+            sent[worker] += 1;
+        }
+        schedulers[worker].rest(now_ns);
+    }
+    let had = f64::from(sent[0]) / f64::from(sent.iter().sum::<u32>());
+    assert!((0.68..0.75).contains(&had), "50 % beside 20 %: {sent:?}");
+}
+
 proptest! {
     /// Whatever comes where and when: all of it leaves, each class of a worker in its order, and the port never sends more
     /// than its burst and its rate.

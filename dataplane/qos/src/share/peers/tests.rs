@@ -199,13 +199,16 @@ fn what_a_worker_did_not_send_while_it_had_nothing_is_not_made_up_for() {
     let mut workers = [0, 1].map(|_| Peers::new(Some(profile(1_000_000_000)), 100_000, 1_500));
     let lead = workers[0].lead();
     workers[0].pass_class(ClassSlot(0), 1_000_000_000);
+    workers[0].settle(&share, 0);
     workers[0].rest(&share, 0, &Backlog::default());
     let backlog = Backlog { shares: 1, ..Backlog::default() };
+    workers[1].settle(&share, 1);
     workers[1].rest(&share, 1, &backlog);
     share.announce(1, backlog, 10);
     workers[0].look(&share, 0, 5);
     assert!(workers[0].class_is_ahead(ClassSlot(0)));
     workers[1].pass_class(ClassSlot(0), u32::try_from(lead).unwrap());
+    workers[1].settle(&share, 1);
     workers[1].rest(&share, 1, &backlog);
     workers[0].look(&share, 0, 5);
     assert!(!workers[0].class_is_ahead(ClassSlot(0)), "one lead, not a billion bytes");
