@@ -11,9 +11,9 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeSet;
 
 use messages::{
-    ClassMap, ClassMapIndex, Criterion, DscpSet, EarlyDrop, IpPrefix, Object, Police, Policy, PolicyAction,
-    PolicyClass, PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, PortRange, ProtectionIndex, QueueLimit,
-    Selector, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
+    ClassMap, ClassMapIndex, Criterion, DscpSet, IpPrefix, Object, Police, Policy, PolicyAction, PolicyClass,
+    PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, PortRange, ProtectionIndex, QueueLimit, Selector,
+    Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
 };
 use wire::Family;
 
@@ -281,18 +281,8 @@ pub fn conditioned(port: PortIndex, count: u8) -> Vec<Object> {
 }
 
 fn class(place: u8) -> PolicyClass {
-    PolicyClass {
-        policy_map: PolicyMapIndex(0),
-        place,
-        class_map: None,
-        service: Service::Unqueued,
-        police: None,
-        limit: QueueLimit::Packets(256),
-        early: EarlyDrop::None,
-        ecn: false,
-        set_dscp: None,
-        set_vlan_priority: None,
-    }
+    let plain = PolicyClass::plain(PolicyMapIndex(0), place, None, Service::Unqueued);
+    PolicyClass { limit: QueueLimit::Packets(256), ..plain }
 }
 
 /// A policy-map with `count` classes, the last of which takes the rest.

@@ -326,6 +326,30 @@ pub struct PolicyClass {
     pub set_vlan_priority: Option<u8>,
 }
 
+impl PolicyClass {
+    /// A class that meters and marks nothing, with 64 packets and tail drop where its packets wait: to be narrowed.
+    #[must_use]
+    pub const fn plain(
+        policy_map: PolicyMapIndex,
+        place: u8,
+        class_map: Option<ClassMapIndex>,
+        service: Service,
+    ) -> Self {
+        Self {
+            policy_map,
+            place,
+            class_map,
+            service,
+            police: None,
+            limit: QueueLimit::Packets(64),
+            early: EarlyDrop::None,
+            ecn: false,
+            set_dscp: None,
+            set_vlan_priority: None,
+        }
+    }
+}
+
 /// Where a policy-map is at work: on what leaves by a port, or on what goes into a tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ServiceTarget {

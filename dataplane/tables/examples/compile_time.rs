@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use greyhound_tables::{Generation, Limits, Neighbors, PortLimits, Shadow};
 use messages::{
-    Address, DfPolicy, Direction, EarlyDrop, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits,
-    MssClamp, Object, ObjectId, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, PortSide,
-    Protection, ProtectionIndex, QueueLimit, Refusal, Route, RouteTarget, Sa, SaIndex, Secret, Service,
-    ServicePolicy, ServiceTarget, Share, TosPolicy, TrafficProfile, Tunnel, TunnelIndex,
+    Address, DfPolicy, Direction, EspMode, GreOptions, IpPrefix, IvPrefix, Key, LifetimeLimits, MssClamp,
+    Object, ObjectId, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings, PortSide, Protection,
+    ProtectionIndex, Refusal, Route, RouteTarget, Sa, SaIndex, Secret, Service, ServicePolicy, ServiceTarget,
+    Share, TosPolicy, TrafficProfile, Tunnel, TunnelIndex,
 };
 
 const OUTSIDE: PortIndex = PortIndex(0);
@@ -122,18 +122,7 @@ fn with_policies(shadow: &Shadow, tunnels: u32, limits: &Limits) -> Result<Shado
     let policy_map = PolicyMapIndex(0);
     let shape = Some(TrafficProfile { rate_bps: 10_000_000, burst_bytes: None });
     shadow.put(&Object::PolicyMap(PolicyMap { policy_map, shape }), limits)?;
-    let class = PolicyClass {
-        policy_map,
-        place: 0,
-        class_map: None,
-        service: Service::Bandwidth(Share::Percent(100)),
-        police: None,
-        limit: QueueLimit::Packets(64),
-        early: EarlyDrop::None,
-        ecn: false,
-        set_dscp: None,
-        set_vlan_priority: None,
-    };
+    let class = PolicyClass::plain(policy_map, 0, None, Service::Bandwidth(Share::Percent(100)));
     shadow.put(&Object::PolicyClass(class), limits)?;
     for target in (0..tunnels).map(TunnelIndex).map(ServiceTarget::Tunnel) {
         let service = ServicePolicy { target, policy_map: Some(policy_map), pre_classify: true };

@@ -4,9 +4,8 @@
 use core::net::IpAddr;
 
 use messages::{
-    ClassMapIndex, EarlyDrop, IpPrefix, Object, Policy, PolicyAction, PolicyClass, PolicyIndex, PolicyMap,
-    PolicyMapIndex, PortIndex, Protection, QueueLimit, Route, RouteTarget, Sa, Selector, Service,
-    TrafficProfile, Tunnel, TunnelIndex,
+    IpPrefix, Object, Policy, PolicyAction, PolicyIndex, PolicyMap, PolicyMapIndex, PortIndex, Protection,
+    Route, RouteTarget, Sa, Selector, TrafficProfile, Tunnel, TunnelIndex,
 };
 
 use crate::topology::WAN;
@@ -91,28 +90,6 @@ pub fn sa(object: Object) -> Sa {
     match object {
         Object::Sa(sa) => sa,
         other => panic!("{} is no SA", other.id()),
-    }
-}
-
-/// A class of a policy-map with 64 packets of room that neither polices nor marks.
-#[must_use]
-pub fn policy_class(
-    policy_map: PolicyMapIndex,
-    place: u8,
-    class_map: Option<ClassMapIndex>,
-    service: Service,
-) -> PolicyClass {
-    PolicyClass {
-        policy_map,
-        place,
-        class_map,
-        service,
-        police: None,
-        limit: QueueLimit::Packets(64),
-        early: EarlyDrop::None,
-        ecn: false,
-        set_dscp: None,
-        set_vlan_priority: None,
     }
 }
 

@@ -15,8 +15,8 @@ use greyhound_simulation::sealer::{Sealer, trailed};
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
 use greyhound_simulation::wanted::{ANY, ip, policy};
 use messages::{
-    Base, Direction, DropReason, EarlyDrop, EspMode, GreOptions, Object, PolicyAction, PolicyClass,
-    PolicyMap, PolicyMapIndex, PortIndex, QueueLimit, Selector, Service, ServicePolicy, ServiceTarget, Share,
+    Base, Direction, DropReason, EspMode, GreOptions, Object, PolicyAction, PolicyClass, PolicyMap,
+    PolicyMapIndex, PortIndex, QueueLimit, Selector, Service, ServicePolicy, ServiceTarget, Share,
     TrafficProfile, TunnelIndex, WorkerCounter, WorkerId,
 };
 use pktbuf::Packet;
@@ -446,16 +446,9 @@ fn narrow(target: ServiceTarget) -> Vec<Object> {
     let policy_map = PolicyMapIndex(0);
     let shape = Some(TrafficProfile { rate_bps: 1_000_000, burst_bytes: None });
     let class = PolicyClass {
-        policy_map,
-        place: 0,
-        class_map: None,
-        service: Service::Bandwidth(Share::Percent(100)),
-        police: None,
         limit: QueueLimit::Packets(8),
-        early: EarlyDrop::None,
-        ecn: false,
         set_dscp: Some(10),
-        set_vlan_priority: None,
+        ..PolicyClass::plain(policy_map, 0, None, Service::Bandwidth(Share::Percent(100)))
     };
     vec![
         Object::PolicyMap(PolicyMap { policy_map, shape }),

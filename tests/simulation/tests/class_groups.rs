@@ -12,10 +12,9 @@ use greyhound_simulation::topology::{End, Shape, Topology, WAN};
 use greyhound_simulation::wanted::{ANY, ip, policy, prefix, protection, route_by, sa};
 use greyhound_simulation::{Bench, esp};
 use messages::{
-    Base, ClassGroups, ClassMap, ClassMapIndex, Criterion, Direction, DropReason, DscpSet, EarlyDrop,
-    EspMode, Object, ObjectId, PolicyAction, PolicyClass, PolicyMap, PolicyMapIndex, ProtectionIndex,
-    QueueLimit, Sa, SaIndex, Selector, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile,
-    TunnelIndex,
+    Base, ClassGroups, ClassMap, ClassMapIndex, Criterion, Direction, DropReason, DscpSet, EspMode, Object,
+    ObjectId, PolicyAction, PolicyClass, PolicyMap, PolicyMapIndex, ProtectionIndex, QueueLimit, Sa, SaIndex,
+    Selector, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile, TunnelIndex,
 };
 use wire::{Dscp, Ecn, IpProtocol, MacAddr, checksum, flow};
 
@@ -282,16 +281,9 @@ fn marking(target: ServiceTarget) -> Vec<Object> {
         Criterion { dscps: Some(DscpSet(1 << Dscp::EF.get())), ..Criterion::anything(class_map, 0) };
     let class = |place, class_map, service, set_dscp| {
         Object::PolicyClass(PolicyClass {
-            policy_map,
-            place,
-            class_map,
-            service,
-            police: None,
             limit: QueueLimit::Packets(500),
-            early: EarlyDrop::None,
-            ecn: false,
             set_dscp,
-            set_vlan_priority: None,
+            ..PolicyClass::plain(policy_map, place, class_map, service)
         })
     };
     let shape = Some(TrafficProfile { rate_bps: 20_000_000, burst_bytes: None });

@@ -9,7 +9,6 @@ use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, ip_in};
 use greyhound_simulation::sealer::Sealer;
 use greyhound_simulation::topology::{End, Shape, Topology, WAN};
-use greyhound_simulation::wanted;
 use greyhound_simulation::wanted::tunnel;
 use messages::{
     Base, ClassMap, ClassMapIndex, ColourAware, Criterion, DropReason, DscpMap, DscpMapIndex, DscpSet,
@@ -43,7 +42,7 @@ fn marking(second: SecondBucket) -> Police {
 }
 
 fn class(policy_map: PolicyMapIndex, place: u8, class_map: Option<ClassMapIndex>) -> PolicyClass {
-    wanted::policy_class(policy_map, place, class_map, Service::Unqueued)
+    PolicyClass::plain(policy_map, place, class_map, Service::Unqueued)
 }
 
 /// A policy of one class for what has a code point from 8 to 15, with a policer, and the rest.

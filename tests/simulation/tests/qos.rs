@@ -33,7 +33,7 @@ fn code_point(class_map: ClassMapIndex, dscp: u8) -> [Object; 2] {
 }
 
 fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> PolicyClass {
-    wanted::policy_class(MAP, place, class_map, service)
+    PolicyClass::plain(MAP, place, class_map, service)
 }
 
 fn shaped(mbits: u64) -> Object {
@@ -278,7 +278,6 @@ fn what_is_above_its_policer_is_dropped_and_what_is_marked_leaves_marked() {
     objects.push(Object::PolicyClass(PolicyClass {
         police,
         set_dscp: Some(Dscp::CS6.get()),
-        set_vlan_priority: None,
         ..class(0, Some(EF), Service::Priority { level: 0 })
     }));
     let mut bench = Bench::new(&Shape::default());

@@ -28,7 +28,7 @@ const AROUND: u64 = 38;
 const VOICE: u32 = 0;
 
 fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> Object {
-    Object::PolicyClass(wanted::policy_class(MAP, place, class_map, service))
+    Object::PolicyClass(PolicyClass::plain(MAP, place, class_map, service))
 }
 
 fn shaped(mbits: u64) -> Object {

@@ -6,7 +6,6 @@
 use greyhound_simulation::Bench;
 use greyhound_simulation::packets::{Udp, frame, ip_in, ip_with, open_frame};
 use greyhound_simulation::topology::{End, LAN, Shape, WAN};
-use greyhound_simulation::wanted;
 use messages::{
     Base, ClassMap, ClassMapIndex, Criterion, DropReason, Object, Police, PolicyClass, PolicyMap,
     PolicyMapIndex, QueueLimit, Service, ServicePolicy, ServiceTarget, Share, TrafficProfile, TunnelIndex,
@@ -62,7 +61,7 @@ fn lan_frames() -> [Vec<u8>; 3] {
 }
 
 fn class(place: u8, class_map: Option<ClassMapIndex>, service: Service) -> PolicyClass {
-    wanted::policy_class(MAP, place, class_map, service)
+    PolicyClass::plain(MAP, place, class_map, service)
 }
 
 /// What came with priority 5 or 6 gets EF and leaves with 3; the rest as it is.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 use messages::{
-    ClassMap, ClassMapIndex, Criterion, Direction, DscpSet, EarlyDrop, Field, Object, ObjectId, PolicyClass,
-    PolicyMap, PolicyMapIndex, PortIndex, PortRange, PortSettings, PortSide, Protection, ProtectionIndex,
-    QueueLimit, Refusal, Service, ServicePolicy, ServiceTarget, Share, Tunnel, TunnelIndex, WorkerId,
+    ClassMap, ClassMapIndex, Criterion, Direction, DscpSet, Field, Object, ObjectId, PolicyClass, PolicyMap,
+    PolicyMapIndex, PortIndex, PortRange, PortSettings, PortSide, Protection, ProtectionIndex, Refusal,
+    Service, ServicePolicy, ServiceTarget, Share, Tunnel, TunnelIndex, WorkerId,
 };
 use qos::classify::{FlowCache, WholeV4};
 
@@ -42,18 +42,8 @@ fn policy_map(number: u32, class_maps: &[u32]) -> Vec<Object> {
     let policy_map = PolicyMapIndex(number);
     let class_maps = class_maps.iter().map(|map| Some(ClassMapIndex(*map))).chain([None]);
     let classes = (0..).zip(class_maps).map(|(place, class_map)| {
-        Object::PolicyClass(PolicyClass {
-            policy_map,
-            place,
-            class_map,
-            service: Service::Bandwidth(Share::Percent(10)),
-            police: None,
-            limit: QueueLimit::Packets(64),
-            early: EarlyDrop::None,
-            ecn: false,
-            set_dscp: None,
-            set_vlan_priority: None,
-        })
+        let service = Service::Bandwidth(Share::Percent(10));
+        Object::PolicyClass(PolicyClass::plain(policy_map, place, class_map, service))
     });
     [Object::PolicyMap(PolicyMap { policy_map, shape: None })].into_iter().chain(classes).collect()
 }

@@ -11,11 +11,11 @@ use greyhound_simulation::topology::{LAN, WAN};
 use greyhound_simulation::wanted::{ANY, host, ip, policy, prefix, route_by, route_into};
 use messages::{
     Address, Base, ClassGroups, ClassMap, ClassMapIndex, ColourAware, Criterion, DfPolicy, Direction,
-    DscpMap, DscpMapIndex, DscpSet, EarlyDrop, EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp,
-    Object, Police, PoliceAction, PolicyAction, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex,
-    PortSettings, PortSide, Protection, ProtectionIndex, QueueLimit, ReceivedDscp, Sa, SaIndex, SecondBucket,
-    Secret, Selector, Service, ServicePolicy, ServiceTarget, TosPolicy, TrafficProfile, Tunnel, TunnelIndex,
-    TunnelMarks, WorkerId,
+    DscpMap, DscpMapIndex, DscpSet, EspMode, GreOptions, IvPrefix, Key, LifetimeLimits, MssClamp, Object,
+    Police, PoliceAction, PolicyAction, PolicyClass, PolicyMap, PolicyMapIndex, PortIndex, PortSettings,
+    PortSide, Protection, ProtectionIndex, ReceivedDscp, Sa, SaIndex, SecondBucket, Secret, Selector,
+    Service, ServicePolicy, ServiceTarget, TosPolicy, TrafficProfile, Tunnel, TunnelIndex, TunnelMarks,
+    WorkerId,
 };
 use pipeline::{HandedOver, Pipeline, PipelineConfig};
 use pktbuf::{Batch, Pool};
@@ -161,16 +161,9 @@ fn marks() -> Vec<Object> {
         objects.push(Object::PolicyMap(PolicyMap { policy_map, shape: None }));
         for (place, class_map) in [(0, Some(UDP)), (1, None)] {
             objects.push(Object::PolicyClass(PolicyClass {
-                policy_map,
-                place,
-                class_map,
-                service: Service::Unqueued,
                 police: police.filter(|_| place == 0),
-                limit: QueueLimit::Packets(64),
-                early: EarlyDrop::None,
-                ecn: false,
                 set_dscp: set_dscp.filter(|_| place == 0),
-                set_vlan_priority: None,
+                ..PolicyClass::plain(policy_map, place, class_map, Service::Unqueued)
             }));
         }
     }
