@@ -27,6 +27,7 @@ mod inbound;
 mod outbound;
 mod plain;
 mod sizes;
+mod survey;
 mod waiting;
 
 use messages::{PortIndex, PortSide, TunnelIndex};

@@ -47,14 +47,14 @@ impl<N> Lane<N> {
         (&mut self.packets, &self.notes)
     }
 
-    /// Packets in a row of which `same` holds, run by run.
+    /// Packets in a row that go together, run by run: `length` tells how many do at the front of some, at least one.
     #[inline(always)]
     pub(crate) fn runs_mut(
         &mut self,
-        same: impl Fn(&N, &N) -> bool,
+        length: impl Fn(&[N]) -> usize,
     ) -> impl Iterator<Item = (&mut [Packet], &[N])> {
         let mut packets = self.packets.as_mut_slice();
-        self.notes.chunk_by(same).map_while(move |notes| {
+        runs(&self.notes, length).map_while(move |notes| {
             let (run, rest) = core::mem::take(&mut packets).split_at_mut_checked(notes.len())?;
             packets = rest;
             Some((run, notes))
@@ -66,16 +66,16 @@ impl<N> Lane<N> {
         self.packets.drain(..).zip(self.notes.drain(..))
     }
 
-    /// Takes everything out, in order: packets in a row of which `same` holds together, with the note of the first. What `take`
-    /// leaves of a run is dropped.
+    /// Takes everything out, in order: each run of packets, as [`runs_mut`](Self::runs_mut) finds them, with the note of the first. What
+    /// `take` leaves of a run is dropped.
     #[inline(always)]
     pub(crate) fn drain_runs<'a>(
         &'a mut self,
-        same: impl Fn(&N, &N) -> bool,
+        length: impl Fn(&[N]) -> usize,
         mut take: impl FnMut(&N, &mut core::iter::Take<&mut arrayvec::Drain<'a, Packet, BURST>>),
     ) {
         let mut packets = self.packets.drain(..);
-        for run in self.notes.chunk_by(same) {
+        for run in runs(&self.notes, length) {
             if let Some(first) = run.first() {
                 let mut run = packets.by_ref().take(run.len());
                 take(first, &mut run);
@@ -86,6 +86,22 @@ impl<N> Lane<N> {
         drop(packets);
         self.notes.clear();
     }
+}
+
+/// How many at the front are the `same` as the first.
+#[inline(always)]
+pub(crate) fn run_length<N>(notes: &[N], same: impl Fn(&N, &N) -> bool) -> usize {
+    let Some(first) = notes.first() else { return 0 };
+    notes.iter().position(|note| !same(first, note)).unwrap_or(notes.len())
+}
+
+#[inline(always)]
+fn runs<N>(mut notes: &[N], length: impl Fn(&[N]) -> usize) -> impl Iterator<Item = &[N]> {
+    core::iter::from_fn(move || {
+        let (run, rest) = notes.split_at_checked(length(notes).max(1))?;
+        notes = rest;
+        Some(run)
+    })
 }
 
 #[cfg(test)]
@@ -108,8 +124,8 @@ mod tests {
         let pool = Pool::memory(64, 2048).unwrap();
         let mut lane = lane(&pool, &[7, 7, 8, 7]);
         let marks = |packets: &[Packet]| packets.iter().map(|packet| packet.data()[0]).collect::<Vec<_>>();
-        let runs: Vec<_> =
-            lane.runs_mut(|a, b| a == b).map(|(packets, notes)| (marks(packets), notes.to_vec())).collect();
+        let runs = lane.runs_mut(|notes| run_length(notes, u8::eq));
+        let runs: Vec<_> = runs.map(|(packets, notes)| (marks(packets), notes.to_vec())).collect();
         assert_eq!(runs, [(vec![0, 1], vec![7, 7]), (vec![2], vec![8]), (vec![3], vec![7])]);
     }
 
@@ -120,7 +136,7 @@ mod tests {
         let mut lane = lane(&pool, &[7, 7, 8, 7]);
         let mut taken = Vec::new();
         lane.drain_runs(
-            |a, b| a == b,
+            |notes| run_length(notes, u8::eq),
             |note, packets| taken.extend(packets.next().map(|packet| (*note, packet.data()[0]))),
         );
         assert_eq!(taken, [(7, 0), (8, 2), (7, 3)]);

@@ -15,7 +15,7 @@ use crate::context::{Context, Note};
 use crate::encapsulate::{self, EncapsulateError, Inside};
 use crate::forward::{self, Routed};
 use crate::fragment::{self, Fits};
-use crate::lane::Lane;
+use crate::lane::{Lane, run_length};
 use crate::link::Hop;
 use crate::outgoing::{ClearancePass, Outgoing};
 use crate::{icmp, link, mss, policy, scheduled};
@@ -295,7 +295,7 @@ fn stage_and_seal(
 ) -> ArrayVec<Result<(), SealError>, BURST> {
     let mut burst = SealBurst::new();
     let mut outcomes = ArrayVec::new();
-    for (packets, run) in lane.runs_mut(|a, b| core::ptr::eq(a.sa, b.sa)) {
+    for (packets, run) in lane.runs_mut(|notes| run_length(notes, |a, b| core::ptr::eq(a.sa, b.sa))) {
         let Some(SealNote { sa, .. }) = run.first() else { continue };
         let reservations = sa.reserve(run.len(), ctx.now_ns);
         for ((note, reservation), packet) in run.iter().zip(reservations).zip(packets) {

@@ -10,6 +10,7 @@ use crossbeam::queue::ArrayQueue;
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::Packet;
 use qos::schedule::{Leaving, Next, Offer, Refusal, Scheduler, TunnelSlot};
+use qos::tally::Tally;
 use tables::{Generation, Plan};
 
 /// Ports whose schedulers one state can bring.
@@ -159,6 +160,19 @@ impl Queues {
     ) -> usize {
         let scheduler = self.ports.get_mut(port.index()).and_then(Option::as_mut);
         scheduler.map_or(0, |scheduler| scheduler.pass(tunnel, offers, now_ns))
+    }
+
+    /// The same of packets of which each class's sum is known: all or none.
+    #[inline]
+    pub(crate) fn pass_all(
+        &mut self,
+        (port, tunnel): (PortIndex, TunnelSlot),
+        packets: &Tally,
+        longest: u32,
+        now_ns: u64,
+    ) -> bool {
+        let scheduler = self.ports.get_mut(port.index()).and_then(Option::as_mut);
+        scheduler.is_some_and(|scheduler| scheduler.pass_all(tunnel, packets, longest, now_ns))
     }
 
     /// Queues a packet of this port; gives it back with the reason if it may not wait.

@@ -13,6 +13,7 @@ use arrayvec::ArrayVec;
 use messages::{DropReason, EspMode, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::schedule::Offer;
+use qos::tally::Tally;
 use tables::{Arriving, AtWork, Class, NextStep, Queue, Services, SpdVerdict, Tunnel};
 use wire::flow::{self, Fragment, HeaderChecksum, Parsed};
 use wire::{Dscp, Ecn, IpProtocol, dscp, ecn};
@@ -239,8 +240,27 @@ pub(crate) fn pass<'o>(
     offers: impl Iterator<Item = &'o Offer>,
     ahead: usize,
 ) -> usize {
-    let room = FRAMES_AHEAD.saturating_sub(ctx.transmission.waiting(queue.port)).saturating_sub(ahead);
+    let room = room(ctx, queue.port, ahead);
     ctx.queues.pass((queue.port, queue.slot), offers.take(room), ctx.now_ns)
+}
+
+/// Whether none of these packets for one queue need wait, which are of `longest` bytes at most.
+#[inline(always)]
+pub(crate) fn pass_all(
+    ctx: &mut Context<'_>,
+    queue: Queue<'_>,
+    packets: &Tally,
+    longest: u32,
+    ahead: usize,
+) -> bool {
+    packets.total().packets <= room(ctx, queue.port, ahead) as u64
+        && ctx.queues.pass_all((queue.port, queue.slot), packets, longest, ctx.now_ns)
+}
+
+/// How many packets a port's device takes that keeps up, behind `ahead` more.
+#[inline(always)]
+fn room(ctx: &Context<'_>, port: PortIndex, ahead: usize) -> usize {
+    FRAMES_AHEAD.saturating_sub(ctx.transmission.waiting(port)).saturating_sub(ahead)
 }
 
 /// Queues a packet, or drops it if it may not wait.

@@ -7,6 +7,7 @@
 //! - [`police`]: three-colour meters and what is done with each colour.
 //! - [`schedule`]: port shaper → tunnel shaper → classes, with strict priority, shares, queue limits, WRED, CoDel and PIE.
 //! - [`share`]: what the schedulers of one port, one for each worker, share.
+//! - [`tally`]: what a burst comes to, class by class.
 //!
 //! The scheduler is generic over what is queued, and everything is pure: no I/O, no thread, no clock. Time comes in as nanoseconds,
 //! sizes as the bytes that a packet will be on the wire. Nothing allocates once it is made.
@@ -30,6 +31,7 @@ pub mod mark;
 pub mod police;
 pub mod schedule;
 pub mod share;
+pub mod tally;
 
 pub use bucket::{Bucket, Rate, TrafficProfile};
 pub use share::{PortShare, SharedBucket};

@@ -2,6 +2,7 @@
 //! Our own addresses, and the prefixes that they connect.
 
 use core::net::{IpAddr, Ipv4Addr};
+use core::ops::RangeInclusive;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,9 +11,10 @@ use wire::address::is_ipv4_host;
 
 use crate::filter::Filter;
 use crate::paged::PagedMap;
+use crate::regions::Regions;
 
-/// Bits of first octets that special addresses have: 0/8, 127/8, 169.254/16, and all from 224.0.0.0 on.
-const DESERVE_A_LOOK: [u64; 4] = [1 << 0, 1 << (127 - 64), 1 << (169 - 128), 0xffff_ffff << (224 - 192)];
+/// First octets of addresses that hosts do not have: 0/8, 127/8, 169.254/16, and all from 224.0.0.0 on (RFC 6890).
+const NO_HOSTS: [RangeInclusive<u8>; 4] = [0..=0, 127..=127, 169..=169, 224..=255];
 
 /// An address of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Addresses {
     broadcast: PagedMap<u32, ()>,
     /// Both of them, IPv4.
     special: Filter,
+    /// Where they lie, and addresses that hosts do not have.
+    regions: Regions,
     by_port: Arc<[OnPort]>,
 }
 
@@ -79,13 +83,19 @@ impl Addresses {
     }
 
     /// Whether an IPv4 address is another host's: not ours, no broadcast address, not link-local, and one that a host may
-    /// have (RFC 6890). For most that are, told by two bits.
+    /// have (RFC 6890). For most that are, told by one bit.
     #[inline(always)]
     #[must_use]
     pub fn is_foreign_host(&self, address: u32) -> bool {
+        !self.regions.contains(address) || self.is_foreign_after_a_look(address)
+    }
+
+    /// A neighbour of special addresses mostly, and so not found among them.
+    #[inline(never)]
+    fn is_foreign_after_a_look(&self, address: u32) -> bool {
         let [first, ..] = address.to_be_bytes();
-        let deserves_a_look = DESERVE_A_LOOK[usize::from(first / 64)] >> (first % 64) & 1 != 0;
-        !(deserves_a_look || self.special.may_contain(address)) || self.is_foreign_after_all(address)
+        let may_be_special = NO_HOSTS.iter().any(|octets| octets.contains(&first));
+        !(may_be_special || self.special.may_contain(address)) || self.is_foreign_after_all(address)
     }
 
     #[cold]
@@ -113,17 +123,21 @@ impl Addresses {
         let mut local = PagedMap::default();
         let mut broadcast = PagedMap::default();
         let mut special = Filter::for_entries(addresses.len() * 3);
+        let mut regions = Regions::new();
+        NO_HOSTS.into_iter().flatten().for_each(|octet| regions.insert_first_octet(octet));
         let mut by_port: Vec<Vec<(IpPrefix, IpAddr)>> = Vec::new();
         for own in addresses.values() {
             // Keys are distinct addresses, and a prefix may be connected twice: neither is an error here.
             let _ = local.insert(address_words(&own.address), LocalAddress { port: own.port });
             if let IpAddr::V4(address) = own.address {
                 special.insert(address.to_bits());
+                regions.insert(address.to_bits());
             }
             let Some(port) = own.port else { continue };
             for address in broadcasts(&own.address, own.length) {
                 let _ = broadcast.insert(u32::from(address), ());
                 special.insert(address.to_bits());
+                regions.insert(address.to_bits());
             }
             by_port.resize_with(by_port.len().max(port.index() + 1), Vec::new);
             by_port[port.index()].push((connected_prefix(own), own.address));
@@ -131,7 +145,8 @@ impl Addresses {
         for list in &mut by_port {
             list.sort_by_key(|(prefix, own)| (core::cmp::Reverse(prefix.length), *own));
         }
-        Addresses { local, broadcast, special, by_port: by_port.into_iter().map(Into::into).collect() }
+        let by_port = by_port.into_iter().map(Into::into).collect();
+        Addresses { local, broadcast, special, regions, by_port }
     }
 }
 

@@ -28,10 +28,11 @@ use messages::{
 };
 use qos::classify::{Arrival, FlowCache, Headers, KeyV4, NO_TUNNEL, WholeV4};
 use qos::schedule::{ClassSlot, TunnelSlot};
+use qos::tally::{Place, Tally};
 use wire::flow::{Fragment, Parsed};
 use wire::{Dscp, Ecn, Family, IpProtocol, ipv4, ipv6};
 
-pub use conditioner::{Arriving, Conditioned, Conditioner, Tally};
+pub use conditioner::{Arriving, Conditioned, Conditioner};
 pub use plan::Plan;
 
 use crate::compile::same;
@@ -259,7 +260,7 @@ impl Quality {
     }
 }
 
-impl AtWork<'_> {
+impl<'a> AtWork<'a> {
     /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers and the 802.1p
     /// priority beside each. A policy with many
     /// rules asks the worker's flow cache first.
@@ -310,6 +311,14 @@ impl AtWork<'_> {
     #[must_use]
     pub fn by_tos(&self, tos: u8) -> Option<Class> {
         self.service.policy.by_tos(tos)
+    }
+
+    /// For each code point where its whole packets are counted if that is all that their class does with them; nowhere if
+    /// there is more to do, or more to look at.
+    #[inline(always)]
+    #[must_use]
+    pub fn counted_at(&self) -> &'a [Place; 64] {
+        self.service.policy.counted_at()
     }
 
     /// The class of a packet that came in by a port, with an 802.1p priority or none: by its original headers, or without pre-classify by the headers that it will have.

@@ -82,7 +82,7 @@ impl Routes {
     /// The ends of lookups of a burst of IPv4 destinations, for [`step`](Self::step): level by level, so that the CPU
     /// waits for the memory of all of them at once. At most [`BURST`].
     #[inline]
-    pub fn lookup_v4_burst(&self, destinations: impl Iterator<Item = u32> + Clone) -> ArrayVec<Leaf, BURST> {
+    pub fn lookup_v4_burst(&self, destinations: impl Iterator<Item = u32>) -> ArrayVec<Leaf, BURST> {
         self.v4.lookup_burst(destinations)
     }
 
@@ -140,12 +140,12 @@ impl Leaf {
     #[inline(always)]
     #[must_use]
     pub fn tunnel(self) -> Option<TunnelIndex> {
-        (self.0 & !Leaf::NUMBER == Leaf::TUNNEL).then_some(TunnelIndex(self.0 & Leaf::NUMBER))
+        (self.0 & !Leaf::NUMBER == Leaf::TUNNEL).then_some(TunnelIndex(self.number()))
     }
 
     #[inline(always)]
     fn step(self, steps: &[NextStep]) -> Option<NextStep> {
-        let number = self.0 & Leaf::NUMBER;
+        let number = self.number();
         match self.0 & !Leaf::NUMBER {
             Leaf::TUNNEL => Some(NextStep::Tunnel(TunnelIndex(number))),
             Leaf::STEP => steps.get(place(number)).copied(),
@@ -160,6 +160,12 @@ impl Leaf {
     #[inline(always)]
     fn is_node(self) -> bool {
         self.0 >= Leaf::NODE
+    }
+
+    /// Of the tunnel, step or node.
+    #[inline(always)]
+    fn number(self) -> u32 {
+        self.0 & Leaf::NUMBER
     }
 
     /// The node's number; 0 if it is none, which is [`v4`]'s blank node.

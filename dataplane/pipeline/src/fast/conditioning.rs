@@ -7,12 +7,13 @@
 use arrayvec::ArrayVec;
 use messages::{DropReason, PortIndex};
 use pktbuf::{BURST, Packet};
-use tables::{Arriving, AtWork, Class, Tally};
+use qos::tally::Tally;
+use tables::{Arriving, AtWork, Class};
 use wire::{Dscp, dscp};
 
 use super::outbound::{Departure, Way};
 use super::plain::Plain;
-use super::sizes::{LONG_RUN, Sizes};
+use super::survey::Survey;
 use super::waiting::whole_of;
 use crate::context::Context;
 use crate::lane::Lane;
@@ -32,7 +33,7 @@ pub(super) fn condition<'a>(
     let mut tally = Tally::default();
     let mut last: Option<AtWork<'_>> = None;
     let mut place = 0;
-    for (packets, run) in lane.runs_mut(Departure::goes_with) {
+    for (packets, run) in lane.runs_mut(Departure::run_length) {
         let way = run.first().and_then(|first| ways.get(first.way));
         if let Some((way, at_work)) = way.and_then(|way| Some((way, way.services.conditions?))) {
             if let Some(before) = last.filter(|before| !before.is(&at_work)) {
@@ -46,19 +47,19 @@ pub(super) fn condition<'a>(
                 let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
                 at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
                 let mut classes = classes.into_iter();
-                work.condition(
-                    ctx,
-                    (packets, run),
-                    |_| classes.next(),
-                    |plain| way.wire_bytes(at_work, plain),
-                );
-            } else if run.len() < LONG_RUN {
-                let class = |plain: &Plain| at_work.by_tos(plain.tos);
-                work.condition(ctx, (packets, run), class, |plain| way.wire_bytes(at_work, plain));
+                work.condition(ctx, (packets, run), |_| classes.next());
+            } else if let Some(survey) = Survey::of(way, at_work, run) {
+                for number in survey.count(run, work.tally).iter() {
+                    let (Some(packet), Some(departure)) = (packets.get_mut(number), run.get(number)) else {
+                        continue;
+                    };
+                    let class = at_work.by_tos(departure.plain.tos);
+                    let wire_bytes = survey.sizes.wire_bytes(departure.plain);
+                    work.condition_one(ctx, (number, packet, departure), class, wire_bytes);
+                }
             } else {
                 let class = |plain: &Plain| at_work.by_tos(plain.tos);
-                let sizes = Sizes::of(way, at_work);
-                work.condition(ctx, (packets, run), class, |plain| sizes.wire_bytes(plain));
+                work.condition(ctx, (packets, run), class);
             }
         }
         place += run.len();
@@ -82,31 +83,42 @@ struct Work<'a, 't> {
 }
 
 impl Work<'_, '_> {
-    /// Meters and marks packets, of which `class` and `wire_bytes` tell what they are asked for.
+    /// Meters and marks packets, of which `class` tells the class.
     #[inline(always)]
     fn condition(
         &mut self,
         ctx: &Context<'_>,
         (packets, run): (&mut [Packet], &[Departure<'_>]),
         mut class: impl FnMut(&Plain) -> Option<Class>,
-        wire_bytes: impl Fn(&Plain) -> u32,
     ) {
         for (number, (packet, departure)) in packets.iter_mut().zip(run).enumerate() {
-            let plain = departure.plain;
-            let Some(class) = class(plain) else { continue };
-            if let Some(priority) = class.set_vlan_priority {
-                packet.set_vlan_priority(priority);
-            }
-            let wire_bytes = wire_bytes(plain);
-            debug_assert_eq!(wire_bytes, self.way.wire_bytes(self.at_work, plain));
-            let dscp = Dscp::of_tos(plain.tos);
-            let arriving = Arriving { class, wire_bytes, dscp };
-            let marked = self.at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, self.tally);
-            if marked != Some(dscp)
-                && let Err(reason) = mark(packet, departure.offset, marked)
-            {
-                self.refused.push((self.first + number, reason));
-            }
+            let class = class(departure.plain);
+            let wire_bytes = self.way.wire_bytes(self.at_work, departure.plain);
+            self.condition_one(ctx, (number, packet, departure), class, wire_bytes);
+        }
+    }
+
+    /// Meters and marks one packet.
+    #[inline(always)]
+    fn condition_one(
+        &mut self,
+        ctx: &Context<'_>,
+        (number, packet, departure): (usize, &mut Packet, &Departure<'_>),
+        class: Option<Class>,
+        wire_bytes: u32,
+    ) {
+        debug_assert_eq!(wire_bytes, self.way.wire_bytes(self.at_work, departure.plain));
+        let Some(class) = class else { return };
+        if let Some(priority) = class.set_vlan_priority {
+            packet.set_vlan_priority(priority);
+        }
+        let dscp = Dscp::of_tos(departure.plain.tos);
+        let arriving = Arriving { class, wire_bytes, dscp };
+        let marked = self.at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, self.tally);
+        if marked != Some(dscp)
+            && let Err(reason) = mark(packet, departure.offset, marked)
+        {
+            self.refused.push((self.first + number, reason));
         }
     }
 }

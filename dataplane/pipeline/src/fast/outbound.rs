@@ -9,7 +9,7 @@ use esp::{OutboundSa, Reservation, SealBurst, SealError};
 use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
 use qos::mark::DscpMap;
-use tables::{AtWork, Services, ShortcutOut};
+use tables::{AtWork, Leaf, Services, ShortcutOut};
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::Sorter;
@@ -19,7 +19,7 @@ use super::plain::{self, Plain};
 use super::{conditioning, waiting};
 use crate::context::Context;
 use crate::dispatch::Lanes;
-use crate::lane::Lane;
+use crate::lane::{Lane, run_length};
 use crate::outbound::drop_reason;
 use crate::outgoing::Outgoing;
 use crate::stopwatch::Stage;
@@ -32,7 +32,13 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
         plain::parse_burst(batch, ctx.mac(port), |plain| tables.routes.prefetch_v4(plain.destination));
     ctx.stopwatch.lap(Stage::Parse);
     let leaves = tables.routes.lookup_v4_burst(plains.iter().map(|plain| plain.destination));
-    leaves.iter().filter_map(|leaf| leaf.tunnel()).for_each(|tunnel| tables.tunnels.prefetch_out(tunnel));
+    let mut last = Leaf::NONE;
+    for leaf in &leaves {
+        if *leaf != last {
+            last = *leaf;
+            last.tunnel().into_iter().for_each(|tunnel| tables.tunnels.prefetch_out(tunnel));
+        }
+    }
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
     sorter.departures.ingress = port;
@@ -96,6 +102,12 @@ impl<'a> Way<'a> {
         at_work.wire_bytes(self.sealed_bytes(payload))
     }
 
+    /// What the longest packet that goes this way is on the wire.
+    #[inline(always)]
+    pub(super) fn longest_wire_bytes(&self, at_work: AtWork<'_>) -> u32 {
+        self.wire_bytes(at_work, &Plain { total_bytes: self.shortcut.mtu, ..Plain::NONE })
+    }
+
     /// The length of the IP packet that a payload packet becomes.
     #[inline(always)]
     pub(super) fn sealed_bytes(&self, payload: &Plain) -> usize {
@@ -136,8 +148,14 @@ pub(super) struct Departure<'a> {
 }
 
 impl Departure<'_> {
-    pub(super) fn goes_with(&self, other: &Self) -> bool {
-        self.way == other.way
+    /// How many at the front go the same way. Ways are numbered as they are found, and none comes back: if the last goes the
+    /// way of the first, all do.
+    #[inline(always)]
+    pub(super) fn run_length(departures: &[Self]) -> usize {
+        match departures {
+            [first, .., last] if first.way == last.way => departures.len(),
+            _ => run_length(departures, |one, other| one.way == other.way),
+        }
     }
 }
 
@@ -223,7 +241,9 @@ pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
     if lane.is_empty() {
         return;
     }
-    let (staged, failures) = dress_and_seal(ctx, lane, ways);
+    let mut failures = Failures::new();
+    let staged = dress_and_seal(ctx, lane, ways, &mut failures);
+    ctx.stopwatch.lap(Stage::Cipher);
     if !failures.is_empty() {
         drop_failed(ctx, lane, &failures);
     }
@@ -232,7 +252,7 @@ pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
         return lane.drain().for_each(|(packet, _)| ctx.drop(packet, DropReason::NoHeadroom));
     }
     ctx.counters.add(WorkerCounter::Sealed, lane.len() as u64);
-    lane.drain_runs(Departure::goes_with, |departure, packets| {
+    lane.drain_runs(Departure::run_length, |departure, packets| {
         if let Some(way) = ways.get(departure.way) {
             link::queue_run(ctx, way.framing.port, packets.map(Outgoing::sealed));
         }
@@ -240,30 +260,29 @@ pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
     ctx.stopwatch.lap(Stage::Transmit);
 }
 
+/// Returns how many packets were sealed.
 #[inline(always)]
 fn dress_and_seal(
     ctx: &mut Context<'_>,
     lane: &mut Lane<Departure<'_>>,
     ways: &[Way<'_>],
-) -> (usize, Failures) {
+    failures: &mut Failures,
+) -> usize {
     let mut burst = SealBurst::new();
-    let mut failures = Failures::new();
-    for (packets, run) in lane.runs_mut(Departure::goes_with) {
+    for (packets, run) in lane.runs_mut(Departure::run_length) {
         let way = run.first().and_then(|first| ways.get(first.way));
         // A length that the compiler knows makes a copy a few wide stores, and spares each field its check.
         match way.map(|way| (way, way.shortcut.header_bytes)) {
-            Some((way, 40)) => dress_run::<40, 60>(ctx, way, (packets, run), &mut burst, &mut failures),
-            Some((way, 44)) => dress_run::<44, 64>(ctx, way, (packets, run), &mut burst, &mut failures),
-            Some((way, 60)) => dress_run::<60, 80>(ctx, way, (packets, run), &mut burst, &mut failures),
-            Some((way, 64)) => dress_run::<64, 84>(ctx, way, (packets, run), &mut burst, &mut failures),
-            _ => run.iter().for_each(|_| fail(&burst, &mut failures, SealError::NoRoom)),
+            Some((way, 40)) => dress_run::<40, 60>(ctx, way, (packets, run), &mut burst, failures),
+            Some((way, 44)) => dress_run::<44, 64>(ctx, way, (packets, run), &mut burst, failures),
+            Some((way, 60)) => dress_run::<60, 80>(ctx, way, (packets, run), &mut burst, failures),
+            Some((way, 64)) => dress_run::<64, 84>(ctx, way, (packets, run), &mut burst, failures),
+            _ => run.iter().for_each(|_| fail(&burst, failures, SealError::NoRoom)),
         }
     }
-    let staged = burst.len();
     ctx.stopwatch.lap(Stage::Headers);
-    burst.seal();
-    ctx.stopwatch.lap(Stage::Cipher);
-    (staged, failures)
+    // Sealed where it ends: to be given to `seal` it would be copied.
+    burst.len()
 }
 
 /// Notes that the packet whose turn it is will not be sealed.

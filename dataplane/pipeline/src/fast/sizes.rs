@@ -6,9 +6,6 @@ use tables::AtWork;
 use super::outbound::Way;
 use super::plain::Plain;
 
-/// From so many packets on that go one way a table is worth it.
-pub(super) const LONG_RUN: usize = 8;
-
 /// What packets of 0 to 3 bytes are on the wire: ESP pads to four bytes, so four more are four more.
 pub(super) struct Sizes([u32; 4]);
 

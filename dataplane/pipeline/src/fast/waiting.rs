@@ -9,13 +9,14 @@ use messages::{DropReason, PortIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::classify::WholeV4;
 use qos::schedule::Offer;
+use qos::tally::{Place, Tally};
 use tables::{Class, Queue};
-use wire::{Ecn, IpProtocol};
+use wire::{Dscp, Ecn, IpProtocol};
 
 use super::framing::LastHop;
 use super::outbound::{self, Departure, Departures, Way};
 use super::plain::{Plain, TCP_FLAGS_OFFSET, TOS_OFFSET};
-use super::sizes::{LONG_RUN, Sizes};
+use super::survey::Survey;
 use crate::context::Context;
 use crate::lane::Lane;
 use crate::outbound::SealNote;
@@ -60,7 +61,7 @@ pub(super) fn wait<'a>(
 ) {
     let mut held = Held::default();
     let mut place = 0;
-    for (packets, run) in lane.runs_mut(Departure::goes_with) {
+    for (packets, run) in lane.runs_mut(Departure::run_length) {
         let way = run.first().and_then(|first| ways.get(first.way));
         if let Some((way, queue)) = way.and_then(|way| Some((way, way.services.queue?))) {
             match way.services.owner_beside(ctx.worker) {
@@ -68,15 +69,15 @@ pub(super) fn wait<'a>(
                     let places = place..place + run.len();
                     held.places.extend(places.map(|place| (place, Reason::Owner(owner))));
                 }
-                None => {
-                    let judged = judge(ctx, (packets, run), (way, queue), ingress);
-                    // What follows must not overtake what waits.
-                    let passed = match held.waits_in(queue) || change_groups(way, &judged) {
-                        true => 0,
-                        false => scheduled::pass(ctx, queue, judged.iter().flatten(), place),
-                    };
-                    hold(&judged, queue, passed, (place, &mut held));
-                }
+                None => match survey(way, queue, run) {
+                    Some(survey) => {
+                        pass_surveyed(ctx, (packets, run), (way, queue), &survey, (place, &mut held));
+                    }
+                    None => {
+                        let judged = judge(ctx, (packets, run), (way, queue), ingress);
+                        pass(ctx, &judged, (way, queue), (place, &mut held));
+                    }
+                },
             }
         }
         place += run.len();
@@ -105,14 +106,7 @@ fn judge(
         at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
         let mut classes = classes.into_iter();
         judge_each(ctx, (packets, run), queue, |_| classes.next(), wire_bytes)
-    } else if run.len() < LONG_RUN || way.has_groups() {
-        judge_each(ctx, (packets, run), queue, |tos| at_work.by_tos(tos), wire_bytes)
     } else {
-        let sizes = Sizes::of(way, at_work);
-        let wire_bytes = |_: &Context<'_>, plain: &Plain, _| {
-            debug_assert_eq!(sizes.wire_bytes(plain), way.wire_bytes(at_work, plain));
-            sizes.wire_bytes(plain)
-        };
         judge_each(ctx, (packets, run), queue, |tos| at_work.by_tos(tos), wire_bytes)
     }
 }
@@ -134,6 +128,89 @@ fn judge_each(
         scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, wire_bytes)
     };
     packets.iter_mut().zip(run).map(judge_one).collect()
+}
+
+/// Lets packets pass as far as nothing is before them, and holds the others.
+#[inline(always)]
+fn pass(
+    ctx: &mut Context<'_>,
+    judged: &Judged,
+    (way, queue): (&Way<'_>, Queue<'_>),
+    (place, held): (usize, &mut Held),
+) {
+    // What follows must not overtake what waits.
+    let passed = match held.waits_in(queue) || change_groups(way, judged) {
+        true => 0,
+        false => scheduled::pass(ctx, queue, judged.iter().flatten(), place),
+    };
+    hold(judged, queue, passed, (place, held));
+}
+
+/// How the packets of a run are counted together; `None`: they have to be looked at one by one. What has been marked already is
+/// not as it came in.
+#[inline(always)]
+fn survey<'a>(way: &Way<'_>, queue: Queue<'a>, run: &[Departure<'_>]) -> Option<Survey<'a>> {
+    Survey::of(way, queue.at_work, run).filter(|_| way.services.conditions.is_none())
+}
+
+/// Packets of a run that had to be looked at one by one: their places, and what becomes of them.
+type LookedAt = ArrayVec<(usize, Result<Offer, DropReason>), BURST>;
+
+/// As [`pass`], of a run of which each class's sum will do if all that are not dropped go on at once.
+#[inline(always)]
+fn pass_surveyed(
+    ctx: &mut Context<'_>,
+    (packets, run): (&mut [Packet], &[Departure<'_>]),
+    (way, queue): (&Way<'_>, Queue<'_>),
+    survey: &Survey<'_>,
+    (place, held): (usize, &mut Held),
+) {
+    let mut tally = Tally::default();
+    let mut looked_at = LookedAt::new();
+    for number in survey.count(run, &mut tally).iter() {
+        let (Some(packet), Some(departure)) = (packets.get_mut(number), run.get(number)) else { continue };
+        let tos = departure.plain.tos;
+        let wire_bytes = survey.sizes.wire_bytes(departure.plain);
+        let class = queue.at_work.by_tos(tos).ok_or(DropReason::NoBuffer);
+        let judged = class.and_then(|class| {
+            scheduled::offer(ctx, (packet, departure.offset), (queue, class), tos, wire_bytes)
+        });
+        if let Ok(offer) = &judged {
+            tally.count(Place::of(offer.class), wire_bytes);
+        }
+        looked_at.push((number, judged));
+    }
+    let longest = way.longest_wire_bytes(queue.at_work);
+    if !held.waits_in(queue) && scheduled::pass_all(ctx, queue, &tally, longest, place) {
+        let dropped = |(number, judged): (usize, Result<Offer, DropReason>)| {
+            Some((place + number, Reason::Dropped(judged.err()?)))
+        };
+        held.places.extend(looked_at.into_iter().filter_map(dropped));
+    } else {
+        let judged = one_by_one(run, queue, survey, looked_at);
+        pass(ctx, &judged, (way, queue), (place, held));
+    }
+}
+
+/// What becomes of each packet of a surveyed run.
+#[inline(never)]
+fn one_by_one(run: &[Departure<'_>], queue: Queue<'_>, survey: &Survey<'_>, looked_at: LookedAt) -> Judged {
+    let mut looked_at = looked_at.into_iter().peekable();
+    let judge_one = |(number, departure): (usize, &Departure<'_>)| {
+        if let Some((_, judged)) = looked_at.next_if(|(at, _)| *at == number) {
+            return judged;
+        }
+        let Plain { tos, .. } = *departure.plain;
+        let class = queue.at_work.by_tos(tos).ok_or(DropReason::NoBuffer)?;
+        Ok(Offer {
+            tunnel: queue.slot,
+            class: class.slot,
+            wire_bytes: survey.sizes.wire_bytes(departure.plain),
+            dscp: Dscp::of_tos(tos),
+            ecn: Ecn::of_tos(tos),
+        })
+    };
+    run.iter().enumerate().map(judge_one).collect()
 }
 
 /// Whether marks have put a packet into another class group, with an SA of its own.

@@ -4,7 +4,8 @@
 use super::shaper::PortShaper;
 use super::spec::TunnelSlot;
 use super::tunnel::{Class, SHARES, Tunnel};
-use super::{Offer, PORTS_OWN, Scheduler, has_size};
+use super::{Offer, PORTS_OWN, Scheduler, Volume, has_size};
+use crate::tally::Tally;
 
 impl<T> Scheduler<T> {
     /// How many items of one tunnel, from the first on, may go on at once: nothing of the tunnel waits and nothing of any
@@ -18,17 +19,13 @@ impl<T> Scheduler<T> {
         items: impl Iterator<Item = &'o Offer>,
         now_ns: u64,
     ) -> usize {
-        self.wake(now_ns);
-        if self.slab.used() > 0 && self.first_in_line().is_some() {
+        if self.has_someone_before(now_ns) {
             return 0;
         }
         let of_tunnel = self.tunnels.get_mut(tunnel.0 as usize).filter(|tunnel| tunnel.backlog == 0);
         let Some(of_tunnel) = of_tunnel else { return 0 };
-        let (first, count) = (of_tunnel.first_class as usize, usize::from(of_tunnel.class_count));
-        let classes = self.classes.get(first..first + count).unwrap_or_default();
-        if let Some(shaper) = &mut of_tunnel.shaper {
-            shaper.refill(now_ns);
-        }
+        let classes = self.classes.get(of_tunnel.class_range()).unwrap_or_default();
+        of_tunnel.refill(now_ns);
         self.shaper.refill(now_ns);
         let mut passed = 0;
         for &Offer { class: slot, wire_bytes, .. } in items {
@@ -39,13 +36,47 @@ impl<T> Scheduler<T> {
                 break;
             }
             spend(&mut self.shaper, (tunnel, of_tunnel), class, wire_bytes);
-            self.stats.pass(of_tunnel.first_class + u32::from(slot.0), wire_bytes, class.records_delays);
+            let one = Volume { packets: 1, bytes: u64::from(wire_bytes) };
+            self.stats.pass(of_tunnel.first_class + u32::from(slot.0), one);
             passed += 1;
         }
         if passed > 0 {
             self.stats.note_tokens(tunnel.0, of_tunnel.tokens(), self.shaper.level_bytes());
         }
         passed
+    }
+
+    /// As [`pass`](Self::pass) of items of which each class's sum is known, the longest of `longest` bytes at most: all of
+    /// them, or none. It is not for workers that share a port, who reckon item by item.
+    #[inline]
+    pub fn pass_all(&mut self, tunnel: TunnelSlot, items: &Tally, longest: u32, now_ns: u64) -> bool {
+        if self.shaper.is_shared() || longest > self.packet_bytes_max || self.has_someone_before(now_ns) {
+            return false;
+        }
+        let of_tunnel = self.tunnels.get_mut(tunnel.0 as usize).filter(|tunnel| tunnel.backlog == 0);
+        let (Some(of_tunnel), Ok(bytes)) = (of_tunnel, u32::try_from(items.total().bytes)) else {
+            return false;
+        };
+        let has_all = items.classes().all(|(class, _)| class.0 < of_tunnel.class_count);
+        of_tunnel.refill(now_ns);
+        self.shaper.refill(now_ns);
+        let may_pass = has_all && of_tunnel.holds(bytes) && self.shaper.holds(bytes);
+        if may_pass {
+            of_tunnel.take(bytes);
+            self.shaper.pass(bytes);
+            for (class, volume) in items.classes() {
+                self.stats.pass(of_tunnel.first_class + u32::from(class.0), volume);
+            }
+            self.stats.note_tokens(tunnel.0, of_tunnel.tokens(), self.shaper.level_bytes());
+        }
+        may_pass
+    }
+
+    /// Whether something waits for the port and not only for its own shaper.
+    #[inline(always)]
+    fn has_someone_before(&mut self, now_ns: u64) -> bool {
+        self.wake(now_ns);
+        self.slab.used() > 0 && self.first_in_line().is_some()
     }
 }
 
@@ -57,7 +88,7 @@ fn may_pass(
     class: &Class,
     wire_bytes: u32,
 ) -> bool {
-    if tunnel.shaper.as_ref().is_some_and(|shaper| !shaper.holds(wire_bytes)) {
+    if !tunnel.holds(wire_bytes) {
         return false;
     }
     let is_ahead = match (class.level, slot) {
@@ -82,9 +113,7 @@ pub(super) fn spend(
     wire_bytes: u32,
 ) {
     shaper.pass(wire_bytes);
-    if let Some(shaper) = &mut tunnel.shaper {
-        shaper.take_now(wire_bytes);
-    }
+    tunnel.take(wire_bytes);
     match (class.level, slot) {
         (SHARES, PORTS_OWN) => shaper.pass_share(class.slot, wire_bytes, class.quantum),
         (SHARES, _) => shaper.pass_tunnel(wire_bytes),

@@ -60,6 +60,16 @@ impl PortShaper {
         }
     }
 
+    /// Whether so many bytes may pass, as of the last refill; not known of one that others share.
+    #[inline(always)]
+    pub(super) fn holds(&self, bytes: u32) -> bool {
+        match self {
+            Self::Unshaped => true,
+            Self::Own(bucket) => bucket.holds(bytes),
+            Self::Shared(_) => false,
+        }
+    }
+
     /// A packet passes.
     #[inline(always)]
     pub(super) fn pass(&mut self, wire_bytes: u32) {

@@ -118,15 +118,14 @@ impl Stats {
         self.classes.get(class as usize)
     }
 
-    /// An item of a class is offered and sent in the same moment.
+    /// Items of a class are offered and sent in the same moment.
     #[inline(always)]
-    pub(super) fn pass(&self, class: u32, wire_bytes: u32, records_delays: bool) {
+    pub(super) fn pass(&self, class: u32, items: Volume) {
         let Some(counters) = self.at(class) else { return };
-        add(&counters.passed_packets, 1);
-        add(&counters.passed_bytes, u64::from(wire_bytes));
-        if records_delays {
-            self.record_delay(class, 0);
-        }
+        add(&counters.passed_packets, items.packets);
+        add(&counters.passed_bytes, items.bytes);
+        let packets = u32::try_from(items.packets).unwrap_or(u32::MAX);
+        self.record_delays(counters, 0, packets);
     }
 
     pub(super) fn note_tokens(&self, tunnel: u32, tokens: Option<u64>, port_tokens: Option<u64>) {
@@ -139,9 +138,16 @@ impl Stats {
     }
 
     pub(super) fn record_delay(&self, class: u32, delay_ns: u64) {
-        let delays = self.at(class).and_then(|class| self.delays.get(class.delays as usize));
+        if let Some(class) = self.at(class) {
+            self.record_delays(class, delay_ns, 1);
+        }
+    }
+
+    #[inline(always)]
+    fn record_delays(&self, class: &ClassStats, delay_ns: u64, items: u32) {
+        let delays = self.delays.get(class.delays as usize);
         if let Some(bucket) = delays.and_then(|delays| delays.0.get(bucket_of(delay_ns))) {
-            bucket.store(bucket.load(Relaxed).saturating_add(1), Relaxed);
+            bucket.store(bucket.load(Relaxed).saturating_add(items), Relaxed);
         }
     }
 

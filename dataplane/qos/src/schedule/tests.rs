@@ -6,6 +6,7 @@ use wire::{Dscp, Ecn};
 
 use super::*;
 use crate::bucket::{Rate, TrafficProfile};
+use crate::tally::{Place, Tally};
 
 const MTU: u32 = 1500;
 
@@ -358,6 +359,49 @@ proptest! {
             prop_assert_eq!(one.tunnel_tokens(offer.tunnel), other.tunnel_tokens(offer.tunnel));
             let of = |stats: &Stats| stats.class(offer.tunnel, offer.class).unwrap().counters;
             prop_assert_eq!(of(one), of(other));
+        }
+    }
+
+    /// All pass together that pass one after the other, and with the same tokens and counters afterwards; or none does.
+    #[test]
+    fn what_passes_together_would_have_passed_one_by_one(
+        bursts in prop::collection::vec((0u32..5, prop::collection::vec((0u8..5, 1u32..=1500), 1..20), 0u64..400_000), 1..60),
+        waiting in prop::collection::vec(any_offer(), 0..3),
+        is_shaped: bool,
+    ) {
+        let mut spec = port(vec![priority(0), priority(2), percent(60), percent(5)], 4);
+        spec.shape = is_shaped.then(|| profile(300_000_000, 20_000));
+        for (tunnel, bps) in spec.tunnels.iter_mut().zip([20_000_000, 100_000_000]) {
+            tunnel.shape = Some(profile(bps, 15_000));
+        }
+        let (mut one_by_one, mut together) = (Scheduler::new(&spec).unwrap(), Scheduler::new(&spec).unwrap());
+        for (offer, _) in waiting {
+            let _ = (one_by_one.enqueue(0, offer, 0), together.enqueue(0, offer, 0));
+        }
+        let mut now_ns = 0;
+        for (tunnel, items, gap_ns) in bursts {
+            now_ns += gap_ns;
+            let offers: Vec<Offer> = items.iter().map(|(class, bytes)| offer(tunnel, *class, *bytes)).collect();
+            let mut tally = Tally::default();
+            offers.iter().for_each(|offer| tally.count(Place::of(offer.class), offer.wire_bytes));
+            let longest = offers.iter().map(|offer| offer.wire_bytes).max().unwrap();
+            let passed = one_by_one.pass(TunnelSlot(tunnel), offers.iter(), now_ns);
+            let all_passed = together.pass_all(TunnelSlot(tunnel), &tally, longest, now_ns);
+            prop_assert_eq!(all_passed, passed == offers.len());
+            if !all_passed {
+                prop_assert_eq!(together.pass(TunnelSlot(tunnel), offers.iter(), now_ns), passed);
+            }
+            let (one, other) = (one_by_one.stats(), together.stats());
+            prop_assert_eq!(one.port_tokens(), other.port_tokens());
+            prop_assert_eq!(one.tunnel_tokens(TunnelSlot(tunnel)), other.tunnel_tokens(TunnelSlot(tunnel)));
+            for class in (0..4).map(ClassSlot) {
+                let of = |stats: &Stats| {
+                    let state = stats.class(TunnelSlot(tunnel), class)?;
+                    Some((state.counters, state.delays.map(|delays| delays.count())))
+                };
+                prop_assert_eq!(of(one), of(other));
+            }
+            prop_assert_eq!(all_at(&mut one_by_one, now_ns), all_at(&mut together, now_ns));
         }
     }
 

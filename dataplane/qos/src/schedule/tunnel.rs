@@ -54,6 +54,35 @@ pub(super) enum Early {
 }
 
 impl Tunnel {
+    /// Lets time pass.
+    #[inline(always)]
+    pub(super) fn refill(&mut self, now_ns: u64) {
+        if let Some(shaper) = &mut self.shaper {
+            shaper.refill(now_ns);
+        }
+    }
+
+    /// Whether its shaper lets so many bytes pass, as of the last refill.
+    #[inline(always)]
+    pub(super) fn holds(&self, bytes: u32) -> bool {
+        self.shaper.as_ref().is_none_or(|shaper| shaper.holds(bytes))
+    }
+
+    /// So many bytes pass.
+    #[inline(always)]
+    pub(super) fn take(&mut self, bytes: u32) {
+        if let Some(shaper) = &mut self.shaper {
+            shaper.take_now(bytes);
+        }
+    }
+
+    /// Its classes among all.
+    #[inline(always)]
+    pub(super) fn class_range(&self) -> core::ops::Range<usize> {
+        let first = self.first_class as usize;
+        first..first + usize::from(self.class_count)
+    }
+
     /// Bytes that its shaper holds, if it has one.
     #[inline]
     pub(super) fn tokens(&self) -> Option<u64> {

@@ -15,6 +15,7 @@ use qos::classify::{
     TcpFlags, VlanPriorities,
 };
 use qos::schedule::ClassSlot;
+use qos::tally::Place;
 use wire::Dscp;
 
 use super::Class;
@@ -37,6 +38,8 @@ pub(super) struct Policy {
     by_dscp: [Option<Class>; 64],
     /// Whether it always does.
     goes_by_dscp: bool,
+    /// See [`AtWork::counted_at`](super::AtWork::counted_at).
+    counted_at: [Place; 64],
     /// Whether to look into the flow cache is cheaper than to walk the trees.
     has_many_rules: bool,
 }
@@ -62,6 +65,19 @@ impl Policy {
     #[inline(always)]
     pub(super) fn by_tos(&self, tos: u8) -> Option<Class> {
         self.by_dscp[usize::from(tos >> 2)]
+    }
+
+    #[inline(always)]
+    pub(super) fn counted_at(&self) -> &[Place; 64] {
+        &self.counted_at
+    }
+
+    /// Where packets with a code point are counted, if nothing else is done with them.
+    fn counts_only(&self, dscp: Dscp) -> Option<Place> {
+        let class = self.by_dscp[usize::from(dscp.get())]?;
+        let is_policed = self.classes.get(usize::from(class.slot.0))?.police.is_some();
+        let changes = class.set_dscp.is_some_and(|set| set != dscp) || class.set_vlan_priority.is_some();
+        (!is_policed && !changes).then(|| Place::of(class.slot))
     }
 
     #[inline]
@@ -239,6 +255,7 @@ impl Compiler<'_> {
             classifier,
             by_dscp: [None; 64],
             goes_by_dscp: false,
+            counted_at: [Place::NOWHERE; 64],
             has_many_rules,
         };
         policy.by_dscp = core::array::from_fn(|value| {
@@ -248,6 +265,10 @@ impl Compiler<'_> {
             Some(Class { set_dscp: Some(class.set_dscp.unwrap_or(dscp)), ..class })
         });
         policy.goes_by_dscp = policy.by_dscp.iter().all(Option::is_some);
+        policy.counted_at = core::array::from_fn(|value| {
+            let dscp = u8::try_from(value).ok().and_then(Dscp::new);
+            dscp.and_then(|dscp| policy.counts_only(dscp)).unwrap_or(Place::NOWHERE)
+        });
         Ok(policy)
     }
 

@@ -12,7 +12,8 @@ use messages::{
     SecondBucket, WorkerId,
 };
 use qos::police::{Action, Colour, Meter, Mode, Policer, Workers};
-use qos::schedule::ClassSlot;
+use qos::schedule::{ClassSlot, Volume};
+use qos::tally::{Place, Tally};
 use wire::Dscp;
 
 use super::profiles::Profiles;
@@ -27,18 +28,6 @@ pub struct Conditioner {
     /// By class; where there is none, nothing is metered.
     policers: [Option<Arc<Policer>>; CLASSES],
     classes: Box<[Class]>,
-}
-
-/// Green packets of a burst that are not counted yet, by class.
-#[derive(Debug, Default)]
-pub struct Tally {
-    green: [Green; CLASSES],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Green {
-    packets: u32,
-    bytes: u32,
 }
 
 /// What has become of a class's packets.
@@ -99,9 +88,9 @@ struct Words {
 
 impl Words {
     #[inline(always)]
-    fn count(&self, packets: u32, bytes: u32) {
-        add(&self.packets, u64::from(packets));
-        add(&self.bytes, u64::from(bytes));
+    fn count(&self, volume: Volume) {
+        add(&self.packets, volume.packets);
+        add(&self.bytes, volume.bytes);
     }
 
     fn add_to(&self, sum: &mut ColourCount) {
@@ -161,9 +150,7 @@ impl Conditioner {
     ) -> Option<Dscp> {
         match self.judge(arriving, now_ns) {
             (Colour::Green, Some(dscp)) => {
-                let green = &mut tally.green[place(arriving.class.slot)];
-                green.packets += 1;
-                green.bytes = green.bytes.wrapping_add(arriving.wire_bytes);
+                tally.count(Place::of(arriving.class.slot), arriving.wire_bytes);
                 Some(dscp)
             }
             (colour, dscp) => {
@@ -173,11 +160,12 @@ impl Conditioner {
         }
     }
 
-    /// Counts what has gathered.
+    /// Counts the green packets that have gathered.
     pub(super) fn settle(&self, tally: &Tally, worker: WorkerId) {
-        for (class, green) in self.classes.iter().zip(&tally.green).filter(|(_, green)| green.packets > 0) {
-            if let Some(block) = class.counts.get(worker.index()) {
-                block.colours[Colour::Green as usize].count(green.packets, green.bytes);
+        for (slot, green) in tally.classes() {
+            let class = self.classes.get(usize::from(slot.0));
+            if let Some(block) = class.and_then(|class| class.counts.get(worker.index())) {
+                block.colours[Colour::Green as usize].count(green);
             }
         }
     }
@@ -186,9 +174,10 @@ impl Conditioner {
     fn count(&self, arriving: &Arriving, worker: WorkerId, colour: Colour, is_dropped: bool) {
         let class = self.classes.get(usize::from(arriving.class.slot.0));
         let Some(block) = class.and_then(|class| class.counts.get(worker.index())) else { return };
-        block.colours[colour as usize].count(1, arriving.wire_bytes);
+        let one = Volume { packets: 1, bytes: u64::from(arriving.wire_bytes) };
+        block.colours[colour as usize].count(one);
         if is_dropped {
-            block.dropped.count(1, arriving.wire_bytes);
+            block.dropped.count(one);
         }
     }
 

@@ -84,6 +84,24 @@ impl Node {
     }
 }
 
+/// Lookups of a burst that have come to nodes: addresses, and their places in the burst.
+struct Open {
+    lookups: [(u32, u32); BURST],
+    count: usize,
+}
+
+impl Open {
+    const NONE: Self = Self { lookups: [(0, 0); BURST], count: 0 };
+
+    /// Keeps a lookup that has come to `leaf` if that is a node. Which do is nothing that the CPU could guess, so that no jump
+    /// depends on it: it is written in any case.
+    #[inline(always)]
+    fn note(&mut self, address: u32, place: u32, leaf: Leaf) {
+        self.lookups[self.count % BURST] = (address, place);
+        self.count += usize::from(leaf.is_node());
+    }
+}
+
 impl Trie {
     #[inline]
     pub(super) fn lookup(&self, address: u32) -> Leaf {
@@ -100,31 +118,35 @@ impl Trie {
 
     /// As [`lookup`](Self::lookup) for each address, level by level, of at most [`BURST`].
     #[inline]
-    pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32> + Clone) -> ArrayVec<Leaf, BURST> {
+    pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32>) -> ArrayVec<Leaf, BURST> {
         let mut leaves = ArrayVec::new();
-        let mut has_nodes = false;
-        for address in addresses.clone().take(BURST) {
+        let mut open = Open::NONE;
+        for (place, address) in (0..).zip(addresses.take(BURST)) {
             let leaf = self.top(address);
-            has_nodes |= leaf.is_node();
-            self.prefetch_under(leaf);
             leaves.push(leaf);
+            open.note(address, place, leaf);
         }
-        if has_nodes {
-            has_nodes = false;
-            for (leaf, address) in leaves.iter_mut().zip(addresses.clone()) {
-                let [_, _, c, _] = address.to_be_bytes();
-                *leaf = self.descend_if_node(*leaf, c);
-                has_nodes |= leaf.is_node();
-                self.prefetch_under(*leaf);
-            }
-        }
-        if has_nodes {
-            for (leaf, address) in leaves.iter_mut().zip(addresses) {
-                let [.., d] = address.to_be_bytes();
-                *leaf = self.descend_if_node(*leaf, d);
-            }
-        }
+        self.descend_all(&mut open, &mut leaves, |[_, _, c, _]| c);
+        self.descend_all(&mut open, &mut leaves, |[.., d]| d);
         leaves
+    }
+
+    /// One level down for the lookups that have not ended.
+    #[inline(always)]
+    fn descend_all(&self, open: &mut Open, leaves: &mut [Leaf], byte: impl Fn([u8; 4]) -> u8) {
+        let count = core::mem::take(&mut open.count);
+        for (_, place) in open.lookups.get(..count).unwrap_or_default() {
+            let leaf = leaves.get(*place as usize);
+            if let Some(node) = leaf.and_then(|leaf| self.nodes.get(super::place(leaf.number()))) {
+                prefetch(node);
+            }
+        }
+        for at in 0..count {
+            let (address, place) = open.lookups[at % BURST];
+            let Some(leaf) = leaves.get_mut(place as usize) else { continue };
+            *leaf = self.under(leaf.number(), byte(address.to_be_bytes()));
+            open.note(address, place, *leaf);
+        }
     }
 
     #[inline(always)]
@@ -133,28 +155,13 @@ impl Trie {
     }
 
     #[inline(always)]
-    fn prefetch_under(&self, leaf: Leaf) {
-        if let Some(node) = self.nodes.get(leaf.node_number()) {
-            prefetch(node);
-        }
-    }
-
-    /// As [`descend`](Self::descend), and a step through a blank node where the lookup has ended: where lookups end is
-    /// nothing that the CPU could guess, so that no jump depends on it.
-    #[inline(always)]
-    fn descend_if_node(&self, leaf: Leaf, byte: u8) -> Leaf {
-        let found = self.under(leaf, byte);
-        core::hint::select_unpredictable(leaf.is_node(), found, leaf)
-    }
-
-    #[inline(always)]
     fn descend(&self, leaf: Leaf, byte: u8) -> Leaf {
-        if leaf.is_node() { self.under(leaf, byte) } else { leaf }
+        if leaf.is_node() { self.under(leaf.number(), byte) } else { leaf }
     }
 
     #[inline(always)]
-    fn under(&self, leaf: Leaf, byte: u8) -> Leaf {
-        self.nodes.get(leaf.node_number()).map_or(Leaf::NONE, |node| self.entry(node, byte))
+    fn under(&self, node: u32, byte: u8) -> Leaf {
+        self.nodes.get(super::place(node)).map_or(Leaf::NONE, |node| self.entry(node, byte))
     }
 
     #[inline(always)]
