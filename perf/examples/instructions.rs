@@ -18,13 +18,18 @@ fn main() -> anyhow::Result<()> {
     let way = match std::env::args().nth(1).as_deref() {
         Some("outbound") => Way::Outbound,
         Some("inbound") => Way::Inbound,
-        _ => bail!("usage: instructions outbound|inbound [CLASSES|scheduled]"),
+        _ => bail!("usage: instructions outbound|inbound [CLASSES|scheduled|congested]"),
     };
     let policy = std::env::args().nth(2).unwrap_or_default();
-    let scheduled = policy == "scheduled";
+    let congested = policy == "congested";
+    let scheduled = congested || policy == "scheduled";
     let classes = if scheduled || policy.is_empty() { 0 } else { policy.parse()? };
     let setting = Setting { classes, scheduled, ..Setting::usual(1, 1, Engine::best()) };
     let plan = Plan { way, size: Size::Fixed(64), memory: Memory::Warm, runs: 1, quick: true };
-    Course::new(&setting)?.measure(&plan, 1_000_000_000)?;
+    let mut course = Course::new(&setting)?;
+    if congested {
+        course.congest();
+    }
+    course.measure(&plan, 1_000_000_000)?;
     Ok(())
 }

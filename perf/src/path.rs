@@ -86,6 +86,9 @@ pub struct Row {
     /// Through the scheduler of the port, in eight classes, not congested.
     #[serde(default)]
     pub scheduled: bool,
+    /// Behind a device that has fallen behind, so that every packet waits.
+    #[serde(default)]
+    pub congested: bool,
     /// With a policy of so many classes that does not queue; 0: without.
     #[serde(default)]
     pub classes: u8,
@@ -142,6 +145,7 @@ pub struct Course {
     keys: Keys,
     reference: Option<Reference>,
     whole_way: bool,
+    device: Device,
     times_stages: bool,
     /// Packets so far: flows and nonces go on from here.
     packets: usize,
@@ -160,6 +164,7 @@ impl Course {
             keys: Keys::new(setting)?,
             reference: Reference::for_setting(setting),
             whole_way: false,
+            device: Device::KeepsUp,
             times_stages: false,
             packets: 0,
         })
@@ -179,6 +184,11 @@ impl Course {
         self.bed.opener.set_whole_way_only(true);
     }
 
+    /// Has what is sealed wait for a device that has fallen behind. It has to be scheduled.
+    pub fn congest(&mut self) {
+        self.device = Device::IsBehind;
+    }
+
     /// The headends.
     #[must_use]
     pub fn bed(&self) -> &Bed {
@@ -191,7 +201,8 @@ impl Course {
     /// If packets do not come out as they must.
     pub fn measure(&mut self, plan: &Plan, cycles_per_second: u64) -> anyhow::Result<Row> {
         let traffic = Traffic::new(&self.setting, plan.size, &self.flows)?;
-        let mut buffers = Buffers::new(plan, &traffic)?;
+        let behind = self.device.bursts_behind() * BURST;
+        let mut buffers = Buffers::new(plan, plan.memory.buffers() + behind, &traffic)?;
         let mut path = Vec::new();
         let mut engine = Vec::new();
         let mut stages: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -208,7 +219,7 @@ impl Course {
             if run >= WARM_UP {
                 path.push(of_path);
                 engine.push(of_engine);
-                let packets = (plan.rounds() * plan.memory.buffers()) as f64;
+                let packets = (plan.rounds() * buffers.packets.len()) as f64;
                 for ((stage, before), (_, after)) in before.into_iter().zip(self.stage_cycles(plan.way)) {
                     stages.entry(stage).or_default().push((after - before) as f64 / packets);
                 }
@@ -249,6 +260,7 @@ impl Course {
             esn: self.setting.esn,
             whole_way: self.whole_way,
             scheduled: self.setting.scheduled,
+            congested: self.device == Device::IsBehind,
             classes: self.setting.classes,
             family: if self.setting.family == wire::Family::Ipv4 { 4 } else { 6 },
             engine: self.setting.engine.name().to_owned(),
@@ -274,25 +286,25 @@ impl Course {
             buffers.write(plan.way, traffic, first, is_looked_at)?;
             let spent = match plan.way {
                 Way::Outbound => {
-                    let spent = through(&mut self.bed.sealer, LAN, WAN, buffers)?;
+                    let spent = through(&mut self.bed.sealer, [LAN, WAN], buffers, self.device)?;
                     if is_looked_at {
                         self.check_sealed(traffic, first, &buffers.packets)?;
                     }
                     spent
                 }
                 Way::Inbound => {
-                    through(&mut self.bed.sealer, LAN, WAN, buffers)?;
+                    through(&mut self.bed.sealer, [LAN, WAN], buffers, Device::KeepsUp)?;
                     if is_looked_at {
                         self.check_sealed(traffic, first, &buffers.packets)?;
                     }
-                    let spent = through(&mut self.bed.opener, WAN, LAN, buffers)?;
+                    let spent = through(&mut self.bed.opener, [WAN, LAN], buffers, Device::KeepsUp)?;
                     if is_looked_at {
                         check_opened(traffic, first, &buffers.packets)?;
                     }
                     spent
                 }
             };
-            cycles.push(spent as f64 / buffers.packets.len() as f64);
+            cycles.push(spent);
         }
         Ok(Measured::of(cycles).median)
     }
@@ -349,8 +361,7 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(plan: &Plan, traffic: &Traffic) -> anyhow::Result<Self> {
-        let count = plan.memory.buffers();
+    fn new(plan: &Plan, count: usize, traffic: &Traffic) -> anyhow::Result<Self> {
         let pool = plan.way.pool(count)?;
         let mut packets = Vec::with_capacity(count);
         for number in 0..count {
@@ -374,35 +385,62 @@ impl Buffers {
     }
 }
 
-/// Sends all packets through a pipeline, burst by burst, as a worker does; returns the cycles.
+/// How a port's device takes frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Device {
+    /// All at once.
+    KeepsUp,
+    /// It has taken none of the first bursts, and takes a burst for a burst from then on.
+    IsBehind,
+}
+
+impl Device {
+    /// Bursts that it is behind: two wait in its queue, which the scheduler goes no further ahead, two in the scheduler. From
+    /// then on each burst that comes is queued, another leaves the queue, and a third is taken.
+    fn bursts_behind(self) -> usize {
+        if self == Self::IsBehind { 4 } else { 0 }
+    }
+
+    /// Frames that it takes after so many bursts.
+    fn room(self, burst: usize) -> usize {
+        match self {
+            Self::KeepsUp => usize::MAX,
+            Self::IsBehind if burst + 1 < self.bursts_behind() => 0,
+            Self::IsBehind => BURST,
+        }
+    }
+}
+
+/// Sends all packets through a pipeline, burst by burst, as a worker does; returns the cycles a packet, as long as more come.
 fn through(
     pipeline: &mut Pipeline,
-    from: PortIndex,
-    to: PortIndex,
+    [from, to]: [PortIndex; 2],
     buffers: &mut Buffers,
-) -> anyhow::Result<u64> {
+    device: Device,
+) -> anyhow::Result<f64> {
     let Buffers { packets, out, .. } = buffers;
     let count = packets.len();
     let now_ns = sysmem::clock::monotonic_ns();
     let mut batch = Batch::new();
-    let mut cycles = 0;
+    let mut timed = (0, 0);
     let mut waiting = packets.drain(..);
-    loop {
+    for burst in 0..count.div_ceil(BURST) {
         batch.extend(waiting.by_ref().take(BURST));
-        if batch.is_empty() {
-            break;
-        }
+        let come = batch.len();
         let start = Cycles::tsc();
         pipeline.receive(from, &mut batch, now_ns);
         pipeline.release(now_ns);
-        pipeline.transmit(to, |batch| {
-            let taken = batch.len();
-            out.extend(batch.drain(..));
-            taken
-        });
-        cycles += Cycles::tsc().since(start);
+        transmit(pipeline, to, out, device.room(burst));
+        if burst >= device.bursts_behind() {
+            timed.0 += Cycles::tsc().since(start);
+            timed.1 += come;
+        }
     }
     drop(waiting);
+    for _ in 0..device.bursts_behind() {
+        pipeline.release(now_ns);
+        transmit(pipeline, to, out, usize::MAX);
+    }
     std::mem::swap(packets, out);
     if packets.len() != count {
         let counters = pipeline.counters();
@@ -411,7 +449,18 @@ fn through(
         bail!("{} of {count} packets came through; drops: {drops:?}", packets.len());
     }
     ensure!(out.is_empty(), "packets were left over");
-    Ok(cycles)
+    Ok(timed.0 as f64 / timed.1 as f64)
+}
+
+/// Takes at most `room` frames of a port.
+fn transmit(pipeline: &mut Pipeline, port: PortIndex, out: &mut Vec<Packet>, room: usize) {
+    let mut room = room;
+    pipeline.transmit(port, |batch| {
+        let taken = batch.len().min(room);
+        room -= taken;
+        out.extend(batch.drain(..taken));
+        taken
+    });
 }
 
 #[cfg(test)]

@@ -143,7 +143,11 @@ fn cells(row: &Row) -> Vec<String> {
     let Measured { median, min, max } = row.cycles;
     let engine = row.engine_cycles.median;
     let esn = if row.esn { "+esn" } else { "" };
-    let scheduled = if row.scheduled { ", scheduled" } else { "" };
+    let scheduled = match (row.scheduled, row.congested) {
+        (true, true) => ", scheduled and congested",
+        (true, false) => ", scheduled",
+        (false, _) => "",
+    };
     let classes = if row.classes > 0 { format!(", {} classes", row.classes) } else { String::new() };
     let whole_way = if row.whole_way { ", whole way" } else { "" };
     vec![

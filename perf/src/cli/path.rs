@@ -63,6 +63,9 @@ pub(crate) struct Arguments {
     /// Outbound through a scheduler with eight classes, not congested. Compare with `--ignore scheduled`.
     #[arg(long)]
     scheduled: bool,
+    /// The same congested: every packet waits. Compare with `--ignore scheduled --ignore congested`.
+    #[arg(long, requires = "scheduled")]
+    congested: bool,
     /// Outbound with a policy of so many classes by DSCP, without queues, EF policed. Compare with `--ignore classes`.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=8), conflicts_with = "scheduled")]
     classes: u8,
@@ -154,6 +157,9 @@ impl Arguments {
             let mut course = Course::new(&self.setting(tunnels)?)?;
             if self.whole_way {
                 course.go_the_whole_way();
+            }
+            if self.congested {
+                course.congest();
             }
             if self.stages {
                 course.time_stages();
