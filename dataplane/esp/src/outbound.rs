@@ -164,6 +164,12 @@ impl OutboundSa {
         Lifetime { soft: self.soft, hard: self.counter.hard }.state(self.usage(), now_ns)
     }
 
+    /// Octets of its ICVs.
+    #[inline]
+    pub fn icv_bytes(&self) -> usize {
+        self.key.icv_length().bytes()
+    }
+
     /// Octets of the ESP packet around so much payload: see [`layout::sealed_bytes`].
     #[inline]
     pub fn sealed_bytes(&self, payload_bytes: usize) -> usize {

@@ -22,6 +22,7 @@
 mod conditioning;
 mod exit;
 mod framing;
+mod group;
 mod headers;
 mod inbound;
 mod outbound;

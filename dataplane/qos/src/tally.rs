@@ -37,6 +37,12 @@ impl Tally {
         *word = word.wrapping_add(PACKET + u64::from(bytes));
     }
 
+    /// Adds another.
+    #[inline]
+    pub fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(word, other)| *word = word.wrapping_add(other));
+    }
+
     /// What each class comes to; of those that have packets.
     pub fn classes(&self) -> impl Iterator<Item = (ClassSlot, Volume)> {
         let classes = (0..).map(ClassSlot).zip(self.0.iter().take(CLASSES_MAX));

@@ -130,12 +130,37 @@ pub struct Services<'a> {
     pub queue: Option<Queue<'a>>,
 }
 
+impl Queue<'_> {
+    fn is(&self, other: &Self) -> bool {
+        (self.port, self.slot, self.owner) == (other.port, other.slot, other.owner)
+            && self.at_work.is(&other.at_work)
+            && self.at_work.pre_classify == other.at_work.pre_classify
+    }
+}
+
 impl Services<'_> {
     /// Whether there is none.
     #[inline(always)]
     #[must_use]
     pub fn is_none(&self) -> bool {
         self.conditions.is_none() && self.queue.is_none()
+    }
+
+    /// Whether the same is done.
+    #[inline(always)]
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        let same_conditions = match (&self.conditions, &other.conditions) {
+            (Some(one), Some(other)) => one.is(other) && one.pre_classify == other.pre_classify,
+            (None, None) => true,
+            _ => false,
+        };
+        let same_queue = match (&self.queue, &other.queue) {
+            (Some(one), Some(other)) => one.is(other),
+            (None, None) => true,
+            _ => false,
+        };
+        same_conditions && same_queue
     }
 
     /// Whether classes look at the original packet.
@@ -261,19 +286,19 @@ impl Quality {
 }
 
 impl<'a> AtWork<'a> {
-    /// Appends the classes of whole IPv4 packets on their way into a tunnel, by their original headers and the 802.1p
-    /// priority beside each. A policy with many
+    /// Appends the classes of whole IPv4 packets on their way into tunnels, by their original headers, and the 802.1p
+    /// priority and the tunnel beside each. A policy with many
     /// rules asks the worker's flow cache first.
     #[inline]
     pub fn classify_v4<const BURST: usize>(
         &self,
-        packets: impl Iterator<Item = (WholeV4, Option<u8>)>,
+        packets: impl Iterator<Item = (WholeV4, Option<u8>, TunnelIndex)>,
         ingress: PortIndex,
-        tunnel: TunnelIndex,
         (flows, classes): (&mut FlowCache, &mut ArrayVec<Class, BURST>),
     ) {
-        let arrival = |vlan_priority| Arrival { port: ingress.0, vlan_priority, tunnel: tunnel.0 };
-        let key = |(whole, priority)| KeyV4::new(&whole, &arrival(priority));
+        let key = |(whole, vlan_priority, tunnel): (WholeV4, Option<u8>, TunnelIndex)| {
+            KeyV4::new(&whole, &Arrival { port: ingress.0, vlan_priority, tunnel: tunnel.0 })
+        };
         let keys: ArrayVec<KeyV4, BURST> = packets.take(classes.remaining_capacity()).map(key).collect();
         self.service.policy.classify_v4(&keys, flows, classes);
     }

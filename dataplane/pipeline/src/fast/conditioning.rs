@@ -11,8 +11,8 @@ use qos::tally::Tally;
 use tables::{Arriving, AtWork, Class};
 use wire::{Dscp, dscp};
 
+use super::group::{Group, Member};
 use super::outbound::{Departure, Way};
-use super::plain::Plain;
 use super::survey::Survey;
 use super::waiting::whole_of;
 use crate::context::Context;
@@ -26,99 +26,106 @@ type Refused = ArrayVec<(usize, DropReason), BURST>;
 pub(super) fn condition<'a>(
     ctx: &mut Context<'_>,
     lane: &mut Lane<Departure<'a>>,
-    ways: &[Way<'_>],
+    ways: &[Way<'a>],
     ingress: PortIndex,
 ) {
-    let mut refused = Refused::new();
-    let mut tally = Tally::default();
-    let mut last: Option<AtWork<'_>> = None;
-    let mut place = 0;
-    for (packets, run) in lane.runs_mut(Departure::run_length) {
-        let way = run.first().and_then(|first| ways.get(first.way));
-        if let Some((way, at_work)) = way.and_then(|way| Some((way, way.services.conditions?))) {
-            if let Some(before) = last.filter(|before| !before.is(&at_work)) {
-                before.settle(&tally, ctx.worker);
-                tally = Tally::default();
-            }
-            last = Some(at_work);
-            let mut work = Work { way, at_work, first: place, tally: &mut tally, refused: &mut refused };
-            if !at_work.goes_by_dscp() {
-                let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
-                let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-                at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
-                let mut classes = classes.into_iter();
-                work.condition(ctx, (packets, run), |_| classes.next());
-            } else if let Some(survey) = Survey::of(way, at_work, run) {
-                for number in survey.count(run, work.tally).iter() {
-                    let (Some(packet), Some(departure)) = (packets.get_mut(number), run.get(number)) else {
-                        continue;
-                    };
-                    let class = at_work.by_tos(departure.plain.tos);
-                    let wire_bytes = survey.sizes.wire_bytes(departure.plain);
-                    work.condition_one(ctx, (number, packet, departure), class, wire_bytes);
-                }
-            } else {
-                let class = |plain: &Plain| at_work.by_tos(plain.tos);
-                work.condition(ctx, (packets, run), class);
-            }
+    let mut work = Work { refused: Refused::new(), last: None, tally: Tally::default(), first: 0 };
+    for group in Group::all(lane, ways) {
+        let length = group.len();
+        if let Some(at_work) = group.first.services.conditions {
+            work.condition(ctx, group, at_work, ingress);
         }
-        place += run.len();
+        work.first += length;
     }
-    if let Some(last) = last {
-        last.settle(&tally, ctx.worker);
-    }
-    if !refused.is_empty() {
-        drop_refused(ctx, lane, &refused);
+    work.settle(ctx);
+    if !work.refused.is_empty() {
+        drop_refused(ctx, lane, &work.refused);
     }
 }
 
-/// A policy, and the packets that go one way under it.
-struct Work<'a, 't> {
-    way: &'a Way<'a>,
-    at_work: AtWork<'a>,
-    /// The place of the first in the lane.
+/// What has become of the packets so far.
+struct Work<'a> {
+    refused: Refused,
+    /// The policy of the group before, and what is not counted of it yet.
+    last: Option<AtWork<'a>>,
+    tally: Tally,
+    /// The place of the group's first packet in the lane.
     first: usize,
-    tally: &'t mut Tally,
-    refused: &'t mut Refused,
 }
 
-impl Work<'_, '_> {
-    /// Meters and marks packets, of which `class` tells the class.
+impl<'a> Work<'a> {
+    /// Meters and marks the packets of a group.
     #[inline(always)]
     fn condition(
         &mut self,
-        ctx: &Context<'_>,
-        (packets, run): (&mut [Packet], &[Departure<'_>]),
-        mut class: impl FnMut(&Plain) -> Option<Class>,
+        ctx: &mut Context<'_>,
+        mut group: Group<'_, '_>,
+        at_work: AtWork<'a>,
+        ingress: PortIndex,
     ) {
-        for (number, (packet, departure)) in packets.iter_mut().zip(run).enumerate() {
-            let class = class(departure.plain);
-            let wire_bytes = self.way.wire_bytes(self.at_work, departure.plain);
-            self.condition_one(ctx, (number, packet, departure), class, wire_bytes);
+        if self.last.is_some_and(|last| !last.is(&at_work)) {
+            self.settle(ctx);
+        }
+        self.last = Some(at_work);
+        if !at_work.goes_by_dscp() {
+            let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
+            at_work.classify_v4(group.packets().map(whole_of), ingress, (ctx.flows, &mut classes));
+            for ((number, member), class) in group.packets_mut().enumerate().zip(classes) {
+                self.condition_one(ctx, (number, member), at_work, class);
+            }
+        } else if let Some(survey) = Survey::of(&group, at_work) {
+            self.tally.add(&survey.tally);
+            for number in survey.others() {
+                if let Some(member) = group.packet_mut(number) {
+                    self.condition_by_tos(ctx, (number, member), at_work);
+                }
+            }
+        } else {
+            for (number, member) in group.packets_mut().enumerate() {
+                self.condition_by_tos(ctx, (number, member), at_work);
+            }
         }
     }
 
-    /// Meters and marks one packet.
+    #[inline(always)]
+    fn condition_by_tos(
+        &mut self,
+        ctx: &Context<'_>,
+        (number, member): (usize, Member<'_, '_>),
+        at_work: AtWork<'_>,
+    ) {
+        let (_, departure, _) = &member;
+        if let Some(class) = at_work.by_tos(departure.plain.tos) {
+            self.condition_one(ctx, (number, member), at_work, class);
+        }
+    }
+
+    /// Meters and marks one packet, with its number in the group.
     #[inline(always)]
     fn condition_one(
         &mut self,
         ctx: &Context<'_>,
-        (number, packet, departure): (usize, &mut Packet, &Departure<'_>),
-        class: Option<Class>,
-        wire_bytes: u32,
+        (number, (packet, departure, way)): (usize, Member<'_, '_>),
+        at_work: AtWork<'_>,
+        class: Class,
     ) {
-        debug_assert_eq!(wire_bytes, self.way.wire_bytes(self.at_work, departure.plain));
-        let Some(class) = class else { return };
         if let Some(priority) = class.set_vlan_priority {
             packet.set_vlan_priority(priority);
         }
         let dscp = Dscp::of_tos(departure.plain.tos);
-        let arriving = Arriving { class, wire_bytes, dscp };
-        let marked = self.at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, self.tally);
+        let arriving = Arriving { class, wire_bytes: way.wire_bytes(at_work, departure.plain), dscp };
+        let marked = at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, &mut self.tally);
         if marked != Some(dscp)
             && let Err(reason) = mark(packet, departure.offset, marked)
         {
             self.refused.push((self.first + number, reason));
+        }
+    }
+
+    /// Counts what has gathered.
+    fn settle(&mut self, ctx: &Context<'_>) {
+        if let Some(last) = self.last {
+            last.settle(&core::mem::take(&mut self.tally), ctx.worker);
         }
     }
 }

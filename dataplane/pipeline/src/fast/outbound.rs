@@ -77,6 +77,8 @@ pub(super) struct Way<'a> {
     framing: Framing,
     /// What service policies do with packets first.
     pub(super) services: Services<'a>,
+    /// Ways in a row with the same services are of one group; one with class groups is of its own.
+    pub(super) group: u8,
 }
 
 impl<'a> Way<'a> {
@@ -93,7 +95,7 @@ impl<'a> Way<'a> {
         let sa = ctx.sad.outbound(shortcut.sa)?;
         sa.prefetch();
         shortcut.counts.prefetch(ctx.worker);
-        Some(Self { tunnel, whole, shortcut, sa, framing, services })
+        Some(Self { tunnel, whole, shortcut, sa, framing, services, group: 0 })
     }
 
     /// What a payload packet is on the wire, as a policy at work on this way counts it.
@@ -102,10 +104,10 @@ impl<'a> Way<'a> {
         at_work.wire_bytes(self.sealed_bytes(payload))
     }
 
-    /// What the longest packet that goes this way is on the wire.
+    /// What is around a payload packet.
     #[inline(always)]
-    pub(super) fn longest_wire_bytes(&self, at_work: AtWork<'_>) -> u32 {
-        self.wire_bytes(at_work, &Plain { total_bytes: self.shortcut.mtu, ..Plain::NONE })
+    pub(super) fn shape(&self) -> Shape {
+        Shape { header_bytes: self.shortcut.header_bytes, icv_bytes: self.sa.icv_bytes() }
     }
 
     /// The length of the IP packet that a payload packet becomes.
@@ -129,12 +131,26 @@ impl<'a> Way<'a> {
         self.whole.has_groups()
     }
 
+    /// The group of a way that is found after this one.
+    #[inline(always)]
+    fn group_of_next(&self, next: &Self) -> u8 {
+        let is_same = self.services.is(&next.services) && !self.has_groups() && !next.has_groups();
+        self.group + u8::from(!is_same)
+    }
+
     /// Whether packets into `tunnel` with this ToS go this way.
     #[inline(always)]
     pub(super) fn carries(&self, tunnel: TunnelIndex, tos: u8) -> bool {
         let shortcut = self.whole.for_tos(tos);
         self.tunnel == tunnel && shortcut.is_some_and(|shortcut| core::ptr::eq(shortcut, self.shortcut))
     }
+}
+
+/// What of a way decides how long packets become.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    header_bytes: u8,
+    icv_bytes: usize,
 }
 
 /// A plain packet that can leave by a tunnel.
@@ -188,7 +204,8 @@ impl<'a> Departures<'a> {
     ) -> Option<Departure<'a>> {
         let follows = self.may_follow && self.ways.last().is_some_and(|last| last.tunnel == tunnel);
         if !follows && !self.follows_in_group(tunnel, plain.tos) {
-            let way = Way::find(ctx, last_hop, tunnel, plain.tos)?;
+            let mut way = Way::find(ctx, last_hop, tunnel, plain.tos)?;
+            way.group = self.ways.last().map_or(0, |last| last.group_of_next(&way));
             self.some_conditioned |= way.services.conditions.is_some();
             self.some_queued |= way.services.queue.is_some();
             self.ways.try_push(way).ok()?;

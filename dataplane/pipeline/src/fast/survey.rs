@@ -1,60 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A long run of packets under a policy that goes by code points: those that a class only counts are counted together, and
+//! A long group of packets under a policy that goes by code points: those that a class only counts are counted together, and
 //! only the others are looked at one by one.
 
 use pktbuf::BURST;
 use qos::tally::{Place, Tally};
 use tables::AtWork;
 
-use super::outbound::{Departure, Way};
+use super::group::Group;
 use super::sizes::Sizes;
 
-/// From so many packets on that go one way a survey is worth it.
-const LONG_RUN: usize = 8;
+/// From so many packets on a survey is worth it.
+const LONG_GROUP: usize = 8;
 
-/// How the packets of a run are counted.
-pub(super) struct Survey<'a> {
-    counted_at: &'a [Place; 64],
-    pub(super) sizes: Sizes,
+/// What a group comes to.
+pub(super) struct Survey {
+    /// Of the packets that are only counted.
+    pub(super) tally: Tally,
+    /// The most bytes that a packet is on the wire.
+    pub(super) longest: u32,
+    others: [u8; BURST],
+    other_count: usize,
 }
 
-/// Places in a run, rising.
-pub(super) struct Places {
-    all: [u8; BURST],
-    count: usize,
-}
-
-impl<'a> Survey<'a> {
-    /// `None`: these have to be looked at one by one.
+impl Survey {
+    /// Of packets as they came in; `None`: they have to be looked at one by one.
     #[inline(always)]
-    pub(super) fn of(way: &Way<'_>, at_work: AtWork<'a>, run: &[Departure<'_>]) -> Option<Self> {
-        let is_worth_it = run.len() >= LONG_RUN && at_work.goes_by_dscp() && !way.has_groups();
-        is_worth_it.then(|| Self { counted_at: at_work.counted_at(), sizes: Sizes::of(way, at_work) })
+    pub(super) fn of(group: &Group<'_, '_>, at_work: AtWork<'_>) -> Option<Self> {
+        let is_worth_it = group.len() >= LONG_GROUP && at_work.goes_by_dscp() && !group.first.has_groups();
+        is_worth_it.then_some(())?;
+        let mut survey = Self { tally: Tally::default(), longest: 0, others: [0; BURST], other_count: 0 };
+        survey.count(group, at_work);
+        Some(survey)
     }
 
-    /// Where a packet with this ToS is counted.
     #[inline(always)]
-    pub(super) fn place(&self, tos: u8) -> Place {
-        self.counted_at[usize::from(tos >> 2)]
-    }
-
-    /// Counts the packets of a run, as they came in, and returns the places of those that count nowhere yet.
-    #[inline(always)]
-    pub(super) fn count(&self, run: &[Departure<'_>], tally: &mut Tally) -> Places {
-        let mut others = Places { all: [0; BURST], count: 0 };
-        for (number, departure) in (0..).zip(run) {
-            let place = self.place(departure.plain.tos);
-            tally.count(place, self.sizes.wire_bytes(departure.plain));
+    fn count(&mut self, group: &Group<'_, '_>, at_work: AtWork<'_>) {
+        let counted_at = at_work.counted_at();
+        let mut sizes = Sizes::of(group.first, at_work);
+        let mut last = group.first;
+        for (number, (departure, way)) in (0..).zip(group.departures()) {
+            if !core::ptr::eq(last, way) {
+                last = way;
+                sizes.suit(way, at_work);
+            }
+            let place = counted_at[usize::from(departure.plain.tos >> 2)];
+            let wire_bytes = sizes.wire_bytes(departure.plain);
+            self.longest = self.longest.max(wire_bytes);
+            self.tally.count(place, wire_bytes);
             // Written in any case, and kept if it is one: which packets these are is nothing that the CPU could guess.
-            others.all[others.count % BURST] = number;
-            others.count += usize::from(place == Place::NOWHERE);
+            self.others[self.other_count % BURST] = number;
+            self.other_count += usize::from(place == Place::NOWHERE);
         }
-        others
     }
-}
 
-impl Places {
-    pub(super) fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.all.iter().take(self.count).map(|place| usize::from(*place))
+    /// The packets that are not counted yet: their places in the group, rising.
+    #[inline(always)]
+    pub(super) fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        self.others.into_iter().take(self.other_count).map(usize::from)
     }
 }

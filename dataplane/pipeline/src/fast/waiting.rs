@@ -5,15 +5,16 @@
 //! What [`crate::scheduled`] does for any packet.
 
 use arrayvec::ArrayVec;
-use messages::{DropReason, PortIndex, WorkerId};
+use messages::{DropReason, PortIndex, TunnelIndex, WorkerId};
 use pktbuf::{BURST, Packet};
 use qos::classify::WholeV4;
 use qos::schedule::Offer;
-use qos::tally::{Place, Tally};
+use qos::tally::Place;
 use tables::{Class, Queue};
 use wire::{Dscp, Ecn, IpProtocol};
 
 use super::framing::LastHop;
+use super::group::{Group, Member};
 use super::outbound::{self, Departure, Departures, Way};
 use super::plain::{Plain, TCP_FLAGS_OFFSET, TOS_OFFSET};
 use super::survey::Survey;
@@ -56,35 +57,45 @@ fn bit(queue: Queue<'_>) -> u64 {
 pub(super) fn wait<'a>(
     ctx: &mut Context<'_>,
     lane: &mut Lane<Departure<'a>>,
-    ways: &[Way<'_>],
+    ways: &[Way<'a>],
     ingress: PortIndex,
 ) {
     let mut held = Held::default();
     let mut place = 0;
-    for (packets, run) in lane.runs_mut(Departure::run_length) {
-        let way = run.first().and_then(|first| ways.get(first.way));
-        if let Some((way, queue)) = way.and_then(|way| Some((way, way.services.queue?))) {
-            match way.services.owner_beside(ctx.worker) {
+    for group in Group::all(lane, ways) {
+        let length = group.len();
+        if let Some(queue) = group.first.services.queue {
+            match group.first.services.owner_beside(ctx.worker) {
                 Some(owner) => {
-                    let places = place..place + run.len();
+                    let places = place..place + length;
                     held.places.extend(places.map(|place| (place, Reason::Owner(owner))));
                 }
-                None => match survey(way, queue, run) {
-                    Some(survey) => {
-                        pass_surveyed(ctx, (packets, run), (way, queue), &survey, (place, &mut held));
-                    }
-                    None => {
-                        let judged = judge(ctx, (packets, run), (way, queue), ingress);
-                        pass(ctx, &judged, (way, queue), (place, &mut held));
-                    }
-                },
+                None => wait_here(ctx, group, queue, ingress, (place, &mut held)),
             }
         }
-        place += run.len();
+        place += length;
     }
     if !held.places.is_empty() {
         hold_back(ctx, lane, ways, held, ingress);
     }
+}
+
+/// Holds those packets of a queue of this worker's that have to wait, of which the first has a place in the lane.
+#[inline(always)]
+fn wait_here(
+    ctx: &mut Context<'_>,
+    mut group: Group<'_, '_>,
+    queue: Queue<'_>,
+    ingress: PortIndex,
+    (place, held): (usize, &mut Held),
+) {
+    // What has been marked already is not as it came in.
+    let is_as_it_came = group.first.services.conditions.is_none();
+    if let Some(survey) = is_as_it_came.then(|| Survey::of(&group, queue.at_work)).flatten() {
+        return pass_surveyed(ctx, group, queue, survey, (place, held));
+    }
+    let judged = judge(ctx, &mut group, queue, ingress);
+    pass(ctx, &judged, (group.first, queue), (place, held));
 }
 
 /// What becomes of packets that go one way: what the scheduler has to know of them, or why they are dropped.
@@ -92,42 +103,45 @@ type Judged = ArrayVec<Result<Offer, DropReason>, BURST>;
 
 /// Classifies, meters and marks packets.
 #[inline(always)]
-fn judge(
-    ctx: &mut Context<'_>,
-    (packets, run): (&mut [Packet], &[Departure<'_>]),
-    (way, queue): (&Way<'_>, Queue<'_>),
-    ingress: PortIndex,
-) -> Judged {
+fn judge(ctx: &mut Context<'_>, group: &mut Group<'_, '_>, queue: Queue<'_>, ingress: PortIndex) -> Judged {
     let at_work = queue.at_work;
-    let wire_bytes = |ctx: &Context<'_>, plain: &Plain, tos| way.for_tos(ctx, tos).wire_bytes(at_work, plain);
-    if !at_work.goes_by_dscp() {
-        let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
-        let whole = packets.iter().zip(run).map(|(packet, departure)| whole_of(packet, departure));
-        at_work.classify_v4(whole, ingress, way.tunnel, (ctx.flows, &mut classes));
-        let mut classes = classes.into_iter();
-        judge_each(ctx, (packets, run), queue, |_| classes.next(), wire_bytes)
-    } else {
-        judge_each(ctx, (packets, run), queue, |tos| at_work.by_tos(tos), wire_bytes)
+    if at_work.goes_by_dscp() {
+        return judge_each(ctx, group, queue, |tos| at_work.by_tos(tos));
     }
+    let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
+    at_work.classify_v4(group.packets().map(whole_of), ingress, (ctx.flows, &mut classes));
+    let mut classes = classes.into_iter();
+    judge_each(ctx, group, queue, |_| classes.next())
 }
 
-/// `class` tells the class of packets with a ToS, and `wire_bytes` what they are on the wire with one.
+/// `class` tells the class of packets with a ToS.
 #[inline(always)]
 fn judge_each(
     ctx: &Context<'_>,
-    (packets, run): (&mut [Packet], &[Departure<'_>]),
+    group: &mut Group<'_, '_>,
     queue: Queue<'_>,
     mut class: impl FnMut(u8) -> Option<Class>,
-    wire_bytes: impl Fn(&Context<'_>, &Plain, u8) -> u32,
 ) -> Judged {
-    let judge_one = |(packet, departure): (&mut Packet, &Departure<'_>)| {
-        let came_with = tos_of(packet, departure);
-        let class = class(came_with).ok_or(DropReason::NoBuffer)?;
-        let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
-        let wire_bytes = wire_bytes(ctx, departure.plain, tos);
-        scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, wire_bytes)
+    let judge_one = |member: Member<'_, '_>| {
+        let came_with = tos_of(member.0, member.1);
+        judge_one(ctx, member, queue, class(came_with), came_with)
     };
-    packets.iter_mut().zip(run).map(judge_one).collect()
+    group.packets_mut().map(judge_one).collect()
+}
+
+/// Meters and marks a packet that came with this ToS.
+#[inline(always)]
+fn judge_one(
+    ctx: &Context<'_>,
+    (packet, departure, way): Member<'_, '_>,
+    queue: Queue<'_>,
+    class: Option<Class>,
+    came_with: u8,
+) -> Result<Offer, DropReason> {
+    let class = class.ok_or(DropReason::NoBuffer)?;
+    let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
+    let wire_bytes = way.for_tos(ctx, tos).wire_bytes(queue.at_work, departure.plain);
+    scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, wire_bytes)
 }
 
 /// Lets packets pass as far as nothing is before them, and holds the others.
@@ -146,57 +160,44 @@ fn pass(
     hold(judged, queue, passed, (place, held));
 }
 
-/// How the packets of a run are counted together; `None`: they have to be looked at one by one. What has been marked already is
-/// not as it came in.
-#[inline(always)]
-fn survey<'a>(way: &Way<'_>, queue: Queue<'a>, run: &[Departure<'_>]) -> Option<Survey<'a>> {
-    Survey::of(way, queue.at_work, run).filter(|_| way.services.conditions.is_none())
-}
-
-/// Packets of a run that had to be looked at one by one: their places, and what becomes of them.
+/// Packets of a group that had to be looked at one by one: their places, and what becomes of them.
 type LookedAt = ArrayVec<(usize, Result<Offer, DropReason>), BURST>;
 
-/// As [`pass`], of a run of which each class's sum will do if all that are not dropped go on at once.
+/// As [`pass`], of a group of which each class's sum will do if all that are not dropped go on at once.
 #[inline(always)]
 fn pass_surveyed(
     ctx: &mut Context<'_>,
-    (packets, run): (&mut [Packet], &[Departure<'_>]),
-    (way, queue): (&Way<'_>, Queue<'_>),
-    survey: &Survey<'_>,
+    mut group: Group<'_, '_>,
+    queue: Queue<'_>,
+    mut survey: Survey,
     (place, held): (usize, &mut Held),
 ) {
-    let mut tally = Tally::default();
     let mut looked_at = LookedAt::new();
-    for number in survey.count(run, &mut tally).iter() {
-        let (Some(packet), Some(departure)) = (packets.get_mut(number), run.get(number)) else { continue };
-        let tos = departure.plain.tos;
-        let wire_bytes = survey.sizes.wire_bytes(departure.plain);
-        let class = queue.at_work.by_tos(tos).ok_or(DropReason::NoBuffer);
-        let judged = class.and_then(|class| {
-            scheduled::offer(ctx, (packet, departure.offset), (queue, class), tos, wire_bytes)
-        });
+    for number in survey.others() {
+        let Some(member) = group.packet_mut(number) else { continue };
+        let tos = member.1.plain.tos;
+        let judged = judge_one(ctx, member, queue, queue.at_work.by_tos(tos), tos);
         if let Ok(offer) = &judged {
-            tally.count(Place::of(offer.class), wire_bytes);
+            survey.tally.count(Place::of(offer.class), offer.wire_bytes);
         }
         looked_at.push((number, judged));
     }
-    let longest = way.longest_wire_bytes(queue.at_work);
-    if !held.waits_in(queue) && scheduled::pass_all(ctx, queue, &tally, longest, place) {
+    if !held.waits_in(queue) && scheduled::pass_all(ctx, queue, &survey.tally, survey.longest, place) {
         let dropped = |(number, judged): (usize, Result<Offer, DropReason>)| {
             Some((place + number, Reason::Dropped(judged.err()?)))
         };
         held.places.extend(looked_at.into_iter().filter_map(dropped));
     } else {
-        let judged = one_by_one(run, queue, survey, looked_at);
-        pass(ctx, &judged, (way, queue), (place, held));
+        let judged = one_by_one(&group, queue, looked_at);
+        pass(ctx, &judged, (group.first, queue), (place, held));
     }
 }
 
-/// What becomes of each packet of a surveyed run.
+/// What becomes of each packet of a surveyed group.
 #[inline(never)]
-fn one_by_one(run: &[Departure<'_>], queue: Queue<'_>, survey: &Survey<'_>, looked_at: LookedAt) -> Judged {
+fn one_by_one(group: &Group<'_, '_>, queue: Queue<'_>, looked_at: LookedAt) -> Judged {
     let mut looked_at = looked_at.into_iter().peekable();
-    let judge_one = |(number, departure): (usize, &Departure<'_>)| {
+    let judge_one = |(number, (departure, way)): (usize, (&Departure<'_>, &Way<'_>))| {
         if let Some((_, judged)) = looked_at.next_if(|(at, _)| *at == number) {
             return judged;
         }
@@ -205,12 +206,12 @@ fn one_by_one(run: &[Departure<'_>], queue: Queue<'_>, survey: &Survey<'_>, look
         Ok(Offer {
             tunnel: queue.slot,
             class: class.slot,
-            wire_bytes: survey.sizes.wire_bytes(departure.plain),
+            wire_bytes: way.wire_bytes(queue.at_work, departure.plain),
             dscp: Dscp::of_tos(tos),
             ecn: Ecn::of_tos(tos),
         })
     };
-    run.iter().enumerate().map(judge_one).collect()
+    group.departures().enumerate().map(judge_one).collect()
 }
 
 /// Whether marks have put a packet into another class group, with an SA of its own.
@@ -273,16 +274,18 @@ fn hold_back<'a>(
     *lane = due;
 }
 
-/// What classes look at: the headers, and the 802.1p priority.
+/// What classes look at: the headers, the 802.1p priority, and the tunnel.
 #[inline(always)]
-pub(super) fn whole_of(packet: &Packet, departure: &Departure<'_>) -> (WholeV4, Option<u8>) {
+pub(super) fn whole_of(
+    (packet, departure, way): (&Packet, &Departure<'_>, &Way<'_>),
+) -> (WholeV4, Option<u8>, TunnelIndex) {
     let &Plain { source, destination, ports, protocol, .. } = departure.plain;
     let tos = tos_of(packet, departure);
     let tcp_flags = match protocol {
         IpProtocol::TCP => packet.data().get(departure.offset + TCP_FLAGS_OFFSET).copied().unwrap_or(0),
         _ => 0,
     };
-    (WholeV4 { source, destination, ports, protocol, tos, tcp_flags }, packet.vlan_priority())
+    (WholeV4 { source, destination, ports, protocol, tos, tcp_flags }, packet.vlan_priority(), way.tunnel)
 }
 
 /// The ToS that a packet has by now: it may have been marked since it was parsed.

@@ -157,8 +157,8 @@ fn with_many_rules_flows_that_were_asked_for_before_have_the_class_that_they_had
             tcp_flags: 0,
         });
         let mut classes = ArrayVec::<_, 64>::new();
-        let whole = whole.map(|whole| (whole, None));
-        at_work.classify_v4(whole, wan, TunnelIndex(0), (&mut flows, &mut classes));
+        let whole = whole.map(|whole| (whole, None, TunnelIndex(0)));
+        at_work.classify_v4(whole, wan, (&mut flows, &mut classes));
         let places: Vec<_> = classes.iter().map(|class| class.slot.0).collect();
         let expected: Vec<_> = ports.map(|port| u8::from(port % 2 == 1 || port >= 2_020)).collect();
         assert_eq!(places, expected, "round {round}");

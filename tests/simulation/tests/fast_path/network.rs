@@ -83,7 +83,7 @@ impl Network {
         network.objects.push(Object::DscpMap(DscpMap { dscp_map: DSCPS, changes }));
         network.objects.extend(network.tunnels.iter().copied().map(Object::Tunnel));
         network.objects.extend(network.sas.iter().cloned().map(Object::Sa));
-        network.objects.extend(marks());
+        network.objects.extend(marks(seed));
         network
     }
 
@@ -143,12 +143,17 @@ fn frame() -> Vec<Object> {
 const DSCPS: DscpMapIndex = DscpMapIndex(0);
 
 /// Policies without queues: one for what leaves by a port, another for a tunnel, and a tunnel that does not pre-classify.
+/// Their class is UDP, or half of the code points for an odd seed.
 /// Nothing is dropped, as that would depend on the order of packets within a burst.
-fn marks() -> Vec<Object> {
-    const UDP: ClassMapIndex = ClassMapIndex(0);
-    let udp = Criterion { protocol: Some(17), ..Criterion::anything(UDP, 0) };
+fn marks(seed: u64) -> Vec<Object> {
+    const SOME: ClassMapIndex = ClassMapIndex(0);
+    let anything = Criterion::anything(SOME, 0);
+    let some = match seed % 2 {
+        0 => Criterion { protocol: Some(17), ..anything },
+        _ => Criterion { dscps: Some(DscpSet(0x5555_5555_5555_5555)), ..anything },
+    };
     let mut objects =
-        vec![Object::ClassMap(ClassMap { class_map: UDP, match_any: false }), Object::Criterion(udp)];
+        vec![Object::ClassMap(ClassMap { class_map: SOME, match_any: false }), Object::Criterion(some)];
     let police = Police {
         aware: Some(ColourAware { yellow: DscpSet(1 << 46), red: DscpSet(1 << 10) }),
         exceed: PoliceAction::SetDscp(12),
@@ -159,7 +164,7 @@ fn marks() -> Vec<Object> {
     for (map, police, set_dscp) in [(0, Some(police), Some(18)), (1, None, Some(34))] {
         let policy_map = PolicyMapIndex(map);
         objects.push(Object::PolicyMap(PolicyMap { policy_map, shape: None }));
-        for (place, class_map) in [(0, Some(UDP)), (1, None)] {
+        for (place, class_map) in [(0, Some(SOME)), (1, None)] {
             objects.push(Object::PolicyClass(PolicyClass {
                 police: police.filter(|_| place == 0),
                 set_dscp: set_dscp.filter(|_| place == 0),
