@@ -95,8 +95,9 @@ pub(crate) fn run_length<N>(notes: &[N], same: impl Fn(&N, &N) -> bool) -> usize
     notes.iter().position(|note| !same(first, note)).unwrap_or(notes.len())
 }
 
+/// What goes together, as [`Lane::runs_mut`] finds it.
 #[inline(always)]
-fn runs<N>(mut notes: &[N], length: impl Fn(&[N]) -> usize) -> impl Iterator<Item = &[N]> {
+pub(crate) fn runs<N>(mut notes: &[N], length: impl Fn(&[N]) -> usize) -> impl Iterator<Item = &[N]> {
     core::iter::from_fn(move || {
         let (run, rest) = notes.split_at_checked(length(notes).max(1))?;
         notes = rest;

@@ -5,7 +5,7 @@
 use pktbuf::Packet;
 
 use super::outbound::{Departure, Way};
-use crate::lane::{Lane, run_length};
+use crate::lane::{Lane, run_length, runs};
 
 /// See the module's head.
 pub(super) struct Group<'g, 'a> {
@@ -36,6 +36,14 @@ impl<'g, 'a> Group<'g, 'a> {
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.departures.len()
+    }
+
+    /// The departures, run by run of those that go the same way.
+    #[inline(always)]
+    pub(super) fn runs(&self) -> impl Iterator<Item = (&'g [Departure<'a>], &'g Way<'a>)> + use<'g, 'a> {
+        let (first, ways) = (self.first, self.ways);
+        let runs = runs(self.departures, Departure::run_length);
+        runs.map(move |run| (run, run.first().and_then(|one| ways.get(one.way)).unwrap_or(first)))
     }
 
     /// Each packet's departure and way.

@@ -7,6 +7,7 @@ use qos::tally::{Place, Tally};
 use tables::AtWork;
 
 use super::group::Group;
+use super::outbound::Departure;
 use super::sizes::Sizes;
 
 /// From so many packets on a survey is worth it.
@@ -37,19 +38,19 @@ impl Survey {
     fn count(&mut self, group: &Group<'_, '_>, at_work: AtWork<'_>) {
         let counted_at = at_work.counted_at();
         let mut sizes = Sizes::of(group.first, at_work);
-        let mut last = group.first;
-        for (number, (departure, way)) in (0..).zip(group.departures()) {
-            if !core::ptr::eq(last, way) {
-                last = way;
-                sizes.suit(way, at_work);
+        let mut number = 0;
+        for (run, way) in group.runs() {
+            sizes.suit(way, at_work);
+            for Departure { plain, .. } in run {
+                let place = counted_at[usize::from(plain.tos >> 2)];
+                let wire_bytes = sizes.wire_bytes(plain);
+                self.longest = self.longest.max(wire_bytes);
+                self.tally.count(place, wire_bytes);
+                // Written in any case, and kept if it is one: which packets these are is nothing that the CPU could guess.
+                self.others[self.other_count % BURST] = number;
+                self.other_count += usize::from(place == Place::NOWHERE);
+                number += 1;
             }
-            let place = counted_at[usize::from(departure.plain.tos >> 2)];
-            let wire_bytes = sizes.wire_bytes(departure.plain);
-            self.longest = self.longest.max(wire_bytes);
-            self.tally.count(place, wire_bytes);
-            // Written in any case, and kept if it is one: which packets these are is nothing that the CPU could guess.
-            self.others[self.other_count % BURST] = number;
-            self.other_count += usize::from(place == Place::NOWHERE);
         }
     }
 
