@@ -162,7 +162,14 @@ impl Queues {
         scheduler.map_or(0, |scheduler| scheduler.pass(tunnel, offers, now_ns))
     }
 
-    /// The same of packets of which each class's sum is known: all or none.
+    /// Whether something waits for this port that others have to let go first.
+    #[inline]
+    pub(crate) fn has_someone_before(&mut self, port: PortIndex, now_ns: u64) -> bool {
+        let scheduler = self.ports.get_mut(port.index()).and_then(Option::as_mut);
+        scheduler.is_some_and(|scheduler| scheduler.has_someone_before(now_ns))
+    }
+
+    /// As [`pass`](Self::pass), of packets of which each class's sum is known: all or none.
     #[inline]
     pub(crate) fn pass_all(
         &mut self,

@@ -58,16 +58,23 @@ impl Plain {
     /// The packet at the front of `l3`, if it is plain and its header checksum is right.
     #[inline(always)]
     pub(crate) fn parse(l3: &[u8]) -> Option<Self> {
+        let ip: &[u8; ipv4::HEADER_BYTES] = l3.get(..BYTES_MIN)?.first_chunk()?;
+        let [version_ihl, _, a, b, _, _, c, d, ..] = *ip;
+        let is_plain = version_ihl == VERSION_4_WITHOUT_OPTIONS
+            && u16::from_be_bytes([c, d]) & FRAGMENT_BITS == 0
+            && (BYTES_MIN..=l3.len()).contains(&usize::from(u16::from_be_bytes([a, b])))
+            && Sum::of(ip).is_valid();
+        if is_plain { Self::read(l3) } else { None }
+    }
+
+    /// The same of a packet that is known to be plain.
+    #[inline(always)]
+    pub(crate) fn read(l3: &[u8]) -> Option<Self> {
         let header: &[u8; BYTES_MIN] = l3.first_chunk()?;
         let (ip, ports): (&[u8; ipv4::HEADER_BYTES], _) = header.split_first_chunk()?;
-        let [version_ihl, tos, a, b, _, _, c, d, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
+        let [_, tos, a, b, _, _, c, d, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
         let total_bytes = u16::from_be_bytes([a, b]);
         let flags = u16::from_be_bytes([c, d]);
-        let is_plain = version_ihl == VERSION_4_WITHOUT_OPTIONS
-            && flags & FRAGMENT_BITS == 0
-            && (BYTES_MIN..=l3.len()).contains(&usize::from(total_bytes))
-            && Sum::of(ip).is_valid();
-        is_plain.then_some(())?;
         let protocol = IpProtocol(protocol);
         let is_syn = protocol == IpProtocol::TCP && l3.get(TCP_FLAGS_OFFSET)? & TCP_SYN != 0;
         Some(Self {

@@ -89,9 +89,13 @@ fn wait_here(
     ingress: PortIndex,
     (place, held): (usize, &mut Held),
 ) {
+    let may_pass = !held.waits_in(queue) && !ctx.queues.has_someone_before(queue.port, ctx.now_ns);
     // What has been marked already is not as it came in.
     let is_as_it_came = group.first.services.conditions.is_none();
-    if let Some(survey) = is_as_it_came.then(|| Survey::of(&group, queue.at_work)).flatten() {
+    if may_pass
+        && is_as_it_came
+        && let Some(survey) = Survey::of(&group, queue.at_work)
+    {
         return pass_surveyed(ctx, group, queue, survey, (place, held));
     }
     let judged = judge(ctx, &mut group, queue, ingress);
@@ -163,7 +167,7 @@ fn pass(
 /// Packets of a group that had to be looked at one by one: their places, and what becomes of them.
 type LookedAt = ArrayVec<(usize, Result<Offer, DropReason>), BURST>;
 
-/// As [`pass`], of a group of which each class's sum will do if all that are not dropped go on at once.
+/// As [`pass`] where nothing is before them, of a group of which each class's sum will do if all that are not dropped go on at once.
 #[inline(always)]
 fn pass_surveyed(
     ctx: &mut Context<'_>,
@@ -182,7 +186,7 @@ fn pass_surveyed(
         }
         looked_at.push((number, judged));
     }
-    if !held.waits_in(queue) && scheduled::pass_all(ctx, queue, &survey.tally, survey.longest, place) {
+    if scheduled::pass_all(ctx, queue, &survey.tally, survey.longest, place) {
         let dropped = |(number, judged): (usize, Result<Offer, DropReason>)| {
             Some((place + number, Reason::Dropped(judged.err()?)))
         };
@@ -379,5 +383,5 @@ impl<'a, 'c: 'a> Going<'a, 'c> {
 #[inline(always)]
 fn plain_of(ctx: &Context<'_>, item: &Item) -> Plain {
     let is_as_it_was = item.is_plain() && !item.is_older_than(ctx.tables.number);
-    is_as_it_was.then(|| Plain::parse(item.packet().data())).flatten().unwrap_or(Plain::NONE)
+    is_as_it_was.then(|| Plain::read(item.packet().data())).flatten().unwrap_or(Plain::NONE)
 }

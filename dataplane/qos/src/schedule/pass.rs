@@ -72,9 +72,9 @@ impl<T> Scheduler<T> {
         may_pass
     }
 
-    /// Whether something waits for the port and not only for its own shaper.
+    /// Whether something waits for the port and not only for its own shaper, so that nothing passes.
     #[inline(always)]
-    fn has_someone_before(&mut self, now_ns: u64) -> bool {
+    pub fn has_someone_before(&mut self, now_ns: u64) -> bool {
         self.wake(now_ns);
         self.slab.used() > 0 && self.first_in_line().is_some()
     }
