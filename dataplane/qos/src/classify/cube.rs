@@ -169,6 +169,20 @@ impl<const LANES: usize> Cube<LANES> {
         }
         cube
     }
+
+    /// The values of a lane; `None`: all that there are.
+    pub(super) fn span(&self, lane: usize) -> Option<Span<u16>> {
+        let span = Span::new(self.low[lane], self.high[lane]);
+        (span != Span::new(0, u16::MAX)).then_some(span)
+    }
+
+    /// The leading bits of each lane that all keys in the box have alike.
+    pub(super) fn fixed_bits(&self) -> [u16; LANES] {
+        core::array::from_fn(|lane| {
+            let differing = self.low[lane] ^ self.high[lane];
+            !u16::MAX.checked_shr(differing.leading_zeros()).unwrap_or(0)
+        })
+    }
 }
 
 /// The spans behind the addresses, and whether they are all that is asked there; `None`: nothing is such.
