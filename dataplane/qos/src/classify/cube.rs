@@ -203,10 +203,10 @@ fn others(rule: &Rule) -> Option<([Span<u16>; OTHERS], bool)> {
     let set = [
         (SOURCE_PORT, rule.source_ports.unwrap_or(Span::new(0, u16::MAX))),
         (DESTINATION_PORT, rule.destination_ports.unwrap_or(Span::new(0, u16::MAX))),
-        (PROTOCOL, Span::new(rule.protocols.first.into(), rule.protocols.last.into())),
-        (DSCP, dscps.0),
-        (TCP_FLAGS, flags.span),
-        (VLAN_PRIORITY, vlan.0),
+        (PROTOCOL, whole(Span::new(rule.protocols.first.into(), rule.protocols.last.into()), u8::MAX.into())),
+        (DSCP, whole(dscps.0, u64::BITS as u16 - 1)),
+        (TCP_FLAGS, whole(flags.span, u8::MAX.into())),
+        (VLAN_PRIORITY, whole(vlan.0, VlanPriorities::ALL.bits().ilog2() as u16)),
         (INGRESS_PORT, rule.ingress_ports),
         (TUNNEL, low),
         (TUNNEL + 1, high),
@@ -220,6 +220,11 @@ fn others(rule: &Rule) -> Option<([Span<u16>; OTHERS], bool)> {
         }
     }
     Some((spans, is_exact && rule.tunnels.first <= rule.tunnels.last))
+}
+
+/// All that a lane can hold if `span` has every value up to `most`, the greatest that there is: so nothing is asked of it.
+fn whole(span: Span<u16>, most: u16) -> Span<u16> {
+    if span.first == 0 && span.last >= most { Span::new(0, u16::MAX) } else { span }
 }
 
 /// From the lowest bit to the highest, and whether all between are set; `None` without any.

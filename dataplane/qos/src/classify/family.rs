@@ -126,3 +126,99 @@ fn class(rank: u64) -> Class {
     let [low, high, ..] = rank.to_le_bytes();
     Class(u16::from_le_bytes([low, high]))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::cube::{Extras, Part, cubes};
+    use super::super::key::AnyKey;
+    use super::super::rule::{Fragments, Headers, Rule, first_match};
+    use super::super::tests::{headers, rules};
+    use super::*;
+
+    const DEFAULT: Class = Class(999);
+
+    /// The same boxes as columns alone, as trees alone, and as one table before columns or trees.
+    fn forms<const EIGHTS: usize, const LANES: usize>(cubes: &[Cube<LANES>]) -> Vec<Family<EIGHTS, LANES>> {
+        let many = |tables, rest: Vec<Cube<LANES>>, scanned: Vec<Cube<LANES>>| {
+            let few = Columns::new(scanned.iter().zip(0..scanned.len() as u16), scanned.len() as u16);
+            let ranks = scanned.iter().map(|cube| cube.rank).chain([u64::MAX]).collect();
+            Family::Many(Many {
+                tables,
+                trees: build::forest(rest),
+                few,
+                ranks,
+                default: rank(NO_RULE, DEFAULT),
+            })
+        };
+        let classes = cubes.iter().map(|cube| (cube, class(cube.rank).0));
+        let (table, left) = Table::build(masks::best(cubes), cubes);
+        let (same, again) = Table::build(masks::best(cubes), cubes);
+        vec![
+            Family::Few(Columns::new(classes, DEFAULT.0)),
+            many(Vec::new(), cubes.to_vec(), Vec::new()),
+            many(vec![table], left, Vec::new()),
+            many(vec![same], Vec::new(), again),
+        ]
+    }
+
+    fn compare<const WORDS: usize, const EIGHTS: usize, const LANES: usize>(
+        rules: &[Rule],
+        packets: &[Headers],
+        key: impl Fn(AnyKey) -> Option<Key<LANES>>,
+    ) -> Result<(), TestCaseError> {
+        let mut extras = Extras::new();
+        let cubes = cubes::<WORDS, LANES>(rules, Part::Whole, &mut extras).unwrap();
+        let extras = extras.into_boxed();
+        let whole = packets.iter().filter(|packet| !packet.later_fragment);
+        let (keys, expected): (Vec<Key<LANES>>, Vec<Class>) = whole
+            .filter_map(|packet| {
+                let first = first_match(rules, packet, Fragments::WithoutPorts);
+                Some((key(AnyKey::of(packet)?)?, first.map_or(DEFAULT, |place| rules[place].class)))
+            })
+            .unzip();
+        for (form, family) in forms::<EIGHTS, LANES>(&cubes).iter().enumerate() {
+            for length in 0..=keys.len() {
+                let mut classes = vec![Class(12345); keys.len() + 1];
+                family.lookup(&keys[..length], &extras, &mut classes[..length]);
+                prop_assert_eq!(&classes[..length], &expected[..length], "form {}", form);
+                prop_assert_eq!(classes[length], Class(12345));
+            }
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn each_form_says_what_the_linear_scan_says_of_bursts_of_every_length(
+            rules in prop_oneof![rules(12), rules(80)], packets in prop::collection::vec(headers(), 200),
+        ) {
+            compare::<2, 1, 16>(&rules, &packets, |key| match key { AnyKey::V4(key) => Some(key), AnyKey::V6(_) => None })?;
+            compare::<8, 3, 32>(&rules, &packets, |key| match key { AnyKey::V6(key) => Some(key), AnyKey::V4(_) => None })?;
+        }
+    }
+
+    #[test]
+    fn prefixes_become_tables_and_overlapping_ranges_of_ports_trees() {
+        use super::super::rule::{Addresses, Span};
+        let host =
+            |host: u32| Rule { destination: Some(Addresses::V4(Span::only(host))), ..Rule::any(Class(1)) };
+        let from = |port: u16| Rule {
+            protocols: Span::only(6),
+            destination_ports: Some(Span::new(port, port + 20_000)),
+            ..Rule::any(Class(2))
+        };
+        let built = |rules: &[Rule]| -> Family<1, 16> {
+            Family::build(cubes::<2, 16>(rules, Part::Whole, &mut Extras::new()).unwrap(), DEFAULT)
+        };
+        let hosts: Vec<Rule> = (0..1000).map(|at| host(at * 77)).collect();
+        let ports: Vec<Rule> = (0..1000).map(|at| from(at * 7)).collect();
+        assert!(matches!(built(&hosts[..8]), Family::Few(_)));
+        assert!(
+            matches!(built(&hosts), Family::Many(Many { tables, trees, .. }) if !tables.is_empty() && trees.is_empty())
+        );
+        assert!(matches!(built(&ports), Family::Many(Many { trees, .. }) if !trees.is_empty()));
+    }
+}

@@ -222,3 +222,61 @@ impl Open {
         self.count += usize::from(goes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::cube::{Extras, Part, cubes};
+    use super::super::key::KeyV4;
+    use super::super::rule::{Addresses, Class, Rule, Span};
+    use super::*;
+
+    fn to_host(host: u32) -> Rule {
+        Rule { destination: Some(Addresses::V4(Span::only(host))), ..Rule::any(Class(1)) }
+    }
+
+    fn key(host: u32) -> KeyV4 {
+        let mut lanes = [7; 16];
+        [lanes[2], lanes[3]] = [host as u16, (host >> 16) as u16];
+        KeyV4 { lanes }
+    }
+
+    #[test]
+    fn a_far_table_opens_what_a_near_one_would() {
+        let rules: Vec<Rule> = (0..20_000).map(|at| to_host(at * 3)).collect();
+        let cubes = cubes::<2, 16>(&rules, Part::Whole, &mut Extras::new()).unwrap();
+        let mask = Mask::of(&cubes[0].fixed_bits()).unwrap();
+        let (table, left) = Table::<1>::build(mask, &cubes);
+        assert!(table.memory_bytes() > NEAR_BYTES && left.len() < rules.len() / 100);
+        for first in [0, 30_000, 59_990, 1 << 20] {
+            for length in [0, 1, 63, 64] {
+                let keys: Vec<KeyV4> = (first..first + length).map(key).collect();
+                let [mut far, mut near] = [(); 2].map(|()| Open { all: [0; TOGETHER], count: 0 });
+                table.find_far(&keys, &mut far);
+                table.find(keys.iter().map(|key| table.at(key)), &mut near);
+                assert_eq!(far.all[..far.count], near.all[..near.count]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_takes_the_first_boxes_and_leaves_the_others_in_their_order() {
+        let rules: Vec<Rule> =
+            (0..10).map(|port| Rule { source_ports: Some(Span::only(port)), ..to_host(5) }).collect();
+        let cubes: Vec<Cube<16>> = cubes::<2, 16>(&rules, Part::Whole, &mut Extras::new()).unwrap();
+        let (table, left) = Table::<1>::build(Mask::default(), &cubes);
+        assert_eq!((table.lines.len(), left.len()), (CHAIN, cubes.len() - CHAIN));
+        assert!(left.iter().zip(&cubes[CHAIN..]).all(|(left, cube)| left.rank == cube.rank));
+    }
+
+    #[test]
+    fn a_mask_has_bits_in_two_words_at_most() {
+        let lanes = |asked: &[usize]| {
+            let mut lanes = [0u16; 16];
+            asked.iter().for_each(|lane| lanes[*lane] = 0xff00);
+            lanes
+        };
+        assert!(Mask::of(&lanes(&[0, 3, 4])).is_some_and(|mask| mask.is_within(&[0xfff0; 16])));
+        assert!(Mask::of(&lanes(&[0, 3, 12])).is_some_and(|mask| !mask.is_within(&lanes(&[0, 12]))));
+        assert_eq!(Mask::of(&lanes(&[0, 4, 8])), None);
+    }
+}
