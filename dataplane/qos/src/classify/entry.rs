@@ -36,17 +36,18 @@ impl<const EIGHTS: usize> Entry<EIGHTS> {
 
     /// The lower of `best` and the rank of this entry, if `key` matches it; and whether one behind it may be better still.
     ///
+    /// Without `EXTRAS` the entry has none.
     /// Whether it goes on hangs on comparisons, not on the new best: else compilers make a jump of whether it matches,
     /// which no CPU foresees.
     #[inline(always)]
-    pub(super) fn ask<const LANES: usize>(
+    pub(super) fn ask<const EXTRAS: bool, const LANES: usize>(
         &self,
         key: &Key<LANES>,
         extras: &[Extra],
         best: u64,
     ) -> (u64, bool) {
         let mut matches = self.is_around(key);
-        if self.extra != 0 {
+        if EXTRAS && self.extra != 0 {
             matches &= has_extra(key, extras.get(self.extra as usize));
         }
         let found = select_unpredictable(matches, self.rank, u64::MAX);
@@ -58,8 +59,12 @@ impl<const EIGHTS: usize> Entry<EIGHTS> {
     fn is_around<const LANES: usize>(&self, key: &Key<LANES>) -> bool {
         let (lanes, _) = key.lanes.as_chunks::<EIGHT>();
         let boxes = lanes.iter().zip(&self.low).zip(&self.length);
-        let beyond = boxes.map(|((lanes, low), length)| Eight::new(*lanes).beyond(low, length));
-        beyond.fold(Eight::all(0), |all, beyond| all.or(&beyond)).is_zero()
+        let beyond = boxes.map(|((lanes, low), length)| Eight::new(*lanes).beyond(low, length).bits());
+        beyond.fold(0, |all, beyond| all | beyond) == 0
+    }
+
+    pub(super) fn has_extra(&self) -> bool {
+        self.extra != 0
     }
 }
 

@@ -86,6 +86,8 @@ pub(super) struct Table<const EIGHTS: usize> {
     /// 2^n of them: the first entry above [`MARKS`] bits.
     heads: Box<[u32]>,
     lines: Box<[Line<EIGHTS>]>,
+    /// Whether any entry has one.
+    has_extras: bool,
 }
 
 impl<const EIGHTS: usize> Table<EIGHTS> {
@@ -114,7 +116,8 @@ impl<const EIGHTS: usize> Table<EIGHTS> {
                 lines.push(Line(Entry::new(cube, next)));
             }
         }
-        (Self { mask, shift, heads: heads.into(), lines: lines.into() }, left)
+        let has_extras = lines.iter().any(|Line(entry): &Line<EIGHTS>| entry.has_extra());
+        (Self { mask, shift, heads: heads.into(), lines: lines.into(), has_extras }, left)
     }
 
     /// Lowers the ranks in `best` to those of the first entries that the keys match here.
@@ -131,7 +134,11 @@ impl<const EIGHTS: usize> Table<EIGHTS> {
         } else {
             self.find(keys.iter().map(|key| self.at(key)), &mut open);
         }
-        self.compare(keys, best, extras, &mut open);
+        if self.has_extras {
+            self.compare::<true, _>(keys, best, extras, &mut open);
+        } else {
+            self.compare::<false, _>(keys, best, extras, &mut open);
+        }
     }
 
     /// Asks for all heads before it looks at the first, and for the entries.
@@ -161,7 +168,7 @@ impl<const EIGHTS: usize> Table<EIGHTS> {
 
     /// Compares the open keys with their entries and all behind.
     #[inline(always)]
-    fn compare<const LANES: usize>(
+    fn compare<const EXTRAS: bool, const LANES: usize>(
         &self,
         keys: &[Key<LANES>],
         best: &mut [u64; TOGETHER],
@@ -178,7 +185,7 @@ impl<const EIGHTS: usize> Table<EIGHTS> {
                 else {
                     continue;
                 };
-                let (lower, goes_on) = entry.ask(key, extras, best[place]);
+                let (lower, goes_on) = entry.ask::<EXTRAS, _>(key, extras, best[place]);
                 best[place] = lower;
                 open.push_if(entry.next, place as u32, goes_on);
             }

@@ -85,7 +85,7 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
                     at = children + Eight::below(thresholds, key.lanes[usize::from(*lane) % LANES]);
                 }
                 Line::Entry(entry) => {
-                    let (lower, goes_on) = entry.ask(key, extras, *best);
+                    let (lower, goes_on) = entry.ask::<true, _>(key, extras, *best);
                     *best = lower;
                     if !goes_on {
                         return;
@@ -136,7 +136,7 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
                 else {
                     continue;
                 };
-                let (lower, goes_on) = entry.ask(key, extras, best[place]);
+                let (lower, goes_on) = entry.ask::<true, _>(key, extras, best[place]);
                 best[place] = lower;
                 lines[place] = entry.next;
                 self.fetch(entry.next);
