@@ -7,8 +7,14 @@
 //! - [`FlowCache`] remembers answers for flows.
 //!
 //! Where the code point alone decides, a table says the class of whole packets (`by_dscp`).
-//! Rules become boxes over 16-bit lanes of the headers (`cube`), boxes become up to four trees (`build`), which a burst
-//! walks level by level (`tree`). Families have trees of their own, and so have later fragments, which have no ports.
+//! Rules become boxes over 16-bit lanes of the headers (`cube`), and all boxes for the packets of a family take the
+//! forms in which they are found fastest (`family`). Later fragments, which have no ports, have boxes of their own.
+//!
+//! ```text
+//! few boxes                      columns: each of them against eight packets at once
+//! the same bits in common        table:   a hash of these bits (masks says which) → entry → entry
+//! the rest                       tree:    level by level to a leaf (build) → entry → entry
+//! ```
 //!
 //! Left out: what a class means; reassembly.
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds trees over boxes.
+//! Builds trees over the boxes that no table has room for.
 //!
 //! A node cuts its region on the lane that leaves the fewest boxes to a key. A box that would lie in many of its children
 //! goes to the next tree instead, which is built from all such boxes; so boxes with the same wildcards end up in
