@@ -102,7 +102,7 @@ struct Families {
 
 enum Later {
     Class(Class),
-    Rules(Families),
+    Rules(Box<Families>),
 }
 
 impl Classifier {
@@ -119,7 +119,10 @@ impl Classifier {
         let whole = Families::build(rules, Part::Whole, default, &mut extras)?;
         let later = match fragments {
             Fragments::Class(class) => Later::Class(class),
-            _ => Later::Rules(Families::build(rules, Part::Later(fragments), default, &mut extras)?),
+            _ => {
+                let part = Part::Later(fragments);
+                Later::Rules(Box::new(Families::build(rules, part, default, &mut extras)?))
+            }
         };
         let generation = next_generation();
         Ok(Self(Arc::new(Compiled {
