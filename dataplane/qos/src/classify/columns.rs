@@ -18,6 +18,8 @@ use super::lanes::{Eight, LANES as EIGHT};
 /// Eights of keys that go past the boxes together, which are then loaded once for all of them; half of these, and one.
 const MANY: usize = 8;
 const SOME: usize = MANY / 2;
+/// So few keys go one by one: eight places that stay empty cost as much as eight keys.
+const ALONE: usize = 2;
 /// Boxes ask for no more lanes than that, mostly.
 const LANES_MOSTLY: usize = 8;
 
@@ -76,6 +78,12 @@ impl<const LANES: usize> Columns<LANES> {
 
     /// The answers for `keys`, as far as there are places for them.
     pub(super) fn answers(&self, keys: &[Key<LANES>], extras: &[Extra], answers: &mut [u16]) {
+        if keys.len() <= ALONE {
+            for (key, answer) in keys.iter().zip(answers) {
+                *answer = self.answer(key, extras);
+            }
+            return;
+        }
         for (keys, answers) in keys.chunks(MANY * EIGHT).zip(answers.chunks_mut(MANY * EIGHT)) {
             match keys.len().div_ceil(EIGHT) {
                 5.. => self.some::<MANY>(keys, extras, answers),
@@ -87,6 +95,28 @@ impl<const LANES: usize> Columns<LANES> {
                 }
             }
         }
+    }
+
+    /// The answer for one key: that of the first box that it is in.
+    fn answer(&self, key: &Key<LANES>, extras: &[Extra]) -> u16 {
+        let lanes = &key.lanes;
+        let is_in = |side: &Side| {
+            let value = self.lanes.get(side.column).map_or(0, |lane| lanes[usize::from(*lane) % LANES]);
+            let ([low, ..], [length, ..]) = (side.low.lanes(), side.length.lanes());
+            value.wrapping_sub(*low) <= *length
+        };
+        let mut sides = &*self.sides;
+        for scanned in self.boxes.iter().rev() {
+            let before = sides.len().saturating_sub(scanned.sides);
+            let (others, own) = sides.split_at_checked(before).unwrap_or_default();
+            sides = others;
+            let has_extra = || scanned.extra == 0 || has_extra(key, extras.get(scanned.extra));
+            if own.iter().all(is_in) && has_extra() {
+                let [answer, ..] = scanned.answer.lanes();
+                return *answer;
+            }
+        }
+        self.otherwise
     }
 
     /// The answers for at most `EIGHTS` times eight keys.
