@@ -7,19 +7,31 @@
 //! - [`FlowCache`] remembers answers for flows.
 //!
 //! Where the code point alone decides, a table says the class of whole packets (`by_dscp`).
-//! Rules become boxes over 16-bit lanes of the headers (`cube`), boxes become up to four trees (`build`), which a burst
-//! walks level by level (`tree`). Families have trees of their own, and so have later fragments, which have no ports.
+//! Rules become boxes over 16-bit lanes of the headers (`cube`), and all boxes for the packets of a family take the
+//! forms in which they are found fastest (`family`). Later fragments, which have no ports, have boxes of their own.
+//!
+//! ```text
+//! few boxes                      columns: each of them against eight packets at once
+//! the same bits in common        table:   a hash of these bits (masks says which) → entry → entry
+//! the rest                       tree:    level by level to a leaf (build) → entry → entry
+//! ```
 //!
 //! Left out: what a class means; reassembly.
 
 mod build;
 mod by_dscp;
+mod columns;
 mod cube;
+mod entry;
 mod expression;
+mod family;
 mod flow_cache;
 mod key;
 mod lanes;
+mod masks;
+mod places;
 mod rule;
+mod table;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -30,9 +42,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use wire::Dscp;
 
 use by_dscp::ByDscp;
-use cube::{Extra, Extras, Part, rank};
-use key::{AnyKey, Key};
-use tree::{TOGETHER, Tree};
+use cube::{Extra, Extras, Part};
+use family::Family;
+use key::AnyKey;
 
 pub use expression::{Budget, Match, TooManyRules};
 pub use flow_cache::FlowCache;
@@ -82,15 +94,15 @@ struct Compiled {
     generation: u32,
 }
 
-/// The trees of both families.
+/// The rules for packets of both families.
 struct Families {
-    v4: Vec<Tree<1>>,
-    v6: Vec<Tree<3>>,
+    v4: Family<1, 16>,
+    v6: Family<3, 32>,
 }
 
 enum Later {
     Class(Class),
-    Trees(Families),
+    Rules(Box<Families>),
 }
 
 impl Classifier {
@@ -104,10 +116,13 @@ impl Classifier {
         }
         let by_dscp = ByDscp::of(rules, default);
         let mut extras = Extras::new();
-        let whole = Families::build(rules, Part::Whole, &mut extras)?;
+        let whole = Families::build(rules, Part::Whole, default, &mut extras)?;
         let later = match fragments {
             Fragments::Class(class) => Later::Class(class),
-            _ => Later::Trees(Families::build(rules, Part::Later(fragments), &mut extras)?),
+            _ => {
+                let part = Part::Later(fragments);
+                Later::Rules(Box::new(Families::build(rules, part, default, &mut extras)?))
+            }
         };
         let generation = next_generation();
         Ok(Self(Arc::new(Compiled {
@@ -132,13 +147,13 @@ impl Classifier {
     pub fn classify(&self, packet: &Headers) -> Class {
         let families = match &self.0.later {
             _ if !packet.later_fragment => &self.0.whole,
-            Later::Trees(families) => families,
+            Later::Rules(families) => families,
             Later::Class(class) => return *class,
         };
         let mut class = [self.0.default];
         match AnyKey::of(packet) {
-            Some(AnyKey::V4(key)) => self.lookup(&families.v4, &[key], &mut class),
-            Some(AnyKey::V6(key)) => self.lookup(&families.v6, &[key], &mut class),
+            Some(AnyKey::V4(key)) => families.v4.lookup(&[key], &self.0.extras, &mut class),
+            Some(AnyKey::V6(key)) => families.v6.lookup(&[key], &self.0.extras, &mut class),
             None => {}
         }
         let [class] = class;
@@ -148,13 +163,13 @@ impl Classifier {
     /// The classes of whole IPv4 packets, as many as there are keys and places for classes.
     #[inline]
     pub fn classify_v4(&self, keys: &[KeyV4], classes: &mut [Class]) {
-        self.lookup(&self.0.whole.v4, keys, classes);
+        self.0.whole.v4.lookup(keys, &self.0.extras, classes);
     }
 
     /// The classes of whole IPv6 packets, as many as there are keys and places for classes.
     #[inline]
     pub fn classify_v6(&self, keys: &[KeyV6], classes: &mut [Class]) {
-        self.lookup(&self.0.whole.v6, keys, classes);
+        self.0.whole.v6.lookup(keys, &self.0.extras, classes);
     }
 
     /// The same for clones, another for every other classifier of the process.
@@ -166,28 +181,10 @@ impl Classifier {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let later = match &self.0.later {
-            Later::Trees(families) => families.memory_bytes(),
+            Later::Rules(families) => families.memory_bytes(),
             Later::Class(_) => 0,
         };
         self.0.whole.memory_bytes() + later + size_of_val(&*self.0.extras)
-    }
-
-    #[inline]
-    fn lookup<const EIGHTS: usize, const LANES: usize>(
-        &self,
-        trees: &[Tree<EIGHTS>],
-        keys: &[Key<LANES>],
-        classes: &mut [Class],
-    ) {
-        for (keys, classes) in keys.chunks(TOGETHER).zip(classes.chunks_mut(TOGETHER)) {
-            let mut best = [rank(NO_RULE, self.0.default); TOGETHER];
-            for tree in trees {
-                tree.lookup(keys, &mut best, &self.0.extras);
-            }
-            for (class, best) in classes.iter_mut().zip(best) {
-                *class = tree::class(best);
-            }
-        }
     }
 }
 
@@ -201,16 +198,14 @@ fn next_generation() -> u32 {
 }
 
 impl Families {
-    fn build(rules: &[Rule], part: Part, extras: &mut Extras) -> Result<Self, BuildError> {
+    fn build(rules: &[Rule], part: Part, default: Class, extras: &mut Extras) -> Result<Self, BuildError> {
         Ok(Self {
-            v4: build::forest(cube::cubes::<2, 16>(rules, part, extras)?),
-            v6: build::forest(cube::cubes::<8, 32>(rules, part, extras)?),
+            v4: Family::build(cube::cubes::<2, 16>(rules, part, extras)?, default),
+            v6: Family::build(cube::cubes::<8, 32>(rules, part, extras)?, default),
         })
     }
 
     fn memory_bytes(&self) -> usize {
-        let v4: usize = self.v4.iter().map(|tree| size_of_val(&*tree.lines)).sum();
-        let v6: usize = self.v6.iter().map(|tree| size_of_val(&*tree.lines)).sum();
-        v4 + v6
+        self.v4.memory_bytes() + self.v6.memory_bytes()
     }
 }

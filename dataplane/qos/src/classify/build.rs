@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Builds trees over boxes.
+//! Builds trees over the boxes that no table has room for.
 //!
 //! A node cuts its region on the lane that leaves the fewest boxes to a key. A box that would lie in many of its children
 //! goes to the next tree instead, which is built from all such boxes; so boxes with the same wildcards end up in
@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::cube::Cube;
-use super::lanes::Eight;
+use super::entry::{Entry, eights};
 use super::tree::{Line, THRESHOLDS, Tree};
 
 const TREES_MAX: usize = 4;
@@ -86,7 +86,7 @@ impl<'c, const EIGHTS: usize, const LANES: usize> Builder<'c, EIGHTS, LANES> {
             cubes,
             evicted: vec![false; cubes.len()],
             may_evict,
-            lines: vec![Line::never()],
+            lines: vec![Line::Entry(Entry::never())],
             planned: cubes.len() + 1,
             lines_max: LINES_MIN.min(64 + 24 * cubes.len()).max(cubes.len() * LINES_A_BOX),
             waiting: VecDeque::new(),
@@ -226,7 +226,7 @@ impl<'c, const EIGHTS: usize, const LANES: usize> Builder<'c, EIGHTS, LANES> {
         for (threshold, (last, _)) in thresholds.iter_mut().zip(&children).take(children.len() - 1) {
             *threshold = *last;
         }
-        self.lines.resize(first + children.len(), Line::never());
+        self.lines.resize(first + children.len(), Line::Entry(Entry::never()));
         self.lines[place.line] = Line::Node {
             thresholds: eights(&thresholds),
             children: index(first),
@@ -248,9 +248,9 @@ impl<'c, const EIGHTS: usize, const LANES: usize> Builder<'c, EIGHTS, LANES> {
         for (at, cube) in place.cubes.iter().enumerate() {
             let is_last = at + 1 == place.cubes.len();
             let next = if is_last { 0 } else { self.lines.len() };
-            self.lines[line] = Line::entry(self.cube(*cube), index(next));
+            self.lines[line] = Line::Entry(Entry::new(self.cube(*cube), index(next)));
             if !is_last {
-                self.lines.push(Line::never());
+                self.lines.push(Line::Entry(Entry::never()));
                 line = next;
             }
         }
@@ -296,24 +296,4 @@ fn choose(
 /// Lines are bounded far below what 32 bits can count.
 fn index(line: usize) -> u32 {
     u32::try_from(line).unwrap_or(0)
-}
-
-/// The first lanes, 0 where there are none.
-fn eights<const EIGHTS: usize>(lanes: &[u16]) -> [Eight; EIGHTS] {
-    core::array::from_fn(|at| {
-        Eight::new(core::array::from_fn(|lane| lanes.get(8 * at + lane).copied().unwrap_or(0)))
-    })
-}
-
-impl<const EIGHTS: usize> Line<EIGHTS> {
-    /// An entry that nothing matches.
-    fn never() -> Self {
-        Self::Entry { low: eights(&[]), length: eights(&[]), rank: u64::MAX, next: 0, extra: 0 }
-    }
-
-    fn entry<const LANES: usize>(cube: &Cube<LANES>, next: u32) -> Self {
-        let length: [u16; LANES] = core::array::from_fn(|lane| cube.high[lane] - cube.low[lane]);
-        let (low, length) = (eights(&cube.low), eights(&length));
-        Self::Entry { low, length, rank: cube.rank, next, extra: cube.extra }
-    }
 }

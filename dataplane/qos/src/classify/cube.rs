@@ -169,6 +169,20 @@ impl<const LANES: usize> Cube<LANES> {
         }
         cube
     }
+
+    /// The values of a lane; `None`: all that there are.
+    pub(super) fn span(&self, lane: usize) -> Option<Span<u16>> {
+        let span = Span::new(self.low[lane], self.high[lane]);
+        (span != Span::new(0, u16::MAX)).then_some(span)
+    }
+
+    /// The leading bits of each lane that all keys in the box have alike.
+    pub(super) fn fixed_bits(&self) -> [u16; LANES] {
+        core::array::from_fn(|lane| {
+            let differing = self.low[lane] ^ self.high[lane];
+            !u16::MAX.checked_shr(differing.leading_zeros()).unwrap_or(0)
+        })
+    }
 }
 
 /// The spans behind the addresses, and whether they are all that is asked there; `None`: nothing is such.
@@ -189,10 +203,10 @@ fn others(rule: &Rule) -> Option<([Span<u16>; OTHERS], bool)> {
     let set = [
         (SOURCE_PORT, rule.source_ports.unwrap_or(Span::new(0, u16::MAX))),
         (DESTINATION_PORT, rule.destination_ports.unwrap_or(Span::new(0, u16::MAX))),
-        (PROTOCOL, Span::new(rule.protocols.first.into(), rule.protocols.last.into())),
-        (DSCP, dscps.0),
-        (TCP_FLAGS, flags.span),
-        (VLAN_PRIORITY, vlan.0),
+        (PROTOCOL, whole(Span::new(rule.protocols.first.into(), rule.protocols.last.into()), u8::MAX.into())),
+        (DSCP, whole(dscps.0, u64::BITS as u16 - 1)),
+        (TCP_FLAGS, whole(flags.span, u8::MAX.into())),
+        (VLAN_PRIORITY, whole(vlan.0, VlanPriorities::ALL.bits().ilog2() as u16)),
         (INGRESS_PORT, rule.ingress_ports),
         (TUNNEL, low),
         (TUNNEL + 1, high),
@@ -206,6 +220,11 @@ fn others(rule: &Rule) -> Option<([Span<u16>; OTHERS], bool)> {
         }
     }
     Some((spans, is_exact && rule.tunnels.first <= rule.tunnels.last))
+}
+
+/// All that a lane can hold if `span` has every value up to `most`, the greatest that there is: so nothing is asked of it.
+fn whole(span: Span<u16>, most: u16) -> Span<u16> {
+    if span.first == 0 && span.last >= most { Span::new(0, u16::MAX) } else { span }
 }
 
 /// From the lowest bit to the highest, and whether all between are set; `None` without any.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A packet as the trees see it: lanes of 16 bits.
+//! A packet as it is looked up: lanes of 16 bits.
 //!
 //! ```text
 //! lane   IPv4                    lane   IPv6

@@ -16,13 +16,42 @@ impl Eight {
         Self(lanes)
     }
 
-    /// Whether each lane is at least that of `low`, and at most so much above it.
+    /// One value in all lanes.
+    pub(super) const fn all(value: u16) -> Self {
+        Self([value; LANES])
+    }
+
+    /// Each lane by itself.
     #[inline(always)]
-    pub(super) fn is_within(&self, low: &Self, length: &Self) -> bool {
-        let beyond: [u16; LANES] =
-            core::array::from_fn(|at| self.0[at].wrapping_sub(low.0[at]).saturating_sub(length.0[at]));
-        let beyond: u128 = zerocopy::transmute!(beyond);
-        beyond == 0
+    pub(super) const fn lanes(&self) -> &[u16; LANES] {
+        &self.0
+    }
+
+    /// 0 in each lane that is at least that of `low` and at most so much above it.
+    #[inline(always)]
+    pub(super) fn beyond(&self, low: &Self, length: &Self) -> Self {
+        Self(core::array::from_fn(|at| self.0[at].wrapping_sub(low.0[at]).saturating_sub(length.0[at])))
+    }
+
+    #[inline(always)]
+    pub(super) fn bits(&self) -> u128 {
+        zerocopy::transmute!(self.0)
+    }
+
+    /// The bits of both.
+    #[inline(always)]
+    pub(super) fn or(&self, other: &Self) -> Self {
+        Self(core::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+
+    /// In each lane what `zero` has where this is 0, and what `other` has where it is not.
+    #[inline(always)]
+    pub(super) fn choose(&self, zero: &Self, other: &Self) -> Self {
+        Self(core::array::from_fn(|at| {
+            // In this form a blend of vectors; as an `if` a jump for each lane.
+            let is_zero = u16::from(self.0[at] == 0).wrapping_neg();
+            other.0[at] ^ (other.0[at] ^ zero.0[at]) & is_zero
+        }))
     }
 
     /// How many of three times eight lanes are below `value`.
@@ -54,7 +83,7 @@ mod tests {
                 lanes
             };
             let all = (0..LANES).all(|at| lanes[at].wrapping_sub(low[at]) <= length[at]);
-            prop_assert_eq!(Eight::new(lanes).is_within(&Eight::new(low), &Eight::new(length)), all);
+            prop_assert_eq!(Eight::new(lanes).beyond(&Eight::new(low), &Eight::new(length)).bits() == 0, all);
             prop_assert!(all || !inside);
         }
 

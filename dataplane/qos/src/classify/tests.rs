@@ -100,7 +100,7 @@ fn rule() -> impl Strategy<Value = Rule> {
 }
 
 /// Rules, some of them twice: a later copy must never decide.
-fn rules(most: usize) -> impl Strategy<Value = Vec<Rule>> {
+pub(super) fn rules(most: usize) -> impl Strategy<Value = Vec<Rule>> {
     (
         prop::collection::vec(rule(), 0..most),
         prop::collection::vec(any::<prop::sample::Index>(), 0..most / 4 + 1),

@@ -12,18 +12,17 @@
 use pktbuf::prefetch;
 
 use super::cube::Extra;
-use super::key::{Key, OTHERS};
+use super::entry::Entry;
+use super::key::Key;
 use super::lanes::Eight;
-use super::rule::Class;
+use super::places::{Places, TOGETHER};
 
 /// Thresholds of a node.
 pub(super) const THRESHOLDS: usize = 24;
 /// A tree of so few lines stays in the nearest cache: its keys go down one after the other.
 const NEAR: usize = 256;
-/// As many keys go down together.
-pub(super) const TOGETHER: usize = 64;
 
-/// A node, or an entry of a leaf with `EIGHTS` times eight lanes in its box.
+/// A node, or an entry of a leaf.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
 pub(super) enum Line<const EIGHTS: usize> {
@@ -36,16 +35,7 @@ pub(super) enum Line<const EIGHTS: usize> {
         leaves: u32,
         lane: u8,
     },
-    Entry {
-        low: [Eight; EIGHTS],
-        /// How far the box goes above `low`.
-        length: [Eight; EIGHTS],
-        rank: u64,
-        /// The line of the leaf's next entry, 0 behind the last.
-        next: u32,
-        /// The place in the extras, 0 for none.
-        extra: u32,
-    },
+    Entry(Entry<EIGHTS>),
 }
 
 const _: () = assert!(size_of::<Line<1>>() == 64 && size_of::<Line<3>>() == 128);
@@ -55,16 +45,6 @@ pub(super) struct Tree<const EIGHTS: usize> {
     pub(super) lines: Box<[Line<EIGHTS>]>,
     /// The least rank in it.
     pub(super) first_rank: u64,
-}
-
-/// Places in a burst.
-struct Places {
-    all: [u8; TOGETHER],
-    count: usize,
-}
-
-impl Places {
-    const NONE: Self = Self { all: [0; TOGETHER], count: 0 };
 }
 
 impl<const EIGHTS: usize> Tree<EIGHTS> {
@@ -86,8 +66,7 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
         }
         let mut open = Places::NONE;
         for (place, best) in best.iter().enumerate().take(keys.len()) {
-            open.all[open.count % TOGETHER] = place as u8;
-            open.count += usize::from(*best > self.first_rank);
+            open.push_if(place, *best > self.first_rank);
         }
         let mut lines = [0; TOGETHER];
         if matches!(self.lines.first(), Some(Line::Node { .. })) {
@@ -105,13 +84,13 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
                 Line::Node { thresholds, children, lane, .. } => {
                     at = children + Eight::below(thresholds, key.lanes[usize::from(*lane) % LANES]);
                 }
-                Line::Entry { rank, next, .. } => {
-                    let found = if line.contains(key, extras) { *rank } else { u64::MAX };
-                    *best = found.min(*best);
-                    if *next == 0 || *rank >= *best {
+                Line::Entry(entry) => {
+                    let (lower, goes_on) = entry.ask::<true, _>(key, extras, *best);
+                    *best = lower;
+                    if !goes_on {
                         return;
                     }
-                    at = *next;
+                    at = entry.next;
                 }
             }
         }
@@ -120,11 +99,11 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
     /// Takes the open keys from the root to their leaves, whose first entries are then in `lines`.
     #[inline(always)]
     fn descend<const LANES: usize>(&self, keys: &[Key<LANES>], open: &Places, lines: &mut [u32; TOGETHER]) {
-        let (mut places, mut count) = (open.all, open.count);
-        while count > 0 {
-            let before = core::mem::take(&mut count);
+        let mut open = *open;
+        while open.count > 0 {
+            let before = core::mem::take(&mut open.count);
             for at in 0..before {
-                let place = usize::from(places[at % TOGETHER]) % TOGETHER;
+                let place = open.at(at);
                 let (Some(Line::Node { thresholds, children, leaves, lane }), Some(key)) =
                     (self.lines.get(lines[place] as usize), keys.get(place))
                 else {
@@ -133,8 +112,7 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
                 let child = Eight::below(thresholds, key.lanes[usize::from(*lane) % LANES]);
                 lines[place] = children + child;
                 self.fetch(lines[place]);
-                places[count % TOGETHER] = place as u8;
-                count += usize::from(leaves >> child & 1 == 0);
+                open.push_if(place, leaves >> child & 1 == 0);
             }
         }
     }
@@ -151,22 +129,19 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
     ) {
         while open.count > 0 {
             let before = core::mem::take(&mut open.count);
-            let mut count = 0;
             for at in 0..before {
-                let place = usize::from(open.all[at % TOGETHER]) % TOGETHER;
-                let (Some(line @ Line::Entry { rank, next, .. }), Some(key)) =
+                let place = open.at(at);
+                let (Some(Line::Entry(entry)), Some(key)) =
                     (self.lines.get(lines[place] as usize), keys.get(place))
                 else {
                     continue;
                 };
-                let found = if line.contains(key, extras) { *rank } else { u64::MAX };
-                best[place] = found.min(best[place]);
-                lines[place] = *next;
-                self.fetch(*next);
-                open.all[count % TOGETHER] = place as u8;
-                count += usize::from((*next != 0) & (*rank < best[place]));
+                let (lower, goes_on) = entry.ask::<true, _>(key, extras, best[place]);
+                best[place] = lower;
+                lines[place] = entry.next;
+                self.fetch(entry.next);
+                open.push_if(place, goes_on);
             }
-            open.count = count;
         }
     }
 
@@ -176,37 +151,4 @@ impl<const EIGHTS: usize> Tree<EIGHTS> {
             prefetch(line);
         }
     }
-}
-
-impl<const EIGHTS: usize> Line<EIGHTS> {
-    /// Whether this is an entry, and a key is such.
-    #[inline(always)]
-    fn contains<const LANES: usize>(&self, key: &Key<LANES>, extras: &[Extra]) -> bool {
-        let Self::Entry { low, length, extra, .. } = self else { return false };
-        let (lanes, _) = key.lanes.as_chunks::<8>();
-        let boxes = lanes.iter().zip(low).zip(length);
-        let is_inside =
-            boxes.fold(true, |all, ((lanes, low), length)| all & Eight::new(*lanes).is_within(low, length));
-        // No jump on whether it is inside, which no CPU foresees.
-        if *extra == 0 { is_inside } else { is_inside & has_extra(key, extras.get(*extra as usize)) }
-    }
-}
-
-/// Whether a key is what an extra asks.
-#[inline(always)]
-pub(super) fn has_extra<const LANES: usize>(key: &Key<LANES>, extra: Option<&Extra>) -> bool {
-    let others: Option<&[u16; OTHERS]> = key.lanes.get(addresses(LANES)..).and_then(<[u16]>::first_chunk);
-    extra.zip(others).is_some_and(|(extra, others)| extra.contains(others))
-}
-
-/// The class in a rank.
-#[inline(always)]
-pub(super) fn class(rank: u64) -> Class {
-    let [low, high, ..] = rank.to_le_bytes();
-    Class(u16::from_le_bytes([low, high]))
-}
-
-/// Lanes of the two addresses.
-const fn addresses(lanes: usize) -> usize {
-    if lanes == 16 { 4 } else { 16 }
 }
