@@ -24,6 +24,7 @@ fn main() -> anyhow::Result<()> {
     let congested = policy == "congested";
     let scheduled = congested || policy == "scheduled";
     let classes = if scheduled || policy.is_empty() { 0 } else { policy.parse()? };
+    anyhow::ensure!(!scheduled || way == Way::Outbound, "scheduled and congested are for outbound");
     let setting = Setting { classes, scheduled, ..Setting::usual(1, 1, Engine::best()) };
     let plan = Plan { way, size: Size::Fixed(64), memory: Memory::Warm, runs: 1, quick: true };
     let mut course = Course::new(&setting)?;

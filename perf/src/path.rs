@@ -453,8 +453,7 @@ fn through(
 }
 
 /// Takes at most `room` frames of a port.
-fn transmit(pipeline: &mut Pipeline, port: PortIndex, out: &mut Vec<Packet>, room: usize) {
-    let mut room = room;
+fn transmit(pipeline: &mut Pipeline, port: PortIndex, out: &mut Vec<Packet>, mut room: usize) {
     pipeline.transmit(port, |batch| {
         let taken = batch.len().min(room);
         room -= taken;

@@ -66,8 +66,8 @@ impl<N> Lane<N> {
         self.packets.drain(..).zip(self.notes.drain(..))
     }
 
-    /// Takes everything out, in order: each run of packets, as [`runs_mut`](Self::runs_mut) finds them, with the note of the first. What
-    /// `take` leaves of a run is dropped.
+    /// Takes everything out, in order: each run of packets, as [`runs_mut`](Self::runs_mut) finds them, with the note of the
+    /// first. What `take` leaves of a run is dropped.
     #[inline(always)]
     pub(crate) fn drain_runs<'a>(
         &'a mut self,

@@ -162,11 +162,11 @@ impl Queues {
         scheduler.map_or(0, |scheduler| scheduler.pass(tunnel, offers, now_ns))
     }
 
-    /// Whether something waits for this port that others have to let go first.
+    /// Whether [`pass_all`](Self::pass_all) is worth asking.
     #[inline]
-    pub(crate) fn has_someone_before(&mut self, port: PortIndex, now_ns: u64) -> bool {
+    pub(crate) fn may_pass_all(&mut self, port: PortIndex, now_ns: u64) -> bool {
         let scheduler = self.ports.get_mut(port.index()).and_then(Option::as_mut);
-        scheduler.is_some_and(|scheduler| scheduler.has_someone_before(now_ns))
+        scheduler.is_some_and(|scheduler| scheduler.may_pass_all(now_ns))
     }
 
     /// As [`pass`](Self::pass), of packets of which each class's sum is known: all or none.

@@ -16,7 +16,7 @@
 //! bytes on the wire, so that neither ever passes more than its burst. Strict priority holds within a tunnel too: a
 //! tunnel whose first packet is too long for its tokens waits for them, it does not send a later and shorter one.
 //!
-//! What finds nothing before it and tokens for itself goes past all this ([`Scheduler::pass`]).
+//! What finds nothing before it and tokens for itself goes past all this ([`Scheduler::pass`], [`Scheduler::pass_all`]).
 //!
 //! A tunnel leaves a line lazily: when it comes to its head and is parked or has nothing there. To queue an item and to
 //! take one cost the same whatever the number of tunnels.

@@ -287,8 +287,7 @@ impl Quality {
 
 impl<'a> AtWork<'a> {
     /// Appends the classes of whole IPv4 packets on their way into tunnels, by their original headers, and the 802.1p
-    /// priority and the tunnel beside each. A policy with many
-    /// rules asks the worker's flow cache first.
+    /// priority and the tunnel beside each. A policy with many rules asks the worker's flow cache first.
     #[inline]
     pub fn classify_v4<const BURST: usize>(
         &self,

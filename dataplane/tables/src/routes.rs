@@ -167,12 +167,6 @@ impl Leaf {
     fn number(self) -> u32 {
         self.0 & Leaf::NUMBER
     }
-
-    /// The node's number; 0 if it is none, which is [`v4`]'s blank node.
-    #[inline(always)]
-    fn node_number(self) -> usize {
-        place(self.0.saturating_sub(Leaf::NODE))
-    }
 }
 
 /// A number as a place in a list.
@@ -277,11 +271,19 @@ mod tests {
                 }
             }
         });
-        for address in edges.chain(asked) {
-            prop_assert_eq!(built.lookup(&address), linear(&routes, &address), "{}", address);
-            if let IpAddr::V4(v4) = address {
-                let leaves = built.lookup_v4_burst([v4.to_bits(), 0].into_iter());
-                prop_assert_eq!(built.step(leaves[0]), linear(&routes, &address), "{}", address);
+        let all: Vec<IpAddr> = edges.chain(asked).collect();
+        for address in &all {
+            prop_assert_eq!(built.lookup(address), linear(&routes, address), "{}", address);
+        }
+        let all: Vec<u32> = all
+            .iter()
+            .filter_map(|a| if let IpAddr::V4(v4) = a { Some(v4.to_bits()) } else { None })
+            .collect();
+        for burst in all.chunks(pktbuf::BURST) {
+            let leaves = built.lookup_v4_burst(burst.iter().copied());
+            prop_assert_eq!(leaves.len(), burst.len());
+            for (leaf, address) in leaves.into_iter().zip(burst) {
+                prop_assert_eq!(built.step(leaf), built.lookup_v4(*address), "{:#010x}", address);
             }
         }
         Ok(())

@@ -111,7 +111,7 @@ fn a_burst_is_treated_as_its_packets_one_by_one() {
         });
         let mut number = 0;
         for burst in 0..40 {
-            let count = random.random_range(1..48);
+            let count = random.random_range(1..=64);
             // Some bursts are of packets that are only counted, others of all kinds.
             let kinds: Vec<u8> =
                 if burst % 4 == 0 { OTHERS.to_vec() } else { [CODE_POINTS, OTHERS].concat() };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Plain packets of tunnels and ports whose service policy has no queues: classes for all that go one way, then meters and
+//! Plain packets of tunnels and ports whose service policy has no queues: classes for all under one policy, then meters and
 //! marks, and on they go.
 //!
 //! What [`crate::scheduled`] does for any packet.
@@ -29,13 +29,11 @@ pub(super) fn condition<'a>(
     ways: &[Way<'a>],
     ingress: PortIndex,
 ) {
-    let mut work = Work { refused: Refused::new(), last: None, tally: Tally::default(), first: 0 };
+    let mut work = Work { refused: Refused::new(), last: None, tally: Tally::default() };
     for group in Group::all(lane, ways) {
-        let length = group.len();
         if let Some(at_work) = group.first.services.conditions {
             work.condition(ctx, group, at_work, ingress);
         }
-        work.first += length;
     }
     work.settle(ctx);
     if !work.refused.is_empty() {
@@ -46,11 +44,10 @@ pub(super) fn condition<'a>(
 /// What has become of the packets so far.
 struct Work<'a> {
     refused: Refused,
-    /// The policy of the group before, and what is not counted of it yet.
+    /// The policy of the group before.
     last: Option<AtWork<'a>>,
+    /// What is not counted of it yet.
     tally: Tally,
-    /// The place of the group's first packet in the lane.
-    first: usize,
 }
 
 impl<'a> Work<'a> {
@@ -67,22 +64,23 @@ impl<'a> Work<'a> {
             self.settle(ctx);
         }
         self.last = Some(at_work);
+        let place = group.place;
         if !at_work.goes_by_dscp() {
             let mut classes: ArrayVec<Class, BURST> = ArrayVec::new();
             at_work.classify_v4(group.packets().map(whole_of), ingress, (ctx.flows, &mut classes));
-            for ((number, member), class) in group.packets_mut().enumerate().zip(classes) {
-                self.condition_one(ctx, (number, member), at_work, class);
+            for ((place, member), class) in (place..).zip(group.packets_mut()).zip(classes) {
+                self.condition_one(ctx, (place, member), at_work, class);
             }
         } else if let Some(survey) = Survey::of(&group, at_work) {
             self.tally.add(&survey.tally);
             for number in survey.others() {
                 if let Some(member) = group.packet_mut(number) {
-                    self.condition_by_tos(ctx, (number, member), at_work);
+                    self.condition_by_tos(ctx, (place + number, member), at_work);
                 }
             }
         } else {
-            for (number, member) in group.packets_mut().enumerate() {
-                self.condition_by_tos(ctx, (number, member), at_work);
+            for (place, member) in (place..).zip(group.packets_mut()) {
+                self.condition_by_tos(ctx, (place, member), at_work);
             }
         }
     }
@@ -91,21 +89,21 @@ impl<'a> Work<'a> {
     fn condition_by_tos(
         &mut self,
         ctx: &Context<'_>,
-        (number, member): (usize, Member<'_, '_>),
+        (place, member): (usize, Member<'_, '_>),
         at_work: AtWork<'_>,
     ) {
         let (_, departure, _) = &member;
         if let Some(class) = at_work.by_tos(departure.plain.tos) {
-            self.condition_one(ctx, (number, member), at_work, class);
+            self.condition_one(ctx, (place, member), at_work, class);
         }
     }
 
-    /// Meters and marks one packet, with its number in the group.
+    /// Meters and marks one packet, with its place in the lane.
     #[inline(always)]
     fn condition_one(
         &mut self,
         ctx: &Context<'_>,
-        (number, (packet, departure, way)): (usize, Member<'_, '_>),
+        (place, (packet, departure, way)): (usize, Member<'_, '_>),
         at_work: AtWork<'_>,
         class: Class,
     ) {
@@ -118,7 +116,7 @@ impl<'a> Work<'a> {
         if marked != Some(dscp)
             && let Err(reason) = mark(packet, departure.offset, marked)
         {
-            self.refused.push((self.first + number, reason));
+            self.refused.push((place, reason));
         }
     }
 

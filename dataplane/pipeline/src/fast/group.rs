@@ -11,6 +11,8 @@ use crate::lane::{Lane, run_length, runs};
 pub(super) struct Group<'g, 'a> {
     /// The way of the first. All have its services; if it has class groups, all go this way.
     pub(super) first: &'g Way<'a>,
+    /// The place of the first in the lane.
+    pub(super) place: usize,
     packets: &'g mut [Packet],
     departures: &'g [Departure<'a>],
     ways: &'g [Way<'a>],
@@ -27,9 +29,12 @@ impl<'g, 'a> Group<'g, 'a> {
         ways: &'g [Way<'a>],
     ) -> impl Iterator<Item = Group<'g, 'a>> {
         let groups = lane.runs_mut(move |departures| length(departures, ways));
+        let mut next = 0;
         groups.filter_map(move |(packets, departures)| {
+            let place = next;
+            next += departures.len();
             let first = ways.get(departures.first()?.way)?;
-            Some(Self { first, packets, departures, ways })
+            Some(Self { first, place, packets, departures, ways })
         })
     }
 
@@ -72,7 +77,7 @@ impl<'g, 'a> Group<'g, 'a> {
     #[inline(always)]
     pub(super) fn packet_mut(&mut self, number: usize) -> Option<Member<'_, 'a>> {
         let departure = self.departures.get(number)?;
-        let way = self.ways.get(departure.way)?;
+        let way = self.ways.get(departure.way).unwrap_or(self.first);
         Some((self.packets.get_mut(number)?, departure, way))
     }
 }

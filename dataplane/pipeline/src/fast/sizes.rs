@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What packets of one way are on the wire, in a table.
+//! What packets are on the wire, in a table for ways of one shape.
 
 use tables::AtWork;
 
+use super::group::Group;
 use super::outbound::{Shape, Way};
 use super::plain::Plain;
 
@@ -12,9 +13,19 @@ pub(super) struct Sizes {
     shape: Shape,
 }
 
+/// From so many packets on a table, or a survey, is worth it.
+const LONG_GROUP: usize = 8;
+
 impl Sizes {
+    /// For a long group, in which it does not depend on a packet's mark.
+    #[inline(always)]
+    pub(super) fn of_long(group: &Group<'_, '_>, at_work: AtWork<'_>) -> Option<Self> {
+        let is_worth_it = group.len() >= LONG_GROUP && !group.first.has_groups();
+        is_worth_it.then(|| Self::of(group.first, at_work))
+    }
+
     /// As a policy at work on this way counts them.
-    pub(super) fn of(way: &Way<'_>, at_work: AtWork<'_>) -> Self {
+    fn of(way: &Way<'_>, at_work: AtWork<'_>) -> Self {
         let wire_bytes = |total_bytes| way.wire_bytes(at_work, &Plain { total_bytes, ..Plain::NONE });
         Self { table: [0, 1, 2, 3].map(wire_bytes), shape: way.shape() }
     }

@@ -10,9 +10,6 @@ use super::group::Group;
 use super::outbound::Departure;
 use super::sizes::Sizes;
 
-/// From so many packets on a survey is worth it.
-const LONG_GROUP: usize = 8;
-
 /// What a group comes to.
 pub(super) struct Survey {
     /// Of the packets that are only counted.
@@ -27,23 +24,22 @@ impl Survey {
     /// Of packets as they came in; `None`: they have to be looked at one by one.
     #[inline(always)]
     pub(super) fn of(group: &Group<'_, '_>, at_work: AtWork<'_>) -> Option<Self> {
-        let is_worth_it = group.len() >= LONG_GROUP && at_work.goes_by_dscp() && !group.first.has_groups();
-        is_worth_it.then_some(())?;
+        let sizes = Sizes::of_long(group, at_work).filter(|_| at_work.goes_by_dscp())?;
         let mut survey = Self { tally: Tally::default(), longest: 0, others: [0; BURST], other_count: 0 };
-        survey.count(group, at_work);
+        survey.count(group, at_work, sizes);
         Some(survey)
     }
 
     #[inline(always)]
-    fn count(&mut self, group: &Group<'_, '_>, at_work: AtWork<'_>) {
+    fn count(&mut self, group: &Group<'_, '_>, at_work: AtWork<'_>, mut sizes: Sizes) {
         let counted_at = at_work.counted_at();
-        let mut sizes = Sizes::of(group.first, at_work);
         let mut number = 0;
         for (run, way) in group.runs() {
             sizes.suit(way, at_work);
             for Departure { plain, .. } in run {
                 let place = counted_at[usize::from(plain.tos >> 2)];
                 let wire_bytes = sizes.wire_bytes(plain);
+                debug_assert_eq!(wire_bytes, way.wire_bytes(at_work, plain));
                 self.longest = self.longest.max(wire_bytes);
                 self.tally.count(place, wire_bytes);
                 // Written in any case, and kept if it is one: which packets these are is nothing that the CPU could guess.

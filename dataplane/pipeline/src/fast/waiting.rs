@@ -17,6 +17,7 @@ use super::framing::LastHop;
 use super::group::{Group, Member};
 use super::outbound::{self, Departure, Departures, Way};
 use super::plain::{Plain, TCP_FLAGS_OFFSET, TOS_OFFSET};
+use super::sizes::Sizes;
 use super::survey::Survey;
 use crate::context::Context;
 use crate::lane::Lane;
@@ -61,48 +62,45 @@ pub(super) fn wait<'a>(
     ingress: PortIndex,
 ) {
     let mut held = Held::default();
-    let mut place = 0;
     for group in Group::all(lane, ways) {
-        let length = group.len();
         if let Some(queue) = group.first.services.queue {
             match group.first.services.owner_beside(ctx.worker) {
                 Some(owner) => {
-                    let places = place..place + length;
+                    let places = (group.place..).take(group.len());
                     held.places.extend(places.map(|place| (place, Reason::Owner(owner))));
                 }
-                None => wait_here(ctx, group, queue, ingress, (place, &mut held)),
+                None => wait_here(ctx, group, queue, ingress, &mut held),
             }
         }
-        place += length;
     }
     if !held.places.is_empty() {
         hold_back(ctx, lane, ways, held, ingress);
     }
 }
 
-/// Holds those packets of a queue of this worker's that have to wait, of which the first has a place in the lane.
+/// Holds those packets of a queue of this worker's that have to wait.
 #[inline(always)]
 fn wait_here(
     ctx: &mut Context<'_>,
     mut group: Group<'_, '_>,
     queue: Queue<'_>,
     ingress: PortIndex,
-    (place, held): (usize, &mut Held),
+    held: &mut Held,
 ) {
-    let may_pass = !held.waits_in(queue) && !ctx.queues.has_someone_before(queue.port, ctx.now_ns);
     // What has been marked already is not as it came in.
     let is_as_it_came = group.first.services.conditions.is_none();
-    if may_pass
-        && is_as_it_came
+    if is_as_it_came
+        && !held.waits_in(queue)
+        && ctx.queues.may_pass_all(queue.port, ctx.now_ns)
         && let Some(survey) = Survey::of(&group, queue.at_work)
     {
-        return pass_surveyed(ctx, group, queue, survey, (place, held));
+        return pass_surveyed(ctx, group, queue, survey, held);
     }
     let judged = judge(ctx, &mut group, queue, ingress);
-    pass(ctx, &judged, (group.first, queue), (place, held));
+    pass(ctx, &judged, (group.first, queue), (group.place, held));
 }
 
-/// What becomes of packets that go one way: what the scheduler has to know of them, or why they are dropped.
+/// What becomes of packets of one group: what the scheduler has to know of them, or why they are dropped.
 type Judged = ArrayVec<Result<Offer, DropReason>, BURST>;
 
 /// Classifies, meters and marks packets.
@@ -126,25 +124,34 @@ fn judge_each(
     queue: Queue<'_>,
     mut class: impl FnMut(u8) -> Option<Class>,
 ) -> Judged {
+    let mut sizes = Sizes::of_long(group, queue.at_work);
     let judge_one = |member: Member<'_, '_>| {
         let came_with = tos_of(member.0, member.1);
-        judge_one(ctx, member, queue, class(came_with), came_with)
+        let class = class(came_with).ok_or(DropReason::NoBuffer)?;
+        judge_one(ctx, member, (queue, class), came_with, sizes.as_mut())
     };
     group.packets_mut().map(judge_one).collect()
 }
 
-/// Meters and marks a packet that came with this ToS.
+/// Meters and marks a packet that came with this ToS; `sizes` tell what it is on the wire, or its way does.
 #[inline(always)]
 fn judge_one(
     ctx: &Context<'_>,
     (packet, departure, way): Member<'_, '_>,
-    queue: Queue<'_>,
-    class: Option<Class>,
+    (queue, class): (Queue<'_>, Class),
     came_with: u8,
+    sizes: Option<&mut Sizes>,
 ) -> Result<Offer, DropReason> {
-    let class = class.ok_or(DropReason::NoBuffer)?;
-    let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
-    let wire_bytes = way.for_tos(ctx, tos).wire_bytes(queue.at_work, departure.plain);
+    let wire_bytes = match sizes {
+        Some(sizes) => {
+            sizes.suit(way, queue.at_work);
+            sizes.wire_bytes(departure.plain)
+        }
+        None => {
+            let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
+            way.for_tos(ctx, tos).wire_bytes(queue.at_work, departure.plain)
+        }
+    };
     scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, wire_bytes)
 }
 
@@ -174,19 +181,25 @@ fn pass_surveyed(
     mut group: Group<'_, '_>,
     queue: Queue<'_>,
     mut survey: Survey,
-    (place, held): (usize, &mut Held),
+    held: &mut Held,
 ) {
+    let place = group.place;
+    queue.at_work.settle(&survey.tally, ctx.worker);
     let mut looked_at = LookedAt::new();
     for number in survey.others() {
         let Some(member) = group.packet_mut(number) else { continue };
         let tos = member.1.plain.tos;
-        let judged = judge_one(ctx, member, queue, queue.at_work.by_tos(tos), tos);
+        let class = queue.at_work.by_tos(tos).ok_or(DropReason::NoBuffer);
+        let judged = class.and_then(|class| judge_one(ctx, member, (queue, class), tos, None));
         if let Ok(offer) = &judged {
             survey.tally.count(Place::of(offer.class), offer.wire_bytes);
         }
         looked_at.push((number, judged));
     }
-    if scheduled::pass_all(ctx, queue, &survey.tally, survey.longest, place) {
+    let going_on = group.len() - looked_at.iter().filter(|(_, judged)| judged.is_err()).count();
+    // None may pass that is counted nowhere.
+    let are_counted = survey.tally.total().packets == going_on as u64;
+    if are_counted && scheduled::pass_all(ctx, queue, &survey.tally, survey.longest, place) {
         let dropped = |(number, judged): (usize, Result<Offer, DropReason>)| {
             Some((place + number, Reason::Dropped(judged.err()?)))
         };

@@ -46,11 +46,19 @@ impl<T> Scheduler<T> {
         passed
     }
 
+    /// Whether it is worth asking [`pass_all`](Self::pass_all): nothing waits before, and no other worker sends by this port,
+    /// with which it would have to be reckoned item by item.
+    #[inline]
+    pub fn may_pass_all(&mut self, now_ns: u64) -> bool {
+        !self.shaper.is_shared() && !self.has_someone_before(now_ns)
+    }
+
     /// As [`pass`](Self::pass) of items of which each class's sum is known, the longest of `longest` bytes at most: all of
-    /// them, or none. It is not for workers that share a port, who reckon item by item.
+    /// them, or none.
     #[inline]
     pub fn pass_all(&mut self, tunnel: TunnelSlot, items: &Tally, longest: u32, now_ns: u64) -> bool {
-        if self.shaper.is_shared() || longest > self.packet_bytes_max || self.has_someone_before(now_ns) {
+        // Asked first: a shared shaper would begin a turn if it were refilled.
+        if !self.may_pass_all(now_ns) || longest > self.packet_bytes_max {
             return false;
         }
         let of_tunnel = self.tunnels.get_mut(tunnel.0 as usize).filter(|tunnel| tunnel.backlog == 0);
@@ -72,9 +80,9 @@ impl<T> Scheduler<T> {
         may_pass
     }
 
-    /// Whether something waits for the port and not only for its own shaper, so that nothing passes.
+    /// Whether something waits for the port and not only for its own shaper.
     #[inline(always)]
-    pub fn has_someone_before(&mut self, now_ns: u64) -> bool {
+    fn has_someone_before(&mut self, now_ns: u64) -> bool {
         self.wake(now_ns);
         self.slab.used() > 0 && self.first_in_line().is_some()
     }

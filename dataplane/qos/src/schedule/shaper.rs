@@ -60,7 +60,7 @@ impl PortShaper {
         }
     }
 
-    /// Whether so many bytes may pass, as of the last refill; not known of one that others share.
+    /// Whether so many bytes may pass, as of the last refill; one that others share is asked by level.
     #[inline(always)]
     pub(super) fn holds(&self, bytes: u32) -> bool {
         match self {

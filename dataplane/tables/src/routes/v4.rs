@@ -180,7 +180,7 @@ impl Trie {
         if prefixes.is_empty() {
             return Trie { root: Arc::from([]), nodes: Arc::from([]), spilled: Arc::from([]) };
         }
-        let mut builder = Builder { root: vec![Leaf::NONE; ROOT], nodes: vec![[Leaf::NONE; NODE]] };
+        let mut builder = Builder { root: vec![Leaf::NONE; ROOT], nodes: Vec::new() };
         prefixes.sort_unstable_by_key(|(address, length, _)| (*length, *address));
         prefixes.into_iter().for_each(|(address, length, leaf)| builder.paint(address, length, leaf));
         let mut spilled = Vec::new();
@@ -195,7 +195,7 @@ fn place_in_root(address: u32) -> usize {
     usize::from(u16::from_be_bytes([a, b]))
 }
 
-/// The trie before nodes are compressed; the first node hangs under nothing.
+/// The trie before nodes are compressed.
 struct Builder {
     root: Vec<Leaf>,
     nodes: Vec<[Leaf; NODE]>,
@@ -225,7 +225,7 @@ impl Builder {
             nodes.push([*entry; NODE]);
             *entry = Leaf::node(nodes.len() - 1);
         }
-        entry.node_number()
+        super::place(entry.number())
     }
 }
 
