@@ -499,6 +499,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_packet_that_waits_for_its_device_leaves() {
+        let setting = Setting { scheduled: true, ..SETTING() };
+        let mut course = Course::new(&setting).unwrap();
+        course.congest();
+        let plan =
+            Plan { way: Way::Outbound, size: Size::Fixed(64), memory: Memory::Warm, runs: 2, quick: true };
+        let row = course.measure(&plan, 1_000_000_000).unwrap();
+        assert!(row.scheduled && row.congested && row.cycles.min > 0.0, "{row:?}");
+    }
+
     /// Of all rounds, where the path's figure is that of the middle one: on a busy machine they may come to more.
     #[test]
     fn stages_come_to_most_of_the_whole() {
@@ -527,8 +538,8 @@ mod tests {
         let traffic = Traffic::new(&setting, Size::Fixed(256), &course.flows).unwrap();
         let plan =
             Plan { way: Way::Outbound, size: Size::Fixed(256), memory: Memory::Warm, runs: 5, quick: true };
-        let mut buffers = Buffers::new(&plan, &traffic).unwrap();
-        through(&mut course.bed.sealer, LAN, WAN, &mut buffers).unwrap();
+        let mut buffers = Buffers::new(&plan, plan.memory.buffers(), &traffic).unwrap();
+        through(&mut course.bed.sealer, [LAN, WAN], &mut buffers, Device::KeepsUp).unwrap();
         let good = buffers.packets[3].data().to_vec();
         reference.check(&traffic, 3, &good).unwrap();
         assert!(reference.check(&traffic, 4, &good).is_err(), "another packet");
@@ -565,12 +576,13 @@ mod tests {
             let traffic = Traffic::new(&setting, Size::Imix, &course.flows).unwrap();
             let plan =
                 Plan { way: Way::Outbound, size: Size::Imix, memory: Memory::Warm, runs: 5, quick: true };
-            let [mut measured, mut carried] = [(); 2].map(|()| Buffers::new(&plan, &traffic).unwrap());
+            let [mut measured, mut carried] =
+                [(); 2].map(|()| Buffers::new(&plan, plan.memory.buffers(), &traffic).unwrap());
             let mut rigs =
                 [Role::Sealer, Role::Opener].map(|role| crate::rig::Rig::new(role, &setting).unwrap());
             for (hop, (from, to)) in [(LAN, WAN), (WAN, LAN)].into_iter().enumerate() {
                 let pipeline = if hop == 0 { &mut course.bed.sealer } else { &mut course.bed.opener };
-                through(pipeline, from, to, &mut measured).unwrap();
+                through(pipeline, [from, to], &mut measured, Device::KeepsUp).unwrap();
                 carried.packets = through_worker(&mut rigs[hop], from, to, &mut carried.packets);
                 assert_eq!(measured.packets.len(), carried.packets.len());
                 for (a, b) in measured.packets.iter().zip(&carried.packets) {
