@@ -24,7 +24,8 @@ impl Survey {
     /// Of packets as they came in; `None`: they have to be looked at one by one.
     #[inline(always)]
     pub(super) fn of(group: &Group<'_, '_>, at_work: AtWork<'_>) -> Option<Self> {
-        let sizes = Sizes::of_long(group, at_work).filter(|_| at_work.goes_by_dscp())?;
+        at_work.goes_by_dscp().then_some(())?;
+        let sizes = Sizes::of_long(group, at_work)?;
         let mut survey = Self { tally: Tally::default(), longest: 0, others: [0; BURST], other_count: 0 };
         survey.count(group, at_work, sizes);
         Some(survey)

@@ -174,7 +174,8 @@ fn pass(
 /// Packets of a group that had to be looked at one by one: their places, and what becomes of them.
 type LookedAt = ArrayVec<(usize, Result<Offer, DropReason>), BURST>;
 
-/// As [`pass`] where nothing is before them, of a group of which each class's sum will do if all that are not dropped go on at once.
+/// As [`pass`] where nothing is before them, of a group of which each class's sum will do if all that are not dropped go on
+/// at once.
 #[inline(always)]
 fn pass_surveyed(
     ctx: &mut Context<'_>,

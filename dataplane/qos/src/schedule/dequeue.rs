@@ -209,7 +209,7 @@ impl<T> Scheduler<T> {
         let class = self.classes.get_mut(class_index as usize)?;
         let spec = spec_of(&self.policies, class)?;
         let signal = codel_signal(class, &self.slab, &spec.early, spec.ecn, self.packet_bytes_max, now_ns);
-        let (slot, records_delays) = (class.slot, class.records_delays);
+        let slot = class.slot;
         let queued = class.fifo.pop(&mut self.slab)?;
         let wire_bytes = queued.wire_bytes;
         let counters = self.stats.at(class_index)?;
@@ -223,9 +223,7 @@ impl<T> Scheduler<T> {
         let mark = queued.marked || matches!(signal, Signal::Mark);
         let delay_ns = now_ns.saturating_sub(queued.since_ns);
         counters.send(wire_bytes, mark);
-        if records_delays {
-            self.stats.record_delay(class_index, delay_ns);
-        }
+        self.stats.record_delay(class_index, delay_ns);
         self.charge(level, index, class_index, wire_bytes);
         self.settle(level, index, class_index, now_ns);
         let tunnel = TunnelSlot(index);

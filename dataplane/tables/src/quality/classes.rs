@@ -258,17 +258,14 @@ impl Compiler<'_> {
             counted_at: [Place::NOWHERE; 64],
             has_many_rules,
         };
-        policy.by_dscp = core::array::from_fn(|value| {
-            let dscp = u8::try_from(value).ok().and_then(Dscp::new)?;
+        policy.by_dscp = for_each_dscp(|dscp| {
             let class = policy.class(policy.classifier.by_dscp(dscp)?);
             // What it gets is known already, whether the class sets something or not.
             Some(Class { set_dscp: Some(class.set_dscp.unwrap_or(dscp)), ..class })
         });
         policy.goes_by_dscp = policy.by_dscp.iter().all(Option::is_some);
-        policy.counted_at = core::array::from_fn(|value| {
-            let dscp = u8::try_from(value).ok().and_then(Dscp::new);
-            dscp.and_then(|dscp| policy.counts_only(dscp)).unwrap_or(Place::NOWHERE)
-        });
+        let counted_at = for_each_dscp(|dscp| policy.counts_only(dscp));
+        policy.counted_at = counted_at.map(|place| place.unwrap_or(Place::NOWHERE));
         Ok(policy)
     }
 
@@ -280,6 +277,10 @@ impl Compiler<'_> {
         let expression = self.class_maps.expression(map)?;
         Ok(expression.rules_within(class, &mut self.budget).ok())
     }
+}
+
+fn for_each_dscp<T>(tell: impl Fn(Dscp) -> Option<T>) -> [Option<T>; 64] {
+    core::array::from_fn(|value| tell(u8::try_from(value).ok().and_then(Dscp::new)?))
 }
 
 /// Class-maps as expressions.
