@@ -131,8 +131,9 @@ impl Aad {
     }
 
     const fn words(first: u32, second: u32, third: u32) -> [u8; 12] {
-        let ([a, b, c, d], [e, f, g, h], [i, j, k, l]) =
-            (first.to_be_bytes(), second.to_be_bytes(), third.to_be_bytes());
+        // The first two together: they are the ESP header's, if there is no ESN.
+        let [a, b, c, d, e, f, g, h] = ((first as u64) << 32 | second as u64).to_be_bytes();
+        let [i, j, k, l] = third.to_be_bytes();
         [a, b, c, d, e, f, g, h, i, j, k, l]
     }
 }

@@ -207,6 +207,14 @@ impl InboundSa {
         prefetch(&self.hot);
     }
 
+    /// Asks for what the next packet changes; reads the second of those lines.
+    #[inline(always)]
+    pub fn prefetch_window(&self) {
+        if let Some(window) = &self.hot.window {
+            window.prefetch();
+        }
+    }
+
     /// The SPI.
     #[inline]
     pub const fn spi(&self) -> Spi {
@@ -266,7 +274,6 @@ impl InboundSa {
         };
         let sequence = window.infer(low);
         window.check(sequence).map_err(|error| self.refuse(error.into()))?;
-        window.prefetch(sequence);
         Ok(sequence)
     }
 
@@ -274,11 +281,10 @@ impl InboundSa {
     #[inline(always)]
     fn accept(&self, sequence: SequenceNumber, text_bytes: usize) -> Result<(), OpenError> {
         if let Some(window) = &self.hot.window {
-            window.check(sequence).map_err(|error| self.refuse(error.into()))?;
-            if sequence < window.right_edge() {
+            let is_overtaken = window.accept(sequence).map_err(|error| self.refuse(error.into()))?;
+            if is_overtaken {
                 self.cold.late.add(1);
             }
-            window.mark(sequence);
         }
         self.hot.packets.add(1);
         self.hot.bytes.add(text_bytes as u64);
@@ -320,6 +326,8 @@ pub struct OpenBurst<'a, N = ()> {
     jobs: ArrayVec<OpenJob<'a>, BURST>,
     checked: ArrayVec<Checked<'a, N>, BURST>,
     now_ns: u64,
+    /// The SA of the packet before, whose lifetime has not ended: nothing is added to its usage before all are staged.
+    alive: Option<&'a InboundSa>,
 }
 
 /// What is known of a packet before it is opened.
@@ -354,7 +362,7 @@ impl<'a, N> OpenBurst<'a, N> {
     /// A burst without packets; lifetimes are measured against `now_ns`.
     #[inline]
     pub fn new(now_ns: u64) -> Self {
-        Self { jobs: ArrayVec::new(), checked: ArrayVec::new(), now_ns }
+        Self { jobs: ArrayVec::new(), checked: ArrayVec::new(), now_ns, alive: None }
     }
 
     /// How many packets are staged.
@@ -384,8 +392,11 @@ impl<'a, N> OpenBurst<'a, N> {
         if self.jobs.is_full() {
             return Err(OpenError::BurstFull);
         }
-        if sa.hard().reached(sa.usage(), self.now_ns) {
-            return Err(OpenError::Expired);
+        if !self.alive.is_some_and(|alive| core::ptr::eq(alive, sa)) {
+            if sa.hard().reached(sa.usage(), self.now_ns) {
+                return Err(OpenError::Expired);
+            }
+            self.alive = Some(sa);
         }
         let esp = data.get_mut(esp_offset..).ok_or(OpenError::TooShort)?;
         let (header, buffer) = esp.split_first_chunk_mut::<HEADER_BYTES>().ok_or(OpenError::TooShort)?;
@@ -428,6 +439,7 @@ impl<'a, N> OpenBurst<'a, N> {
         }
         self.jobs.clear();
         self.checked.clear();
+        self.alive = None;
     }
 }
 

@@ -73,6 +73,46 @@ pub const fn sealed_bytes(payload_bytes: usize, icv: IcvLength) -> usize {
     payload_bytes.saturating_add(overhead(payload_bytes, icv))
 }
 
+/// How a payload lies in the ESP packet around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    payload_bytes: usize,
+    padding_bytes: usize,
+    icv: IcvLength,
+}
+
+impl Envelope {
+    /// Around so much payload.
+    #[inline(always)]
+    pub(crate) const fn new(payload_bytes: usize, icv: IcvLength) -> Self {
+        Self { payload_bytes, padding_bytes: padding_bytes(payload_bytes), icv }
+    }
+
+    /// Octets of the payload.
+    #[inline(always)]
+    pub(crate) const fn payload_bytes(&self) -> usize {
+        self.payload_bytes
+    }
+
+    /// Octets of padding.
+    #[inline(always)]
+    pub(crate) const fn padding_bytes(&self) -> usize {
+        self.padding_bytes
+    }
+
+    /// Octets that are encrypted: payload, padding and trailer.
+    #[inline(always)]
+    pub(crate) const fn text_bytes(&self) -> usize {
+        self.payload_bytes.saturating_add(self.padding_bytes + TRAILER_BYTES)
+    }
+
+    /// Octets of the whole ESP packet, from the SPI to the end of the ICV.
+    #[inline(always)]
+    pub const fn bytes(&self) -> usize {
+        self.text_bytes().saturating_add(HEADER_BYTES + self.icv.bytes())
+    }
+}
+
 /// Octets that ESP adds to so much payload: header, IV, padding, trailer and ICV.
 #[inline]
 pub const fn overhead(payload_bytes: usize, icv: IcvLength) -> usize {

@@ -21,7 +21,7 @@ use static_assertions::const_assert;
 use thiserror::Error;
 use wire::{IpProtocol, Spi};
 
-use crate::layout::{self, HEADER_BYTES, Salt};
+use crate::layout::{self, Envelope, HEADER_BYTES, Salt};
 use crate::lifetime::{Bounds, Lifetime, LifetimeState, Usage};
 use crate::sequence::{IvPrefix, SequenceCounter, SequenceError, SequenceNumber};
 
@@ -176,6 +176,12 @@ impl OutboundSa {
         layout::sealed_bytes(payload_bytes, self.key.icv_length())
     }
 
+    /// How so much payload lies in its ESP packet.
+    #[inline(always)]
+    pub fn envelope(&self, payload_bytes: usize) -> Envelope {
+        Envelope::new(payload_bytes, self.key.icv_length())
+    }
+
     /// The longest payload that fits into so many octets of ESP packet: see [`layout::payload_room`].
     #[inline]
     pub fn payload_room(&self, available_bytes: usize) -> Option<usize> {
@@ -311,45 +317,40 @@ impl<'a> SealBurst<'a> {
             return Err(SealError::BurstFull);
         }
         let payload_bytes = payload_bytes(packet.len(), esp_offset).ok_or(SealError::NoRoom)?;
-        let overhead = layout::overhead(payload_bytes, reservation.sa.key.icv_length()) - HEADER_BYTES;
-        packet.append(overhead).map_err(|_| SealError::NoRoom)?;
+        let envelope = reservation.sa.envelope(payload_bytes);
+        packet.append(envelope.bytes() - HEADER_BYTES - payload_bytes).map_err(|_| SealError::NoRoom)?;
         let esp = packet.data_mut().get_mut(esp_offset..).ok_or(SealError::NoRoom)?;
-        self.stage(esp, payload_bytes, reservation, next_header)
+        self.stage(esp, envelope, reservation, next_header)
     }
 
     /// Stages a packet that has its final size: `esp` reaches from the SPI to the end of the ICV, and holds the payload
     /// [`HEADER_BYTES`] behind its beginning. Writes everything but the payload and the ICV.
     ///
     /// # Errors
-    /// [`SealError::NoRoom`] if `esp` is not [`OutboundSa::sealed_bytes`] of the payload long, or
-    /// [`SealError::BurstFull`]; the packet must be dropped then, and its sequence number is not used again.
+    /// [`SealError::NoRoom`] if `esp` is not as long as its envelope, which is one of the SA, or [`SealError::BurstFull`]; the
+    /// packet must be dropped then, and its sequence number is not used again.
     #[inline(always)]
     pub fn stage(
         &mut self,
         esp: &'a mut [u8],
-        payload_bytes: usize,
+        envelope: Envelope,
         reservation: Reservation<'a>,
         next_header: IpProtocol,
     ) -> Result<(), SealError> {
         let Reservation { sa, sequence } = reservation;
-        if self.jobs.is_full() {
-            return Err(SealError::BurstFull);
-        }
-        if esp.len() != sa.sealed_bytes(payload_bytes) {
+        if esp.len() != envelope.bytes() {
             return Err(SealError::NoRoom);
         }
         let (header, buffer) = esp.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
         let iv = sa.iv(sequence);
         *header = layout::header(sa.spi, sequence, iv);
-        let trailer = buffer.get_mut(payload_bytes..).and_then(<[u8]>::first_chunk_mut);
-        *trailer.ok_or(SealError::NoRoom)? =
-            layout::trailer(layout::padding_bytes(payload_bytes), next_header);
-        let text_bytes = buffer.len().saturating_sub(sa.key.icv_length().bytes());
+        let trailer = buffer.get_mut(envelope.payload_bytes()..).and_then(<[u8]>::first_chunk_mut);
+        *trailer.ok_or(SealError::NoRoom)? = layout::trailer(envelope.padding_bytes(), next_header);
         let nonce = sa.salt.nonce(iv.to_be_bytes());
         let job = SealJob::new(&sa.key, nonce, layout::aad(sa.spi, sequence, sa.esn), buffer)
             .map_err(|_| SealError::NoRoom)?;
         self.jobs.try_push(job).map_err(|_| SealError::BurstFull)?;
-        self.count(sa, text_bytes);
+        self.count(sa, envelope.text_bytes());
         Ok(())
     }
 

@@ -145,26 +145,46 @@ impl Window {
         }
     }
 
-    /// Asks the CPU for what [`mark`](Self::mark) will change.
+    /// Asks the CPU for what the next number will change.
     #[inline]
-    pub fn prefetch(&self, sequence: SequenceNumber) {
-        if let Some(word) = self.word(sequence.0 / 64) {
+    pub fn prefetch(&self) {
+        if let Some(word) = self.word(self.right_edge().0 / 64) {
             pktbuf::prefetch(word);
         }
+    }
+
+    /// [`check`](Self::check)s and [`mark`](Self::mark)s a number whose packet the ICV has proved; whether one with a higher
+    /// number has overtaken it.
+    ///
+    /// # Errors
+    /// As of [`check`](Self::check); nothing has changed then.
+    #[inline(always)]
+    pub fn accept(&self, sequence: SequenceNumber) -> Result<bool, ReplayError> {
+        // Mostly the next one: then there is nothing to check, and nothing in between to clear.
+        if sequence.0.checked_sub(1) == Some(self.right_edge().0) {
+            self.change(sequence.0 / 64, 0, bit(sequence.0));
+            self.right_edge.store(sequence.0, Ordering::Relaxed);
+            return Ok(false);
+        }
+        self.accept_other(sequence)
+    }
+
+    #[inline(never)]
+    fn accept_other(&self, sequence: SequenceNumber) -> Result<bool, ReplayError> {
+        self.check(sequence)?;
+        let is_overtaken = sequence < self.right_edge();
+        self.mark(sequence);
+        Ok(is_overtaken)
     }
 
     /// Marks `sequence` as seen and moves the right edge there if it lies ahead.
     ///
     /// Only for a number that [`check`](Self::check) passed and whose packet the ICV has proved
     /// (RFC 4303 §3.4.3). A number behind the window changes nothing.
-    #[inline(always)]
+    #[inline]
     pub fn mark(&self, sequence: SequenceNumber) {
         let edge = self.right_edge().0;
-        // Mostly the next one: there is nothing in between to clear.
-        if sequence.0.wrapping_sub(edge) == 1 {
-            self.change(sequence.0 / 64, 0, bit(sequence.0));
-            self.right_edge.store(sequence.0, Ordering::Relaxed);
-        } else if sequence.0 > edge {
+        if sequence.0 > edge {
             self.advance(edge, sequence.0);
         } else if edge - sequence.0 < self.size() {
             self.change(sequence.0 / 64, 0, bit(sequence.0));

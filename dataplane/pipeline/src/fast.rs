@@ -25,6 +25,7 @@ mod framing;
 mod group;
 mod headers;
 mod inbound;
+mod onward;
 mod outbound;
 mod plain;
 mod sizes;

@@ -85,7 +85,7 @@ fn decapsulate_one(ctx: &mut Context<'_>, mut packet: Packet, note: &GreNote, la
     if mss::clamp(&mut packet, &parsed, tunnel.mss) {
         ctx.counters.add(WorkerCounter::MssClamped, 1);
     }
-    tunnel.state.counts().count_in(ctx.worker, packet.len() as u64);
+    tunnel.state.counts().count_in(ctx.worker, 1, packet.len() as u64);
     let origin = Origin::Tunnel(tunnel.tunnel);
     dispatch(ctx, packet, Note { parsed, port: note.port, origin }, lanes);
 }

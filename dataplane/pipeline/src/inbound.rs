@@ -167,6 +167,10 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
     /// Why the next packet of the lane did not pass, if it did not.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<OpenError> {

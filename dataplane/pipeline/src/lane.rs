@@ -42,6 +42,25 @@ impl<N> Lane<N> {
         Ok(())
     }
 
+    /// Appends packets, each with its note, until there is none for the next one or the lane is full; how many.
+    #[inline(always)]
+    pub(crate) fn extend(
+        &mut self,
+        packets: &mut impl Iterator<Item = Packet>,
+        mut note: impl FnMut() -> Option<N>,
+    ) -> usize {
+        let before = self.notes.len();
+        while !self.notes.is_full()
+            && let Some(note) = note()
+        {
+            self.notes.push(note);
+        }
+        self.packets.extend(packets.take(self.notes.len() - before));
+        // Each note has its packet, even if there were too few.
+        self.notes.truncate(self.packets.len());
+        self.notes.len() - before
+    }
+
     /// The packets, and their notes.
     pub(crate) fn parts_mut(&mut self) -> (&mut [Packet], &[N]) {
         (&mut self.packets, &self.notes)
@@ -59,6 +78,17 @@ impl<N> Lane<N> {
             packets = rest;
             Some((run, notes))
         })
+    }
+
+    /// Takes all packets out, in order, and leaves their notes to be looked at: to be [`clear`](Self::clear)ed then.
+    pub(crate) fn drain_packets(&mut self) -> (impl ExactSizeIterator<Item = Packet>, &[N]) {
+        (self.packets.drain(..), &self.notes)
+    }
+
+    /// Drops what is left.
+    pub(crate) fn clear(&mut self) {
+        self.packets.clear();
+        self.notes.clear();
     }
 
     /// Takes everything out, in order.

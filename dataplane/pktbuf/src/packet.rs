@@ -159,7 +159,8 @@ impl Packet {
         header.data_off = start as u16;
         header.data_len = len as u16;
         header.pkt_len = len as u32;
-        Ok(self.data_mut())
+        // SAFETY: as in `data_mut`, of what has just been written; the compiler goes on with the length that it knows.
+        Ok(unsafe { std::slice::from_raw_parts_mut(header.buf_addr.add(start), len) })
     }
 
     /// Makes the packet `len` bytes long and copies `lines` to where it begins, whole: what they have more than `len` bytes comes to

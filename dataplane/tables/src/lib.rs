@@ -59,7 +59,7 @@ pub use routes::{Leaf, NextHop, NextStep, Routes};
 pub use runtime::{SequenceOrder, TunnelCounters, TunnelCounts, TunnelRuntime};
 pub use sas::{SaConfig, Sas};
 pub use shadow::Shadow;
-pub use shortcuts::{Marking, ShortcutIn, ShortcutOut};
+pub use shortcuts::{ShortcutIn, ShortcutOut};
 pub use spd::{POLICIES_PER_PORT_MAX, PacketSelectors, SpdVerdict, Spds};
 pub use template::{HeaderPatch, Template};
 pub use tunnels::{MssLimits, NoTunnel, Tunnel, Tunnels};

@@ -64,11 +64,11 @@ impl TunnelCounts {
         }
     }
 
-    /// Counts a payload packet that `worker` took out of the tunnel.
+    /// Counts payload packets that `worker` took out of the tunnel, and their bytes.
     #[inline]
-    pub fn count_in(&self, worker: WorkerId, bytes: u64) {
+    pub fn count_in(&self, worker: WorkerId, packets: u64, bytes: u64) {
         if let Some(block) = self.0.get(worker.index()) {
-            add(&block.packets_in, 1);
+            add(&block.packets_in, packets);
             add(&block.bytes_in, bytes);
         }
     }
@@ -166,8 +166,8 @@ mod tests {
         let counts = TunnelCounts::new(2);
         counts.count_out(WorkerId(0), 1, 100);
         counts.count_out(WorkerId(1), 1, 50);
-        counts.count_in(WorkerId(1), 7);
-        counts.count_in(WorkerId(2), 1_000);
+        counts.count_in(WorkerId(1), 1, 7);
+        counts.count_in(WorkerId(2), 1, 1_000);
         let expected = TunnelCounters { packets_out: 2, bytes_out: 150, packets_in: 1, bytes_in: 7 };
         assert_eq!(counts.sum(), expected);
         assert_eq!((size_of::<Block>(), align_of::<Block>()), (64, 64));

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use messages::{DfPolicy, EspMode, GreOptions, PortIndex, SaIndex, TosPolicy, TunnelIndex};
 use qos::mark::DscpMap;
 use static_assertions::const_assert_eq;
-use wire::{EtherType, ipv4};
+use wire::EtherType;
+use wire::ipv4::{self, OpenFields};
 
 use crate::encapsulation::{Egress, Encapsulation, Verdict};
 use crate::groups::ByGroup;
@@ -28,8 +29,6 @@ use crate::{ProtectionEntry, Tunnel};
 
 /// Both IP headers, ESP with IV, and GRE with a key.
 const HEADERS_MAX: usize = 2 * ipv4::HEADER_BYTES + ESP_AND_IV_BYTES + 8;
-/// DF as it stands beside the fragment offset (RFC 791 §3.1).
-const DONT_FRAGMENT: u16 = 0x4000;
 /// All of ToS but ECN.
 const DSCP_BITS: u8 = 0xfc;
 /// Of version 7, which is none (RFC 2784 §2.3.1).
@@ -37,32 +36,19 @@ const NO_GRE: u32 = u32::MAX;
 /// K, in GRE's first word (RFC 2890 §2).
 const GRE_HAS_KEY: u32 = 0x2000_0000;
 
-/// How an IP header in front takes ToS and DF from the one behind it: `behind & mask | set`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Marking {
-    /// Bits of ToS that are copied. ECN always is (RFC 6040 §4.1).
-    pub tos_mask: u8,
-    /// Bits of ToS that are set.
-    pub tos_set: u8,
-    /// Bits of flags and fragment offset that are copied.
-    pub flags_mask: u16,
-    /// Bits of them that are set.
-    pub flags_set: u16,
-}
-
-impl Marking {
-    fn of(patch: &HeaderPatch) -> Self {
-        let (tos_mask, tos_set) = match patch.tos {
-            TosPolicy::Copy => (u8::MAX, 0),
-            TosPolicy::Dscp(dscp) => (!DSCP_BITS, dscp << 2),
-        };
-        let (flags_mask, flags_set) = match patch.df {
-            DfPolicy::Copy => (DONT_FRAGMENT, 0),
-            DfPolicy::Clear => (0, 0),
-            DfPolicy::Set => (0, DONT_FRAGMENT),
-        };
-        Self { tos_mask, tos_set, flags_mask, flags_set }
-    }
+/// What an IP header in front takes over of ToS and DF from the one behind it, and what is set in it.
+fn marking(patch: &HeaderPatch) -> (OpenFields, OpenFields) {
+    // ECN always is taken over (RFC 6040 §4.1).
+    let (copied, set) = match patch.tos {
+        TosPolicy::Copy => (u8::MAX, 0),
+        TosPolicy::Dscp(dscp) => (!DSCP_BITS, dscp << 2),
+    };
+    let (copies_df, sets_df) = match patch.df {
+        DfPolicy::Copy => (true, false),
+        DfPolicy::Clear => (false, false),
+        DfPolicy::Set => (false, true),
+    };
+    (OpenFields::new(copied, copies_df), OpenFields::new(set, sets_df))
 }
 
 /// The way into a tunnel: under ESP, with an SA, to a neighbour with a fixed slot, and with nothing in its GRE header
@@ -70,8 +56,8 @@ impl Marking {
 #[derive(Clone, Debug)]
 #[repr(C, align(64))]
 pub struct ShortcutOut {
-    /// The headers, [`header_bytes`](Self::header_bytes) of them; open are the fields that a [`Template`] leaves open,
-    /// but for GRE's protocol type, which is IPv4.
+    /// The headers, [`header_bytes`](Self::header_bytes) of them, with ToS and DF as far as they are set; open are the other fields
+    /// that a [`Template`] leaves open, but for GRE's protocol type, which is IPv4.
     pub headers: [u8; HEADERS_MAX],
     /// Where payload packets are counted.
     pub counts: TunnelCounts,
@@ -83,10 +69,6 @@ pub struct ShortcutOut {
     pub port: PortIndex,
     /// The largest payload packet in bytes.
     pub mtu: u16,
-    /// The outer header.
-    pub outer: Marking,
-    /// The delivery header behind ESP in tunnel mode.
-    pub inner: Marking,
     /// Tunnel or transport mode.
     pub mode: EspMode,
     /// Length of all headers in bytes.
@@ -95,6 +77,10 @@ pub struct ShortcutOut {
     pub esp_next_header: u8,
     /// TCP segments that open a connection have to be looked at.
     pub clamps_mss: bool,
+    /// What the outer header takes over from the one behind it: of no more than ToS and DF.
+    pub outer: OpenFields,
+    /// The same of the delivery header behind ESP in tunnel mode.
+    pub inner: OpenFields,
     /// What DSCPs go through before the delivery header takes them over.
     pub outward: Option<Arc<DscpMap>>,
     /// With class groups, the shortcut of each that has an SA.
@@ -148,8 +134,8 @@ impl ShortcutOut {
             neighbor,
             port,
             mtu: *mtu,
-            outer: Marking::of(&template.outer),
-            inner: Marking::of(template.inner.as_ref().unwrap_or(&template.outer)),
+            outer: marking(&template.outer).0,
+            inner: marking(template.inner.as_ref().unwrap_or(&template.outer)).0,
             mode: if template.inner.is_some() { EspMode::Tunnel } else { EspMode::Transport },
             header_bytes: template.len,
             esp_next_header: template.esp_next_header,
@@ -165,6 +151,10 @@ fn headers(template: &Template) -> Option<[u8; HEADERS_MAX]> {
     headers.get_mut(..template.bytes().len())?.copy_from_slice(template.bytes());
     let protocol_type = usize::from(template.gre_offset?) + 2;
     headers.get_mut(protocol_type..protocol_type + 2)?.copy_from_slice(&EtherType::IPV4.0.to_be_bytes());
+    for patch in [Some(template.outer), template.inner].into_iter().flatten() {
+        let header = headers.get_mut(usize::from(patch.offset)..)?.first_chunk_mut()?;
+        ipv4::Header::emit_template(header, &header.clone(), marking(&patch).1);
+    }
     Some(headers)
 }
 
@@ -204,16 +194,18 @@ impl ShortcutIn {
     pub(crate) fn of(tunnel: &Tunnel, protection: &ProtectionEntry) -> Option<Self> {
         let GreOptions { key, sequence, .. } = tunnel.gre;
         let with_key = if key.is_some() { GRE_HAS_KEY } else { 0 };
+        let [local, remote] = [ipv4_bits(protection.local)?, ipv4_bits(protection.remote)?];
+        let [source, destination] = [ipv4_bits(tunnel.source)?, ipv4_bits(tunnel.destination)?];
+        // In transport mode the header of what ESP protects is the one that it came with.
+        let is_its_own =
+            protection.mode == EspMode::Tunnel || (source, destination) == (local, remote);
+        let is_plain = is_its_own && !sequence && tunnel.receipt.is_none();
         Some(Self {
-            local: ipv4_bits(protection.local)?,
-            remote: ipv4_bits(protection.remote)?,
-            source: ipv4_bits(tunnel.source)?,
-            destination: ipv4_bits(tunnel.destination)?,
-            gre_word: if sequence || tunnel.receipt.is_some() {
-                NO_GRE
-            } else {
-                with_key | u32::from(EtherType::IPV4.0)
-            },
+            local,
+            remote,
+            source,
+            destination,
+            gre_word: if is_plain { with_key | u32::from(EtherType::IPV4.0) } else { NO_GRE },
             gre_key: key,
             tunnel: tunnel.tunnel,
             counts: tunnel.state.counts().clone(),

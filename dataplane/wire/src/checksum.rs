@@ -110,13 +110,12 @@ impl Sum {
         self.fold() == 0xffff
     }
 
-    /// The sum folded to 16 bits, in the machine's byte order.
-    ///
-    /// Adding a word to itself with its halves exchanged leaves their sum, with its carry brought round, in the high half.
+    /// The sum folded to 16 bits, in the machine's byte order: halves added, and their carry brought round, twice.
     #[inline]
     fn fold(self) -> u16 {
-        let sum = high_32(self.0.wrapping_add(self.0.rotate_left(32)));
-        high_16(sum.wrapping_add(sum.rotate_left(16)))
+        let [a, b, c, d, e, f, g, h] = self.0.to_le_bytes();
+        let (sum, carry) = u32::from_le_bytes([a, b, c, d]).overflowing_add(u32::from_le_bytes([e, f, g, h]));
+        fold_carries(sum.wrapping_add(u32::from(carry)))
     }
 }
 
@@ -147,18 +146,27 @@ pub(crate) fn update_zeros<const N: usize>(checksum: [u8; 2], new: [[u8; 2]; N])
     const { assert!(N <= 1024, "few enough not to overflow") };
     let added: u32 = new.into_iter().map(|word| widen(u16::from_ne_bytes(word))).sum();
     let sum = added + widen(!u16::from_ne_bytes(checksum));
-    (!high_16(sum.wrapping_add(sum.rotate_left(16)))).to_ne_bytes()
+    (!fold_carries(sum)).to_ne_bytes()
 }
 
-/// The checksum after the high byte of a word of the data became less by one; as they lie in memory.
-///
-/// RFC 1624 §3: what comes to the sum, ~m + m', is the same for every word, and the checksum its complement.
+/// The same for four words in a row, as they lie in memory read as one little-endian number of less than 2^63.
 #[inline]
 #[must_use]
-pub(crate) fn update_decrement(checksum: [u8; 2]) -> [u8; 2] {
-    let sum = widen(u16::from_ne_bytes(checksum)) + widen(0x0100_u16.to_be());
-    let [a, b, _, _] = (sum + u32::from(sum >= 0xffff)).to_le_bytes();
-    u16::from_le_bytes([a, b]).to_ne_bytes()
+pub(crate) fn update_four_zeros(checksum: [u8; 2], new: u64) -> [u8; 2] {
+    let sum = Sum(new.wrapping_add(u64::from(!u16::from_le_bytes(checksum))));
+    (!sum.fold()).to_le_bytes()
+}
+
+/// TTL, protocol and checksum, as they lie in memory, after the TTL became less by one; it was not 0.
+///
+/// RFC 1624 §3: what comes to the sum, ~m + m', is the same for every word, and the checksum its complement. Both are done by
+/// one addition; the carry of the checksum comes round by another.
+#[inline]
+#[must_use]
+pub(crate) fn update_decrement(ttl_and_checksum: [u8; 4]) -> [u8; 4] {
+    let word = u32::from_le_bytes(ttl_and_checksum);
+    let carry = u32::from(word >= 0xfffe_0000) << 16;
+    word.wrapping_add(0xffff).wrapping_add(carry).to_le_bytes()
 }
 
 /// The checksum after a 32-bit word of the data changed from `old` to `new`.
@@ -199,16 +207,12 @@ const fn widen(word: u16) -> u32 {
     u32::from_le_bytes([a, b, 0, 0])
 }
 
+/// Both halves, and their carry brought round.
 #[inline]
-const fn high_32(value: u64) -> u32 {
-    let [.., a, b, c, d] = value.to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
-}
-
-#[inline]
-const fn high_16(value: u32) -> u16 {
-    let [.., a, b] = value.to_le_bytes();
-    u16::from_le_bytes([a, b])
+const fn fold_carries(sum: u32) -> u16 {
+    let [a, b, c, d] = sum.to_le_bytes();
+    let (sum, carry) = u16::from_le_bytes([a, b]).overflowing_add(u16::from_le_bytes([c, d]));
+    sum.wrapping_add(carry as u16)
 }
 
 #[cfg(test)]
@@ -244,7 +248,8 @@ mod tests {
     #[test]
     fn a_decrement_carries_as_equation_3_of_rfc_1624_does() {
         for (old, new) in [(0xfeffu16, 0x0000u16), (0xffff, 0x0100), (0xfefe, 0xfffe), (0xff00, 0x0001)] {
-            assert_eq!(update_decrement(old.to_be_bytes()), new.to_be_bytes(), "{old:#06x}");
+            let ([a, b], [c, d]) = (old.to_be_bytes(), new.to_be_bytes());
+            assert_eq!(update_decrement([64, 17, a, b]), [63, 17, c, d], "{old:#06x}");
         }
     }
 
@@ -328,21 +333,27 @@ mod tests {
         }
 
         #[test]
-        fn incremental_in_the_order_of_memory_is_full(mut words in prop::collection::vec(any::<u16>(), 4..40),
-                                                      new: [u16; 2], old in 0x0100u16..) {
+        fn incremental_in_the_order_of_memory_is_full(mut words in prop::collection::vec(any::<u16>(), 5..40),
+                                                      new: [u16; 4], old in 0x0100u16..) {
             words[0] |= 0x4000;
             let full = |words: &[u16]| {
                 reference(&words.iter().flat_map(|w| w.to_be_bytes()).collect::<Vec<_>>()).to_be_bytes()
             };
-            words[1..3].copy_from_slice(&[0, 0]);
+            words[1..5].copy_from_slice(&[0; 4]);
             let before = full(&words);
-            words[1..3].copy_from_slice(&new);
+            words[1..5].copy_from_slice(&new);
             prop_assert_eq!(update_zeros(before, new.map(u16::to_be_bytes)), full(&words));
 
+            words[4] &= 0xff7f;
+            let [[a, b], [c, d], [e, f], [g, h]] = [words[1], words[2], words[3], words[4]].map(u16::to_be_bytes);
+            let octets = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+            prop_assert_eq!(update_four_zeros(before, octets), full(&words));
+
             words[3] = old;
-            let before = full(&words);
+            let ([ttl, protocol], [a, b]) = (old.to_be_bytes(), full(&words));
             words[3] -= 0x0100;
-            prop_assert_eq!(update_decrement(before), full(&words));
+            let [c, d] = full(&words);
+            prop_assert_eq!(update_decrement([ttl, protocol, a, b]), [ttl - 1, protocol, c, d]);
         }
     }
 }

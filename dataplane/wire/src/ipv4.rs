@@ -42,6 +42,7 @@ pub const MAX_HEADER_BYTES: usize = 60;
 pub const MIN_MTU: u16 = 68;
 
 const VERSION_4_NO_OPTIONS: u8 = 0x45;
+const TTL_OFFSET: usize = 8;
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
@@ -66,6 +67,65 @@ pub struct Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("time exceeded")]
 pub struct TimeExceeded;
+
+/// The first eight octets of a header as one number: the fields that a template leaves open, and masks for them.
+///
+/// ```text
+///   0         8     16            32              48                      64
+///  | version | ToS | total length | identification | flags, fragment offset |
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenFields(u64);
+
+impl OpenFields {
+    const TOS: u64 = 0xff00;
+
+    /// Those of a header that begins with `octets`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(octets: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(octets))
+    }
+
+    /// ToS and DF, all else 0.
+    #[must_use]
+    pub const fn new(tos: u8, dont_fragment: bool) -> Self {
+        let flags = if dont_fragment { DONT_FRAGMENT } else { 0 };
+        let [high, low] = flags.to_be_bytes();
+        Self::of([0, tos, 0, 0, 0, 0, high, low])
+    }
+
+    /// What `mask` has of them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn only(self, mask: Self) -> Self {
+        Self(self.0 & mask.0)
+    }
+
+    /// With another ToS.
+    #[inline(always)]
+    #[must_use]
+    pub fn map_tos(self, map: impl Fn(u8) -> u8) -> Self {
+        let [_, tos, ..] = self.0.to_le_bytes();
+        Self(self.0 & !Self::TOS | u64::from(map(tos)) << 8)
+    }
+
+    /// With lengths and identification, which were 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, total_length: u16, identification: u16) -> Self {
+        let [length, identification] = [total_length.swap_bytes(), identification.swap_bytes()];
+        Self(self.0 | (length as u64) << 16 | (identification as u64) << 32)
+    }
+
+    /// The total length.
+    #[inline(always)]
+    #[must_use]
+    pub const fn total_length(self) -> u16 {
+        let [_, _, high, low, ..] = self.0.to_le_bytes();
+        u16::from_be_bytes([high, low])
+    }
+}
 
 impl Header {
     /// The header at the front of `packet`, and what follows its first 20 bytes.
@@ -214,6 +274,21 @@ impl Header {
         self.checksum = U16::from_bytes(checksum::update_zeros(self.checksum.to_bytes(), added));
     }
 
+    /// Writes a header: `template` with what it leaves open.
+    #[inline(always)]
+    pub fn emit_template(
+        header: &mut [u8; HEADER_BYTES],
+        template: &[u8; HEADER_BYTES],
+        OpenFields(open): OpenFields,
+    ) {
+        let [.., i, j, _, _, _, _, _, _, _, _] = *template;
+        *header = *template;
+        if let (Some(to), Some(from)) = (header.first_chunk_mut(), template.first_chunk()) {
+            *to = (u64::from_le_bytes(*from) | open).to_le_bytes();
+        }
+        [header[10], header[11]] = checksum::update_four_zeros([i, j], open);
+    }
+
     /// Replaces the ToS byte, and updates the checksum.
     #[inline]
     pub fn rewrite_tos(&mut self, tos: u8) {
@@ -259,11 +334,14 @@ impl Header {
     /// [`TimeExceeded`] when no hop is left; the header is then unchanged.
     #[inline]
     pub fn decrement_ttl(&mut self) -> Result<(), TimeExceeded> {
-        if self.ttl <= 1 {
+        // TTL, protocol and checksum at once.
+        let octets = self.as_mut_bytes().get_mut(TTL_OFFSET..).and_then(<[u8]>::first_chunk_mut);
+        let octets: &mut [u8; 4] = octets.ok_or(TimeExceeded)?;
+        let [ttl, ..] = *octets;
+        if ttl <= 1 {
             return Err(TimeExceeded);
         }
-        self.ttl -= 1;
-        self.checksum = U16::from_bytes(checksum::update_decrement(self.checksum.to_bytes()));
+        *octets = checksum::update_decrement(*octets);
         Ok(())
     }
 

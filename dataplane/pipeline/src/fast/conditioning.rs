@@ -93,7 +93,7 @@ impl<'a> Work<'a> {
         at_work: AtWork<'_>,
     ) {
         let (_, departure, _) = &member;
-        if let Some(class) = at_work.by_tos(departure.plain.tos) {
+        if let Some(class) = at_work.by_tos(departure.plain.tos()) {
             self.condition_one(ctx, (place, member), at_work, class);
         }
     }
@@ -110,8 +110,8 @@ impl<'a> Work<'a> {
         if let Some(priority) = class.set_vlan_priority {
             packet.set_vlan_priority(priority);
         }
-        let dscp = Dscp::of_tos(departure.plain.tos);
-        let arriving = Arriving { class, wire_bytes: way.wire_bytes(at_work, departure.plain), dscp };
+        let dscp = Dscp::of_tos(departure.plain.tos());
+        let arriving = Arriving { class, wire_bytes: way.wire_bytes(at_work, departure.plain.total_bytes()), dscp };
         let marked = at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, &mut self.tally);
         if marked != Some(dscp)
             && let Err(reason) = mark(packet, departure.offset, marked)

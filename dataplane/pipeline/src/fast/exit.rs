@@ -14,6 +14,16 @@ pub(super) struct Exit {
     pub framing: Framing,
     pub pass: ClearancePass,
     mtu: u16,
+    /// Any packet whose lookup ends alike leaves by it: on a connected prefix each destination is a next hop of its own.
+    pub is_shared: bool,
+}
+
+impl Exit {
+    /// Whether a packet is short enough.
+    #[inline(always)]
+    pub(super) fn fits(&self, plain: &Plain) -> bool {
+        plain.total_bytes() <= self.mtu
+    }
 }
 
 /// The exit that was found last, and what its lookup ended in.
@@ -34,7 +44,7 @@ impl LastExit {
             Some((last, exit)) if last == leaf => exit,
             _ => self.look_up(ctx, last_hop, plain.destination, leaf)?,
         };
-        (plain.total_bytes <= exit.mtu).then_some(exit)
+        exit.fits(plain).then_some(exit)
     }
 
     #[inline(always)]
@@ -50,9 +60,9 @@ impl LastExit {
         let entry = ctx.tables.ports.get(port)?;
         let pass = ClearancePass::for_side(entry.side)?;
         let framing = last_hop.towards(ctx, port, neighbor, destination)?;
-        let exit = Exit { framing, pass, mtu: entry.mtu };
-        // On a connected prefix each destination is a next hop of its own.
-        if matches!(neighbor, NextHop::Slot(_)) {
+        let is_shared = matches!(neighbor, NextHop::Slot(_));
+        let exit = Exit { framing, pass, mtu: entry.mtu, is_shared };
+        if is_shared {
             self.0 = Some((leaf, exit));
         }
         Some(exit)

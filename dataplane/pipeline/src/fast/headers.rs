@@ -4,39 +4,46 @@
 //! What [`crate::encapsulate`] does for any template and any packet.
 
 use messages::EspMode;
-use tables::{Marking, ShortcutOut};
-use wire::ipv4;
+use tables::ShortcutOut;
+use wire::ipv4::{self, OpenFields};
 
-use super::plain::{DONT_FRAGMENT, Plain, TOS_OFFSET};
 use crate::identification::Identification;
 
 /// Outer IPv4 header, ESP header and IV.
 pub(super) const IN_CLEAR_BYTES: usize = ipv4::HEADER_BYTES + esp::HEADER_BYTES;
 
-/// Writes `HEADERS` bytes of headers to the front of `l3`, outermost IP header first, and takes a hop off the packet behind
-/// them: sealed, it will be as long as `l3`. `outward` tells what the first header takes over of its ToS. `None` if that is shorter than `FRONT`, the headers and the packet's own.
+/// Writes `HEADERS` bytes of headers to the front, outermost IP header first, and takes a hop off the packet behind them: sealed, it
+/// will be an IP packet of `sealed_bytes`. ESP header and IV are left open. `outward` tells which of its fields the first
+/// header sees. `None` if that is too long for a packet. `FRONT` is the headers and the packet's own.
 #[inline(always)]
 pub(super) fn put_on<const HEADERS: usize, const FRONT: usize>(
-    l3: &mut [u8],
+    front: &mut [u8; FRONT],
     shortcut: &ShortcutOut,
-    plain: &Plain,
+    sealed_bytes: usize,
     identification: &mut Identification,
-    outward: impl Fn(u8) -> u8,
+    outward: impl Fn(OpenFields) -> OpenFields,
 ) -> Option<()> {
     const { assert!(FRONT == HEADERS + ipv4::HEADER_BYTES) };
-    let sealed_bytes = u16::try_from(l3.len()).ok()?;
-    let front: &mut [u8; FRONT] = l3.first_chunk_mut()?;
-    *front.first_chunk_mut::<HEADERS>()? = *shortcut.headers.first_chunk()?;
-    spend_hop(front.get_mut(HEADERS..)?)?;
+    let (headers, inside) = front.split_first_chunk_mut::<HEADERS>()?;
+    spend_hop(inside)?;
     // As it is by now, not as it came: it may have been marked.
-    let tos = *front.get(HEADERS + TOS_OFFSET)?;
-    let mut behind = (outward(tos), plain.flags);
-    if shortcut.mode == EspMode::Tunnel {
-        let bytes = u16::try_from(HEADERS - IN_CLEAR_BYTES).ok()?.checked_add(plain.total_bytes)?;
-        let delivery = front.get_mut(IN_CLEAR_BYTES..)?;
-        behind = fill_in(delivery, &shortcut.inner, behind, bytes, identification.next())?;
+    let mut behind = outward(OpenFields::of(*inside.first_chunk()?));
+    let (outer, rest) = headers.split_first_chunk_mut()?;
+    let (outer_template, rest_template) = shortcut.headers.split_first_chunk()?;
+    let (_, behind_esp) = rest.split_at_mut_checked(esp::HEADER_BYTES)?;
+    let (_, template) = rest_template.split_at_checked(esp::HEADER_BYTES)?;
+    behind_esp.copy_from_slice(template.get(..HEADERS - IN_CLEAR_BYTES)?);
+    // The lengths of headers tell the mode: see `ShortcutOut::LENGTHS`.
+    if HEADERS >= IN_CLEAR_BYTES + ipv4::HEADER_BYTES {
+        let payload_bytes = behind.total_length().checked_add((HEADERS - IN_CLEAR_BYTES) as u16)?;
+        let open = behind.only(shortcut.inner).with(payload_bytes, identification.next());
+        let delivery = behind_esp.first_chunk_mut()?;
+        ipv4::Header::emit_template(delivery, template.first_chunk()?, open);
+        behind = OpenFields::of(*delivery.first_chunk()?);
     }
-    fill_in(front, &shortcut.outer, behind, sealed_bytes, identification.next())?;
+    let sealed_bytes = u16::try_from(sealed_bytes).ok()?;
+    let open = behind.only(shortcut.outer).with(sealed_bytes, identification.next());
+    ipv4::Header::emit_template(outer, outer_template, open);
     Some(())
 }
 
@@ -47,22 +54,6 @@ pub(super) fn skip(shortcut: &ShortcutOut, identification: &mut Identification) 
     if shortcut.mode == EspMode::Tunnel {
         identification.next();
     }
-}
-
-/// Fills in one IPv4 header; returns what one in front of it may copy.
-#[inline(always)]
-fn fill_in(
-    l3: &mut [u8],
-    marking: &Marking,
-    (tos, flags): (u8, u16),
-    total_bytes: u16,
-    identification: u16,
-) -> Option<(u8, u16)> {
-    let tos = tos & marking.tos_mask | marking.tos_set;
-    let flags = flags & marking.flags_mask | marking.flags_set;
-    let (header, _) = ipv4::Header::split_mut(l3).ok()?;
-    header.fill_template(tos, total_bytes, identification, flags & DONT_FRAGMENT != 0);
-    Some((tos, flags))
 }
 
 /// Takes one hop off a TTL that was seen to be more than 1 (RFC 1812 §5.3.1).

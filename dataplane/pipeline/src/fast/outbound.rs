@@ -10,6 +10,7 @@ use messages::{DropReason, PortIndex, TunnelIndex, WorkerCounter};
 use pktbuf::{BURST, Batch, Packet};
 use qos::mark::DscpMap;
 use tables::{AtWork, Leaf, Services, ShortcutOut};
+use wire::ipv4::OpenFields;
 use wire::{IpProtocol, ethernet, ipv4};
 
 use super::Sorter;
@@ -42,28 +43,39 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
     sorter.departures.ingress = port;
-    for ((packet, plain), leaf) in batch.drain(..).zip(&plains).zip(&leaves) {
-        let between_hosts = |_: &TunnelIndex| {
-            tables.addresses.is_foreign_host(plain.source)
-                && tables.addresses.is_foreign_host(plain.destination)
-        };
-        let departure = leaf
-            .tunnel()
-            .filter(between_hosts)
-            .and_then(|tunnel| sorter.departure(ctx, plain, ethernet::HEADER_BYTES, tunnel));
-        match departure {
-            Some(departure) => {
-                sorter.common(ctx, lanes);
-                sorter.departures.push(ctx, packet, departure);
-            }
-            None => {
-                sorter.exception();
-                ingress::receive(ctx, port, packet, lanes);
-            }
+    let mut packets = batch.drain(..);
+    let mut ahead = Ahead { plains: &plains, leaves: &leaves };
+    while packets.len() > 0 {
+        if sorter.had_exceptions && sorter.departures.find_first(ctx, &mut sorter.last_hop, ahead).is_some() {
+            sorter.common(ctx, lanes);
         }
+        let common = sorter.departures.take(ctx, &mut sorter.last_hop, &mut packets, ahead);
+        if let Some(packet) = packets.next() {
+            sorter.exception();
+            ingress::receive(ctx, port, packet, lanes);
+        }
+        ahead = ahead.behind(common + 1);
     }
+    drop(packets);
     ctx.stopwatch.lap(Stage::Adjacency);
     send(ctx, &mut sorter.departures);
+}
+
+/// Packets of a burst whose turn has not come: their headers, and what their lookups have ended in.
+#[derive(Clone, Copy)]
+struct Ahead<'p, 'l> {
+    plains: &'p [Plain],
+    leaves: &'l [Leaf],
+}
+
+impl Ahead<'_, '_> {
+    fn behind(self, count: usize) -> Self {
+        let Self { plains, leaves } = self;
+        Self {
+            plains: plains.get(count..).unwrap_or_default(),
+            leaves: leaves.get(count..).unwrap_or_default(),
+        }
+    }
 }
 
 /// What all packets into one tunnel share.
@@ -98,10 +110,10 @@ impl<'a> Way<'a> {
         Some(Self { tunnel, whole, shortcut, sa, framing, services, group: 0 })
     }
 
-    /// What a payload packet is on the wire, as a policy at work on this way counts it.
+    /// What a payload packet of `total_bytes` is on the wire, as a policy at work on this way counts it.
     #[inline(always)]
-    pub(super) fn wire_bytes(&self, at_work: AtWork<'_>, payload: &Plain) -> u32 {
-        at_work.wire_bytes(self.sealed_bytes(payload))
+    pub(super) fn wire_bytes(&self, at_work: AtWork<'_>, total_bytes: u16) -> u32 {
+        at_work.wire_bytes(self.sealed_bytes(total_bytes))
     }
 
     /// What is around a payload packet.
@@ -110,11 +122,11 @@ impl<'a> Way<'a> {
         Shape { header_bytes: self.shortcut.header_bytes, icv_bytes: self.sa.icv_bytes() }
     }
 
-    /// The length of the IP packet that a payload packet becomes.
+    /// The length of the IP packet that a payload packet of `total_bytes` becomes.
     #[inline(always)]
-    pub(super) fn sealed_bytes(&self, payload: &Plain) -> usize {
+    fn sealed_bytes(&self, total_bytes: u16) -> usize {
         let headers = usize::from(self.shortcut.header_bytes).saturating_sub(IN_CLEAR_BYTES);
-        ipv4::HEADER_BYTES + self.sa.sealed_bytes(headers + usize::from(payload.total_bytes))
+        ipv4::HEADER_BYTES + self.sa.sealed_bytes(headers + usize::from(total_bytes))
     }
 
     /// The way of packets with another ToS; the same if theirs is not a common one.
@@ -179,53 +191,147 @@ impl Departure<'_> {
 #[derive(Default)]
 pub(super) struct Departures<'a> {
     lane: Lane<Departure<'a>>,
-    /// One for packets in a row that share it, so that there is room for those of a burst.
-    ways: ArrayVec<Way<'a>, BURST>,
-    /// The last way can be relied on for any packet into its tunnel.
-    may_follow: bool,
-    /// It can be for those of its class group.
-    may_follow_in_group: bool,
-    /// Packets of some way are metered and marked; or queued.
-    some_conditioned: bool,
-    some_queued: bool,
+    ways: Ways<'a>,
     /// The port that the burst came in by.
     pub(super) ingress: PortIndex,
 }
 
-impl<'a> Departures<'a> {
+/// The ways that were found for packets of a burst.
+#[derive(Default)]
+struct Ways<'a> {
+    /// One for packets in a row that share it, so that there is room for those of a burst.
+    list: ArrayVec<Way<'a>, BURST>,
+    latest: Latest,
+    /// Packets of some way are metered and marked; or queued.
+    some_conditioned: bool,
+    some_queued: bool,
+}
+
+/// What tells whether the next packet goes the way that was found last.
+#[derive(Clone, Copy, Default)]
+struct Latest {
+    /// The tunnel, if the way can be relied on for any packet into it.
+    tunnel: Option<TunnelIndex>,
+    /// It can be for packets of its class group.
+    may_follow_in_group: bool,
+    /// Its place among the ways.
+    way: usize,
+    mtu: u16,
+    clamps_mss: bool,
+}
+
+impl<'a> Ways<'a> {
+    /// How a packet that came in by a port leaves, if that is by a tunnel and it goes the common way.
+    #[inline(always)]
+    fn find_routed<'c: 'a>(
+        &mut self,
+        ctx: &Context<'c>,
+        last_hop: &mut LastHop,
+        plain: &'a Plain,
+        leaf: Leaf,
+    ) -> Option<Departure<'a>> {
+        let tunnel = leaf.tunnel()?;
+        let addresses = &ctx.tables.addresses;
+        let is_between_hosts =
+            addresses.is_foreign_host(plain.source()) && addresses.is_foreign_host(plain.destination);
+        is_between_hosts.then_some(())?;
+        self.find(ctx, last_hop, (plain, ethernet::HEADER_BYTES), tunnel)
+    }
+
     /// How the packet at `offset` goes into a tunnel, if it goes the common way.
     #[inline(always)]
-    pub(super) fn find<'c: 'a>(
+    fn find<'c: 'a>(
         &mut self,
         ctx: &Context<'c>,
         last_hop: &mut LastHop,
         (plain, offset): (&'a Plain, usize),
         tunnel: TunnelIndex,
     ) -> Option<Departure<'a>> {
-        let follows = self.may_follow && self.ways.last().is_some_and(|last| last.tunnel == tunnel);
-        if !follows && !self.follows_in_group(tunnel, plain.tos) {
-            let mut way = Way::find(ctx, last_hop, tunnel, plain.tos)?;
-            way.group = self.ways.last().map_or(0, |last| last.group_of_next(&way));
-            self.some_conditioned |= way.services.conditions.is_some();
-            self.some_queued |= way.services.queue.is_some();
-            self.ways.try_push(way).ok()?;
-            self.may_follow_in_group = way.whole.has_groups();
-            self.may_follow = !self.may_follow_in_group;
+        if self.latest.tunnel != Some(tunnel) && !self.follows_in_group(tunnel, plain.tos()) {
+            self.find_way(ctx, last_hop, tunnel, plain.tos())?;
         }
-        let shortcut = self.ways.last()?.shortcut;
-        let fits =
-            plain.ttl > 1 && plain.total_bytes <= shortcut.mtu && !(plain.is_syn && shortcut.clamps_mss);
-        fits.then_some(Departure { plain, offset, way: self.ways.len() - 1 })
+        let Latest { way, mtu, clamps_mss, .. } = self.latest;
+        let fits = plain.ttl() > 1 && plain.total_bytes() <= mtu && !(plain.is_syn && clamps_mss);
+        fits.then_some(Departure { plain, offset, way })
+    }
+
+    /// Finds the way into a tunnel of packets with this ToS, if they have a common one.
+    #[inline(always)]
+    fn find_way<'c: 'a>(
+        &mut self,
+        ctx: &Context<'c>,
+        last_hop: &mut LastHop,
+        tunnel: TunnelIndex,
+        tos: u8,
+    ) -> Option<()> {
+        let mut way = Way::find(ctx, last_hop, tunnel, tos)?;
+        way.group = self.list.last().map_or(0, |last| last.group_of_next(&way));
+        self.some_conditioned |= way.services.conditions.is_some();
+        self.some_queued |= way.services.queue.is_some();
+        let has_groups = way.whole.has_groups();
+        let latest = Latest {
+            tunnel: (!has_groups).then_some(tunnel),
+            may_follow_in_group: has_groups,
+            way: self.list.len(),
+            mtu: way.shortcut.mtu,
+            clamps_mss: way.shortcut.clamps_mss,
+        };
+        self.list.try_push(way).ok()?;
+        self.latest = latest;
+        Some(())
     }
 
     #[inline(always)]
     fn follows_in_group(&self, tunnel: TunnelIndex, tos: u8) -> bool {
-        self.may_follow_in_group && self.ways.last().is_some_and(|last| last.carries(tunnel, tos))
+        self.latest.may_follow_in_group && self.list.last().is_some_and(|last| last.carries(tunnel, tos))
+    }
+}
+
+impl<'a> Departures<'a> {
+    /// Takes packets into tunnels from the front, as long as they go the common way; how many.
+    #[inline(always)]
+    fn take<'c: 'a>(
+        &mut self,
+        ctx: &Context<'c>,
+        last_hop: &mut LastHop,
+        packets: &mut impl Iterator<Item = Packet>,
+        ahead: Ahead<'a, '_>,
+    ) -> usize {
+        let Self { lane, ways, .. } = self;
+        let mut ahead = ahead.plains.iter().zip(ahead.leaves);
+        lane.extend(packets, || {
+            let (plain, leaf) = ahead.next()?;
+            ways.find_routed(ctx, last_hop, plain, *leaf)
+        })
+    }
+
+    /// How the first packet leaves, if it goes the common way.
+    #[inline(never)]
+    fn find_first<'c: 'a>(
+        &mut self,
+        ctx: &Context<'c>,
+        last_hop: &mut LastHop,
+        ahead: Ahead<'a, '_>,
+    ) -> Option<Departure<'a>> {
+        let (plain, leaf) = (ahead.plains.first()?, ahead.leaves.first()?);
+        self.ways.find_routed(ctx, last_hop, plain, *leaf)
+    }
+
+    /// How the packet at `offset` goes into a tunnel, if it goes the common way.
+    #[inline(always)]
+    pub(super) fn find<'c: 'a>(
+        &mut self,
+        ctx: &Context<'c>,
+        last_hop: &mut LastHop,
+        packet: (&'a Plain, usize),
+        tunnel: TunnelIndex,
+    ) -> Option<Departure<'a>> {
+        self.ways.find(ctx, last_hop, packet, tunnel)
     }
 
     /// Something happened that may have changed ways: none of those found so far is that of another packet.
     pub(super) fn forget(&mut self) {
-        (self.may_follow, self.may_follow_in_group) = (false, false);
+        self.ways.latest = Latest::default();
     }
 
     /// Queues a packet to leave.
@@ -242,19 +348,19 @@ type Failures = ArrayVec<(usize, SealError), BURST>;
 
 /// Sends packets, but for those that have to wait for their turn.
 pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
-    let Departures { lane, ways, ingress, some_conditioned, some_queued, .. } = departures;
-    if *some_conditioned {
-        conditioning::condition(ctx, lane, ways, *ingress);
+    let Departures { lane, ways, ingress } = departures;
+    if ways.some_conditioned {
+        conditioning::condition(ctx, lane, &ways.list, *ingress);
     }
-    if *some_queued {
-        waiting::wait(ctx, lane, ways, *ingress);
+    if ways.some_queued {
+        waiting::wait(ctx, lane, &ways.list, *ingress);
     }
     send_due(ctx, departures);
 }
 
 /// Sends packets: headers and sequence numbers for all, then the cipher once for all, then each to its port.
 pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
-    let Departures { lane, ways, .. } = departures;
+    let Departures { lane, ways: Ways { list: ways, .. }, .. } = departures;
     if lane.is_empty() {
         return;
     }
@@ -318,10 +424,10 @@ fn dress_run<'a, const HEADERS: usize, const FRONT: usize>(
     burst: &mut SealBurst<'a>,
     failures: &mut Failures,
 ) {
-    let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes)).sum();
+    let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes())).sum();
     way.shortcut.counts.count_out(ctx.worker, run.len() as u64, bytes);
     match &way.shortcut.outward {
-        None => dress_each::<HEADERS, FRONT>(ctx, way, (packets, run), (burst, failures), |tos| tos),
+        None => dress_each::<HEADERS, FRONT>(ctx, way, (packets, run), (burst, failures), |fields| fields),
         Some(map) => dress_mapped::<HEADERS, FRONT>(ctx, way, (packets, run), (burst, failures), map),
     }
 }
@@ -335,17 +441,19 @@ fn dress_mapped<'a, const HEADERS: usize, const FRONT: usize>(
     results: (&mut SealBurst<'a>, &mut Failures),
     map: &DscpMap,
 ) {
-    dress_each::<HEADERS, FRONT>(ctx, way, run, results, |tos| map.apply_to_tos(tos));
+    dress_each::<HEADERS, FRONT>(ctx, way, run, results, |fields| {
+        fields.map_tos(|tos| map.apply_to_tos(tos))
+    });
 }
 
-/// `outward` tells the ToS that the header in front takes over.
+/// `outward` tells which fields the header in front sees.
 #[inline(always)]
 fn dress_each<'a, const HEADERS: usize, const FRONT: usize>(
     ctx: &mut Context<'_>,
     way: &Way<'a>,
     (packets, run): (&'a mut [Packet], &[Departure<'_>]),
     (burst, failures): (&mut SealBurst<'a>, &mut Failures),
-    outward: impl Fn(u8) -> u8,
+    outward: impl Fn(OpenFields) -> OpenFields,
 ) {
     let reservations = way.sa.reserve(run.len(), ctx.now_ns);
     for ((departure, reservation), packet) in run.iter().zip(reservations).zip(packets) {
@@ -372,18 +480,21 @@ fn dress<'a, const HEADERS: usize, const FRONT: usize>(
     (packet, departure): (&'a mut Packet, &Departure<'_>),
     reservation: Reservation<'a>,
     burst: &mut SealBurst<'a>,
-    outward: impl Fn(u8) -> u8,
+    outward: impl Fn(OpenFields) -> OpenFields,
 ) -> Result<(), SealError> {
     let Way { shortcut, sa, framing, .. } = way;
-    let payload_bytes = HEADERS - IN_CLEAR_BYTES + usize::from(departure.plain.total_bytes);
-    let frame_bytes = ethernet::HEADER_BYTES + ipv4::HEADER_BYTES + sa.sealed_bytes(payload_bytes);
-    let frame = packet.reframe(departure.offset, ethernet::HEADER_BYTES + HEADERS, frame_bytes);
+    let payload_bytes = HEADERS - IN_CLEAR_BYTES + usize::from(departure.plain.total_bytes());
+    let envelope = sa.envelope(payload_bytes);
+    let sealed_bytes = ipv4::HEADER_BYTES + envelope.bytes();
+    let (trim, grow) = (departure.offset, ethernet::HEADER_BYTES + HEADERS);
+    let frame = packet.reframe(trim, grow, ethernet::HEADER_BYTES + sealed_bytes);
     let (link, l3) = frame.ok().and_then(<[u8]>::split_first_chunk_mut).ok_or(SealError::NoRoom)?;
     framing.write(link);
-    headers::put_on::<HEADERS, FRONT>(l3, shortcut, departure.plain, ctx.identification, outward)
+    let front = l3.first_chunk_mut::<FRONT>().ok_or(SealError::NoRoom)?;
+    headers::put_on::<HEADERS, FRONT>(front, shortcut, sealed_bytes, ctx.identification, outward)
         .ok_or(SealError::NoRoom)?;
     let (_, esp) = l3.split_at_mut_checked(ipv4::HEADER_BYTES).ok_or(SealError::NoRoom)?;
-    burst.stage(esp, payload_bytes, reservation, IpProtocol(shortcut.esp_next_header))
+    burst.stage(esp, envelope, reservation, IpProtocol(shortcut.esp_next_header))
 }
 
 /// Leaves in the lane what was sealed.

@@ -10,11 +10,13 @@ use crate::scheduled;
 
 /// The shortest plain packet: header and ports.
 const BYTES_MIN: usize = ipv4::HEADER_BYTES + 4;
-const VERSION_4_WITHOUT_OPTIONS: u8 = 0x45;
-/// MF, fragment offset, and the reserved bit.
-const FRAGMENT_BITS: u16 = 0xbfff;
-/// DF, beside the fragment offset.
-pub(super) const DONT_FRAGMENT: u16 = 0x4000;
+/// The same with the link header in front.
+const FRAME_BYTES_MIN: usize = ethernet::HEADER_BYTES + BYTES_MIN;
+/// Version 4 without options, no fragment: bits of a header's first eight octets, of which DF may be either.
+const SHAPE: u64 = u64::from_le_bytes([0x45, 0, 0, 0, 0, 0, 0, 0]);
+const SHAPE_MASK: u64 = u64::from_le_bytes([0xff, 0, 0, 0, 0, 0, 0xbf, 0xff]);
+/// The destination address of a frame, in its first eight octets.
+const MAC_MASK: u64 = u64::from_le_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
 /// Where it has its ToS.
 pub(super) const TOS_OFFSET: usize = 1;
 /// Where a plain packet has its TCP flags; and the flag.
@@ -25,69 +27,106 @@ const HEADER_AHEAD: usize = 8;
 const DATA_AHEAD: usize = 4;
 
 /// The original headers of a plain packet: what QoS pre-classify keeps through encapsulation.
+///
+/// The header lies as it came, octet by octet: one load and one store for eight of its octets are all that most packets need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plain {
-    pub source: u32,
+    /// Version and length, ToS, total length, identification, flags and fragment offset: the first octet lowest.
+    first: u64,
+    /// TTL, protocol, checksum, source.
+    second: u64,
     pub destination: u32,
     /// The first four bytes of the upper layer: its ports, or an SPI (RFC 4303 §2.1).
     pub ports: u32,
-    pub total_bytes: u16,
-    /// Flags and fragment offset, of which only DF can be set.
-    pub flags: u16,
-    pub protocol: IpProtocol,
-    pub tos: u8,
-    pub ttl: u8,
     /// A TCP segment that opens a connection.
     pub is_syn: bool,
 }
 
 impl Plain {
     /// No packet at all: no table knows its addresses.
-    pub(crate) const NONE: Self = Self {
-        source: 0,
-        destination: 0,
-        ports: 0,
-        total_bytes: 0,
-        flags: 0,
-        protocol: IpProtocol(0),
-        tos: 0,
-        ttl: 0,
-        is_syn: false,
-    };
+    pub(crate) const NONE: Self =
+        Self { first: 0, second: 0, destination: 0, ports: 0, is_syn: false };
 
     /// The packet at the front of `l3`, if it is plain and its header checksum is right.
     #[inline(always)]
     pub(crate) fn parse(l3: &[u8]) -> Option<Self> {
-        let ip: &[u8; ipv4::HEADER_BYTES] = l3.get(..BYTES_MIN)?.first_chunk()?;
-        let [version_ihl, _, a, b, _, _, c, d, ..] = *ip;
-        let is_plain = version_ihl == VERSION_4_WITHOUT_OPTIONS
-            && u16::from_be_bytes([c, d]) & FRAGMENT_BITS == 0
-            && (BYTES_MIN..=l3.len()).contains(&usize::from(u16::from_be_bytes([a, b])))
-            && Sum::of(ip).is_valid();
-        if is_plain { Self::read(l3) } else { None }
+        Self::parse_header(l3.first_chunk()?, l3)
+    }
+
+    /// The packet in a frame for `mac`; link padding may follow it.
+    #[inline(always)]
+    fn parse_frame(frame: &[u8], mac: u64) -> Option<Self> {
+        let front: &[u8; FRAME_BYTES_MIN] = frame.first_chunk()?;
+        let (link, header) = front.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
+        let is_ours = u64::from_le_bytes(*link.first_chunk()?) & MAC_MASK == mac
+            && u16::from_be_bytes(*link.last_chunk()?) == EtherType::IPV4.0;
+        is_ours.then_some(())?;
+        Self::parse_header(header.first_chunk()?, frame.get(ethernet::HEADER_BYTES..)?)
+    }
+
+    /// The packet at the front of `l3`, of which `header` is the front.
+    #[inline(always)]
+    fn parse_header(header: &[u8; BYTES_MIN], l3: &[u8]) -> Option<Self> {
+        let plain = Self::read_header(header)?;
+        let is_plain = plain.first & SHAPE_MASK == SHAPE
+            && (BYTES_MIN..=l3.len()).contains(&usize::from(plain.total_bytes()))
+            && Sum::of(header.first_chunk::<{ ipv4::HEADER_BYTES }>()?).is_valid();
+        is_plain.then_some(())?;
+        plain.with_flags_of(l3)
     }
 
     /// The same of a packet that is known to be plain.
     #[inline(always)]
     pub(crate) fn read(l3: &[u8]) -> Option<Self> {
-        let header: &[u8; BYTES_MIN] = l3.first_chunk()?;
-        let (ip, ports): (&[u8; ipv4::HEADER_BYTES], _) = header.split_first_chunk()?;
-        let [_, tos, a, b, _, _, c, d, ttl, protocol, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *ip;
-        let total_bytes = u16::from_be_bytes([a, b]);
-        let flags = u16::from_be_bytes([c, d]);
-        let protocol = IpProtocol(protocol);
-        let is_syn = protocol == IpProtocol::TCP && l3.get(TCP_FLAGS_OFFSET)? & TCP_SYN != 0;
+        Self::read_header(l3.first_chunk()?)?.with_flags_of(l3)
+    }
+
+    #[inline(always)]
+    fn read_header(header: &[u8; BYTES_MIN]) -> Option<Self> {
+        let (first, rest) = header.split_first_chunk()?;
+        let (second, rest) = rest.split_first_chunk()?;
+        let (destination, ports) = rest.split_first_chunk()?;
         Some(Self {
-            source: u32::from_be_bytes([s0, s1, s2, s3]),
-            destination: u32::from_be_bytes([d0, d1, d2, d3]),
+            first: u64::from_le_bytes(*first),
+            second: u64::from_le_bytes(*second),
+            destination: u32::from_be_bytes(*destination),
             ports: u32::from_be_bytes(*ports.first_chunk()?),
-            total_bytes,
-            flags,
-            protocol,
-            tos,
-            ttl,
-            is_syn,
+            is_syn: false,
         })
+    }
+
+    /// With what a TCP segment has behind its ports.
+    #[inline(always)]
+    fn with_flags_of(self, l3: &[u8]) -> Option<Self> {
+        if self.protocol() == IpProtocol::TCP {
+            return Some(Self { is_syn: l3.get(TCP_FLAGS_OFFSET)? & TCP_SYN != 0, ..self });
+        }
+        Some(self)
+    }
+
+    #[inline(always)]
+    pub(crate) fn source(&self) -> u32 {
+        ((self.second >> 32) as u32).swap_bytes()
+    }
+
+    #[inline(always)]
+    pub(crate) fn total_bytes(&self) -> u16 {
+        ((self.first >> 16) as u16).swap_bytes()
+    }
+
+    #[inline(always)]
+    pub(crate) fn tos(&self) -> u8 {
+        (self.first >> 8) as u8
+    }
+
+    #[inline(always)]
+    pub(crate) fn ttl(&self) -> u8 {
+        self.second as u8
+    }
+
+    #[inline(always)]
+    pub(crate) fn protocol(&self) -> IpProtocol {
+        IpProtocol((self.second >> 8) as u8)
     }
 }
 
@@ -96,9 +135,10 @@ impl Plain {
 #[inline(always)]
 pub(super) fn parse_burst(
     batch: &Batch,
-    mac: MacAddr,
+    MacAddr([a, b, c, d, e, f]): MacAddr,
     mut seen: impl FnMut(&Plain),
 ) -> ArrayVec<Plain, BURST> {
+    let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
     let mut plains = ArrayVec::new();
     for (place, packet) in batch.iter().enumerate() {
         if let Some(ahead) = batch.get(place + HEADER_AHEAD) {
@@ -108,7 +148,7 @@ pub(super) fn parse_burst(
             ahead.prefetch_data();
             ahead.prefetch_headroom();
         }
-        match ipv4_in(packet.data(), mac).and_then(Plain::parse) {
+        match Plain::parse_frame(packet.data(), mac) {
             Some(plain) => {
                 seen(&plain);
                 plains.push(plain);
@@ -117,14 +157,6 @@ pub(super) fn parse_burst(
         }
     }
     plains
-}
-
-/// The IPv4 packet, and what may follow it, in a frame for `mac`.
-#[inline(always)]
-fn ipv4_in(frame: &[u8], mac: MacAddr) -> Option<&[u8]> {
-    let (header, l3) = frame.split_first_chunk::<{ ethernet::HEADER_BYTES }>()?;
-    let [a, b, c, d, e, f, .., high, low] = *header;
-    ([a, b, c, d, e, f] == mac.0 && u16::from_be_bytes([high, low]) == EtherType::IPV4.0).then_some(l3)
 }
 
 #[cfg(test)]
@@ -171,13 +203,11 @@ mod tests {
                 prop_assert_eq!(parsed.family, Family::Ipv4);
                 prop_assert_eq!(parsed.fragment, Fragment::None);
                 prop_assert!(!parsed.has_options);
-                prop_assert_eq!(parsed.source, Ipv4Addr::from(plain.source));
+                prop_assert_eq!(parsed.source, Ipv4Addr::from(plain.source()));
                 prop_assert_eq!(parsed.destination, Ipv4Addr::from(plain.destination));
-                prop_assert_eq!(parsed.total_bytes, plain.total_bytes);
-                prop_assert_eq!(parsed.protocol, plain.protocol);
-                prop_assert_eq!((parsed.tos, parsed.ttl), (plain.tos, plain.ttl));
-                prop_assert_eq!(parsed.dont_fragment, plain.flags == DONT_FRAGMENT);
-                prop_assert!(parsed.dont_fragment || plain.flags == 0);
+                prop_assert_eq!(parsed.total_bytes, plain.total_bytes());
+                prop_assert_eq!(parsed.protocol, plain.protocol());
+                prop_assert_eq!((parsed.tos, parsed.ttl), (plain.tos(), plain.ttl()));
                 if parsed.protocol.has_ports() {
                     let ports = u32::from(parsed.source_port) << 16 | u32::from(parsed.destination_port);
                     prop_assert_eq!(ports, plain.ports);

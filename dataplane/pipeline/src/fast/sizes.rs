@@ -26,8 +26,7 @@ impl Sizes {
 
     /// As a policy at work on this way counts them.
     fn of(way: &Way<'_>, at_work: AtWork<'_>) -> Self {
-        let wire_bytes = |total_bytes| way.wire_bytes(at_work, &Plain { total_bytes, ..Plain::NONE });
-        Self { table: [0, 1, 2, 3].map(wire_bytes), shape: way.shape() }
+        Self { table: [0, 1, 2, 3].map(|bytes| way.wire_bytes(at_work, bytes)), shape: way.shape() }
     }
 
     /// From here on they are packets of another way, mostly of the same shape.
@@ -40,6 +39,7 @@ impl Sizes {
 
     #[inline(always)]
     pub(super) fn wire_bytes(&self, plain: &Plain) -> u32 {
-        self.table[usize::from(plain.total_bytes & 3)] + u32::from(plain.total_bytes & !3)
+        let total_bytes = plain.total_bytes();
+        self.table[usize::from(total_bytes & 3)] + u32::from(total_bytes & !3)
     }
 }

@@ -149,7 +149,7 @@ fn judge_one(
         }
         None => {
             let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
-            way.for_tos(ctx, tos).wire_bytes(queue.at_work, departure.plain)
+            way.for_tos(ctx, tos).wire_bytes(queue.at_work, departure.plain.total_bytes())
         }
     };
     scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, wire_bytes)
@@ -189,7 +189,7 @@ fn pass_surveyed(
     let mut looked_at = LookedAt::new();
     for number in survey.others() {
         let Some(member) = group.packet_mut(number) else { continue };
-        let tos = member.1.plain.tos;
+        let tos = member.1.plain.tos();
         let class = queue.at_work.by_tos(tos).ok_or(DropReason::NoBuffer);
         let judged = class.and_then(|class| judge_one(ctx, member, (queue, class), tos, None));
         if let Ok(offer) = &judged {
@@ -219,12 +219,12 @@ fn one_by_one(group: &Group<'_, '_>, queue: Queue<'_>, looked_at: LookedAt) -> J
         if let Some((_, judged)) = looked_at.next_if(|(at, _)| *at == number) {
             return judged;
         }
-        let Plain { tos, .. } = *departure.plain;
+        let tos = departure.plain.tos();
         let class = queue.at_work.by_tos(tos).ok_or(DropReason::NoBuffer)?;
         Ok(Offer {
             tunnel: queue.slot,
             class: class.slot,
-            wire_bytes: way.wire_bytes(queue.at_work, departure.plain),
+            wire_bytes: way.wire_bytes(queue.at_work, departure.plain.total_bytes()),
             dscp: Dscp::of_tos(tos),
             ecn: Ecn::of_tos(tos),
         })
@@ -297,19 +297,20 @@ fn hold_back<'a>(
 pub(super) fn whole_of(
     (packet, departure, way): (&Packet, &Departure<'_>, &Way<'_>),
 ) -> (WholeV4, Option<u8>, TunnelIndex) {
-    let &Plain { source, destination, ports, protocol, .. } = departure.plain;
+    let plain = departure.plain;
+    let (source, destination, protocol) = (plain.source(), plain.destination, plain.protocol());
     let tos = tos_of(packet, departure);
     let tcp_flags = match protocol {
         IpProtocol::TCP => packet.data().get(departure.offset + TCP_FLAGS_OFFSET).copied().unwrap_or(0),
         _ => 0,
     };
-    (WholeV4 { source, destination, ports, protocol, tos, tcp_flags }, packet.vlan_priority(), way.tunnel)
+    (WholeV4 { source, destination, ports: plain.ports, protocol, tos, tcp_flags }, packet.vlan_priority(), way.tunnel)
 }
 
 /// The ToS that a packet has by now: it may have been marked since it was parsed.
 #[inline(always)]
 pub(super) fn tos_of(packet: &Packet, departure: &Departure<'_>) -> u8 {
-    packet.data().get(departure.offset + TOS_OFFSET).copied().unwrap_or(departure.plain.tos)
+    packet.data().get(departure.offset + TOS_OFFSET).copied().unwrap_or(departure.plain.tos())
 }
 
 /// A packet as it waits: by itself, without the link header.
@@ -320,7 +321,7 @@ fn item(
     departure: &Departure<'_>,
     ways: &[Way<'_>],
 ) -> Option<Item> {
-    let alone = packet.reframe(departure.offset, 0, usize::from(departure.plain.total_bytes)).is_ok();
+    let alone = packet.reframe(departure.offset, 0, usize::from(departure.plain.total_bytes())).is_ok();
     let Some(way) = ways.get(departure.way).filter(|_| alone) else {
         ctx.drop(packet, DropReason::IpMalformed);
         return None;

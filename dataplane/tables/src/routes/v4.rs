@@ -26,7 +26,7 @@ const WORD_BITS: u8 = 64;
 
 #[derive(Clone)]
 pub(super) struct Trie {
-    root: Arc<[Leaf]>,
+    root: Arc<[Leaf; ROOT]>,
     nodes: Arc<[Node]>,
     /// The runs of nodes that have more than six.
     spilled: Arc<[Leaf]>,
@@ -111,9 +111,7 @@ impl Trie {
 
     #[inline]
     pub(super) fn prefetch(&self, address: u32) {
-        if let Some(leaf) = self.root.get(place_in_root(address)) {
-            prefetch(leaf);
-        }
+        prefetch(&self.root[place_in_root(address)]);
     }
 
     /// As [`lookup`](Self::lookup) for each address, level by level, of at most [`BURST`].
@@ -124,6 +122,7 @@ impl Trie {
         for (place, address) in (0..).zip(addresses.take(BURST)) {
             let leaf = self.top(address);
             leaves.push(leaf);
+            self.prefetch_node(leaf);
             open.note(address, place, leaf);
         }
         self.descend_all(&mut open, &mut leaves, |[_, _, c, _]| c);
@@ -134,24 +133,27 @@ impl Trie {
     /// One level down for the lookups that have not ended.
     #[inline(always)]
     fn descend_all(&self, open: &mut Open, leaves: &mut [Leaf], byte: impl Fn([u8; 4]) -> u8) {
-        let count = core::mem::take(&mut open.count);
-        for (_, place) in open.lookups.get(..count).unwrap_or_default() {
-            let leaf = leaves.get(*place as usize);
-            if let Some(node) = leaf.and_then(|leaf| self.nodes.get(super::place(leaf.number()))) {
-                prefetch(node);
-            }
-        }
-        for at in 0..count {
+        for at in 0..core::mem::take(&mut open.count) {
             let (address, place) = open.lookups[at % BURST];
             let Some(leaf) = leaves.get_mut(place as usize) else { continue };
             *leaf = self.under(leaf.number(), byte(address.to_be_bytes()));
+            self.prefetch_node(*leaf);
             open.note(address, place, *leaf);
+        }
+    }
+
+    /// Asks the CPU for the node that `leaf` is, if it is one. Which are is nothing that the CPU could guess: for others it is
+    /// asked for one that nobody needs.
+    #[inline(always)]
+    fn prefetch_node(&self, leaf: Leaf) {
+        if let Some(node) = self.nodes.get(super::place(leaf.number())) {
+            prefetch(node);
         }
     }
 
     #[inline(always)]
     fn top(&self, address: u32) -> Leaf {
-        self.root.get(place_in_root(address)).copied().unwrap_or(Leaf::NONE)
+        self.root[place_in_root(address)]
     }
 
     #[inline(always)]
@@ -177,15 +179,12 @@ impl Trie {
 
     /// Prefixes with their lengths and leaves, in any order, none twice.
     pub(super) fn build(mut prefixes: Vec<(u32, u8, Leaf)>) -> Trie {
-        if prefixes.is_empty() {
-            return Trie { root: Arc::from([]), nodes: Arc::from([]), spilled: Arc::from([]) };
-        }
-        let mut builder = Builder { root: vec![Leaf::NONE; ROOT], nodes: Vec::new() };
+        let mut builder = Builder { root: Arc::new([Leaf::NONE; ROOT]), nodes: Vec::new() };
         prefixes.sort_unstable_by_key(|(address, length, _)| (*length, *address));
         prefixes.into_iter().for_each(|(address, length, leaf)| builder.paint(address, length, leaf));
         let mut spilled = Vec::new();
         let nodes = builder.nodes.iter().map(|entries| Node::new(entries, &mut spilled)).collect();
-        Trie { root: builder.root.into(), nodes, spilled: spilled.into() }
+        Trie { root: builder.root, nodes, spilled: spilled.into() }
     }
 }
 
@@ -197,7 +196,7 @@ fn place_in_root(address: u32) -> usize {
 
 /// The trie before nodes are compressed.
 struct Builder {
-    root: Vec<Leaf>,
+    root: Arc<[Leaf; ROOT]>,
     nodes: Vec<[Leaf; NODE]>,
 }
 
@@ -206,10 +205,12 @@ impl Builder {
     fn paint(&mut self, address: u32, length: u8, leaf: Leaf) {
         let [a, b, c, d] = address.to_be_bytes();
         let top = usize::from(u16::from_be_bytes([a, b]));
+        // Nobody else has it yet.
+        let root = Arc::make_mut(&mut self.root);
         if length <= 16 {
-            return self.root[covered(top, 16 - length)].fill(leaf);
+            return root[covered(top, 16 - length)].fill(leaf);
         }
-        let node = Self::node_under(&mut self.root[top], &mut self.nodes);
+        let node = Self::node_under(&mut root[top], &mut self.nodes);
         if length <= 24 {
             return self.nodes[node][covered(usize::from(c), 24 - length)].fill(leaf);
         }
