@@ -173,26 +173,10 @@ impl SequenceCounter {
     /// Takes the next `wanted` numbers, or as many of them as there are.
     #[inline]
     pub fn reserve(&self, wanted: u32) -> Reserved {
-        self.reserve_by(wanted, |wanted, _| self.next.fetch_add(wanted, Ordering::Relaxed))
-    }
-
-    /// As [`reserve`](Self::reserve), for the one thread that takes any: a load and a store, which lets the CPU go on with
-    /// other memory, where a locked instruction would wait for all of it.
-    #[inline]
-    pub fn reserve_alone(&self, wanted: u32) -> Reserved {
-        self.reserve_by(wanted, |wanted, seen| {
-            self.next.store(seen + wanted, Ordering::Relaxed);
-            seen
-        })
-    }
-
-    #[inline(always)]
-    fn reserve_by(&self, wanted: u32, take: impl Fn(u64, u64) -> u64) -> Reserved {
-        let limit = self.limit.load(Ordering::Acquire);
+        let (limit, seen) = (self.limit.load(Ordering::Acquire), self.next.load(Ordering::Relaxed));
         let ceiling = limit.min(self.past_end);
-        let seen = self.next.load(Ordering::Relaxed);
-        let first = if wanted <= FETCH_ADD_COUNT && ceiling.saturating_sub(seen) >= FETCH_ADD_ROOM {
-            take(u64::from(wanted), seen)
+        let first = if has_room(ceiling, seen, wanted) {
+            self.next.fetch_add(u64::from(wanted), Ordering::Relaxed)
         } else {
             self.take_below(ceiling, wanted, seen)
         };
@@ -201,6 +185,18 @@ impl SequenceCounter {
         let shortfall =
             if limit < self.past_end { SequenceError::NotReserved } else { SequenceError::Exhausted };
         Reserved { first, count, shortfall }
+    }
+
+    /// As [`reserve`](Self::reserve), for the one thread that takes any: a load and a store, which lets the CPU go on with
+    /// other memory, where a locked instruction would wait for all of it.
+    #[inline]
+    pub fn reserve_alone(&self, wanted: u32) -> Reserved {
+        let (limit, first) = (self.limit.load(Ordering::Acquire), self.next.load(Ordering::Relaxed));
+        if !has_room(limit.min(self.past_end), first, wanted) {
+            return self.reserve(wanted);
+        }
+        self.next.store(first + u64::from(wanted), Ordering::Relaxed);
+        Reserved { first, count: wanted, shortfall: SequenceError::NotReserved }
     }
 
     /// The first number not yet given out.
@@ -253,6 +249,12 @@ impl SequenceCounter {
             }
         }
     }
+}
+
+/// Whether so many numbers can be taken from `seen` on without a look at what others take meanwhile.
+#[inline(always)]
+fn has_room(ceiling: u64, seen: u64, wanted: u32) -> bool {
+    wanted <= FETCH_ADD_COUNT && ceiling.saturating_sub(seen) >= FETCH_ADD_ROOM
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ pub(super) struct Way<'a> {
     framing: Framing,
     /// What service policies do with packets first.
     pub(super) services: Services<'a>,
-    /// Ways in a row with the same services are of one group; one with class groups is of its own.
+    /// Ways in a row with the same services are of one group; one with class groups is of its own. Only told if some has any.
     pub(super) group: u8,
 }
 
@@ -205,6 +205,8 @@ struct Ways<'a> {
     /// Packets of some way are metered and marked; or queued.
     some_conditioned: bool,
     some_queued: bool,
+    /// Not all ways leave by the same port.
+    several_ports: bool,
 }
 
 /// What tells whether the next packet goes the way that was found last.
@@ -265,9 +267,14 @@ impl<'a> Ways<'a> {
         tos: u8,
     ) -> Option<()> {
         let mut way = Way::find(ctx, last_hop, tunnel, tos)?;
-        way.group = self.list.last().map_or(0, |last| last.group_of_next(&way));
         self.some_conditioned |= way.services.conditions.is_some();
         self.some_queued |= way.services.queue.is_some();
+        if let Some(last) = self.list.last() {
+            self.several_ports |= last.framing.port != way.framing.port;
+            if self.some_conditioned || self.some_queued {
+                way.group = last.group_of_next(&way);
+            }
+        }
         let has_groups = way.whole.has_groups();
         let latest = Latest {
             tunnel: (!has_groups).then_some(tunnel),
@@ -360,7 +367,7 @@ pub(super) fn send(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
 
 /// Sends packets: headers and sequence numbers for all, then the cipher once for all, then each to its port.
 pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
-    let Departures { lane, ways: Ways { list: ways, .. }, .. } = departures;
+    let Departures { lane, ways: Ways { list: ways, several_ports, .. }, .. } = departures;
     if lane.is_empty() {
         return;
     }
@@ -375,7 +382,10 @@ pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
         return lane.drain().for_each(|(packet, _)| ctx.drop(packet, DropReason::NoHeadroom));
     }
     ctx.counters.add(WorkerCounter::Sealed, lane.len() as u64);
-    lane.drain_runs(Departure::run_length, |departure, packets| {
+    let to_one_port = |departures: &[Departure<'_>]| {
+        if *several_ports { Departure::run_length(departures) } else { departures.len() }
+    };
+    lane.drain_runs(to_one_port, |departure, packets| {
         if let Some(way) = ways.get(departure.way) {
             link::queue_run(ctx, way.framing.port, packets.map(Outgoing::sealed));
         }
