@@ -320,11 +320,15 @@ impl<'a> SealBurst<'a> {
         let envelope = reservation.sa.envelope(payload_bytes);
         packet.append(envelope.bytes() - HEADER_BYTES - payload_bytes).map_err(|_| SealError::NoRoom)?;
         let esp = packet.data_mut().get_mut(esp_offset..).ok_or(SealError::NoRoom)?;
-        self.stage(esp, envelope, reservation, next_header)
+        let sa = reservation.sa;
+        let text_bytes = self.stage(esp, envelope, reservation, next_header)?;
+        self.count(sa, text_bytes);
+        Ok(())
     }
 
     /// Stages a packet that has its final size: `esp` reaches from the SPI to the end of the ICV, and holds the payload
-    /// [`HEADER_BYTES`] behind its beginning. Writes everything but the payload and the ICV.
+    /// [`HEADER_BYTES`] behind its beginning. Writes everything but the payload and the ICV. Returns the octets that are to be
+    /// [`count`](Self::count)ed.
     ///
     /// # Errors
     /// [`SealError::NoRoom`] if `esp` is not as long as its envelope, which is one of the SA, or [`SealError::BurstFull`]; the
@@ -336,7 +340,7 @@ impl<'a> SealBurst<'a> {
         envelope: Envelope,
         reservation: Reservation<'a>,
         next_header: IpProtocol,
-    ) -> Result<(), SealError> {
+    ) -> Result<usize, SealError> {
         let Reservation { sa, sequence } = reservation;
         if esp.len() != envelope.bytes() {
             return Err(SealError::NoRoom);
@@ -350,17 +354,16 @@ impl<'a> SealBurst<'a> {
         let job = SealJob::new(&sa.key, nonce, layout::aad(sa.spi, sequence, sa.esn), buffer)
             .map_err(|_| SealError::NoRoom)?;
         self.jobs.try_push(job).map_err(|_| SealError::BurstFull)?;
-        self.count(sa, envelope.text_bytes());
-        Ok(())
+        Ok(envelope.text_bytes())
     }
 
     /// Seals all staged packets with one call of the cipher.
     #[inline]
     pub fn seal(self) {}
 
-    /// Adds to the bytes of the SA's run; a new SA ends the run before.
+    /// Counts octets of packets that were staged towards an SA's lifetime: all of a run at once.
     #[inline]
-    fn count(&mut self, sa: &'a OutboundSa, bytes: usize) {
+    pub fn count(&mut self, sa: &'a OutboundSa, bytes: usize) {
         let bytes = bytes as u64;
         match &mut self.run {
             Some((of, sum)) if core::ptr::eq(*of, sa) => *sum += bytes,

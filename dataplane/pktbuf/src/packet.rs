@@ -159,8 +159,12 @@ impl Packet {
         header.data_off = start as u16;
         header.data_len = len as u16;
         header.pkt_len = len as u32;
-        // SAFETY: as in `data_mut`, of what has just been written; the compiler goes on with the length that it knows.
-        Ok(unsafe { std::slice::from_raw_parts_mut(header.buf_addr.add(start), len) })
+        // SAFETY: as in `data_mut`, of what has just been written; the compiler goes on with the length that it knows, and
+        // need not look whether a buffer is at address 0.
+        Ok(unsafe {
+            std::hint::assert_unchecked(!header.buf_addr.is_null());
+            std::slice::from_raw_parts_mut(header.buf_addr.add(start), len)
+        })
     }
 
     /// Makes the packet `len` bytes long and copies `lines` to where it begins, whole: what they have more than `len` bytes comes to

@@ -131,9 +131,7 @@ fn open<'s>(ctx: &mut Context<'_>, port: PortIndex, lane: &mut Lane<Arrival<'s>>
         lane,
         |_, arrival: &Arrival<'s>| Some((ESP_OFFSET..arrival.frame_bytes(), &arrival.ends.entry.sa)),
         |arrival, outcome, payload| {
-            let inner = Inner::of(arrival, outcome, payload);
-            routes.prefetch_v4(inner.plain.destination);
-            inners.push(inner);
+            inners.push(Inner::of(arrival, outcome, payload));
         },
     );
     if !refused.is_empty() {

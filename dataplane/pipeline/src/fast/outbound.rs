@@ -26,11 +26,13 @@ use crate::outgoing::Outgoing;
 use crate::stopwatch::Stage;
 use crate::{ingress, link};
 
+/// More than a route can lead into.
+const NO_TUNNEL: TunnelIndex = TunnelIndex(u32::MAX);
+
 /// Carries a burst that came in by a protected port, where no SPD applies.
 pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
     let tables = ctx.tables;
-    let plains =
-        plain::parse_burst(batch, ctx.mac(port), |plain| tables.routes.prefetch_v4(plain.destination));
+    let plains = plain::parse_burst(batch, ctx.mac(port), |_| ());
     ctx.stopwatch.lap(Stage::Parse);
     let leaves = tables.routes.lookup_v4_burst(plains.iter().map(|plain| plain.destination));
     let mut last = Leaf::NONE;
@@ -210,16 +212,22 @@ struct Ways<'a> {
 }
 
 /// What tells whether the next packet goes the way that was found last.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Latest {
-    /// The tunnel, if the way can be relied on for any packet into it.
-    tunnel: Option<TunnelIndex>,
+    /// The tunnel, if the way can be relied on for any packet into it; else one that no packet goes into.
+    tunnel: TunnelIndex,
     /// It can be for packets of its class group.
     may_follow_in_group: bool,
     /// Its place among the ways.
     way: usize,
     mtu: u16,
     clamps_mss: bool,
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        Self { tunnel: NO_TUNNEL, may_follow_in_group: false, way: 0, mtu: 0, clamps_mss: false }
+    }
 }
 
 impl<'a> Ways<'a> {
@@ -249,7 +257,7 @@ impl<'a> Ways<'a> {
         (plain, offset): (&'a Plain, usize),
         tunnel: TunnelIndex,
     ) -> Option<Departure<'a>> {
-        if self.latest.tunnel != Some(tunnel) && !self.follows_in_group(tunnel, plain.tos()) {
+        if self.latest.tunnel != tunnel && !self.follows_in_group(tunnel, plain.tos()) {
             self.find_way(ctx, last_hop, tunnel, plain.tos())?;
         }
         let Latest { way, mtu, clamps_mss, .. } = self.latest;
@@ -277,7 +285,7 @@ impl<'a> Ways<'a> {
         }
         let has_groups = way.whole.has_groups();
         let latest = Latest {
-            tunnel: (!has_groups).then_some(tunnel),
+            tunnel: if has_groups { NO_TUNNEL } else { tunnel },
             may_follow_in_group: has_groups,
             way: self.list.len(),
             mtu: way.shortcut.mtu,
@@ -465,6 +473,7 @@ fn dress_each<'a, const HEADERS: usize, const FRONT: usize>(
     (burst, failures): (&mut SealBurst<'a>, &mut Failures),
     outward: impl Fn(OpenFields) -> OpenFields,
 ) {
+    let mut text_bytes = 0;
     let reservations = way.sa.reserve(run.len(), ctx.now_ns);
     for ((departure, reservation), packet) in run.iter().zip(reservations).zip(packets) {
         let dressed = match reservation {
@@ -476,13 +485,15 @@ fn dress_each<'a, const HEADERS: usize, const FRONT: usize>(
                 Err(error)
             }
         };
-        if let Err(error) = dressed {
-            fail(burst, failures, error);
+        match dressed {
+            Ok(bytes) => text_bytes += bytes,
+            Err(error) => fail(burst, failures, error),
         }
     }
+    burst.count(way.sa, text_bytes);
 }
 
-/// Writes everything around a packet but its ICV, and stages it for the cipher.
+/// Writes everything around a packet but its ICV, and stages it for the cipher; returns how many octets are to be encrypted.
 #[inline(always)]
 fn dress<'a, const HEADERS: usize, const FRONT: usize>(
     ctx: &mut Context<'_>,
@@ -491,7 +502,7 @@ fn dress<'a, const HEADERS: usize, const FRONT: usize>(
     reservation: Reservation<'a>,
     burst: &mut SealBurst<'a>,
     outward: impl Fn(OpenFields) -> OpenFields,
-) -> Result<(), SealError> {
+) -> Result<usize, SealError> {
     let Way { shortcut, sa, framing, .. } = way;
     let payload_bytes = HEADERS - IN_CLEAR_BYTES + usize::from(departure.plain.total_bytes());
     let envelope = sa.envelope(payload_bytes);
