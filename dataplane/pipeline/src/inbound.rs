@@ -53,9 +53,11 @@ pub(crate) fn run(ctx: &mut Context<'_>, lanes: &mut Lanes) {
         find_sa(ctx, &mut lanes.esp, &mut ours);
         let sad = ctx.sad;
         let mut outcomes = Outcomes::new();
-        let mut refused = open(
+        let mut refused = Refused::default();
+        open(
             ctx,
             &mut ours,
+            &mut refused,
             |packet, note| Some((note.esp_offset()..packet.len(), &sad.inbound(note.sa)?.sa)),
             |_, outcome, _| outcomes.push(outcome),
         );
@@ -123,16 +125,16 @@ impl From<Opened> for Carried {
 }
 
 /// Checks, opens, checks again and strips. `at` tells where in a packet ESP is, and its SA; `each` is told what became of
-/// each packet that passed the first check, in order, with its payload. Returns those that did not.
+/// each packet that passed the first check, in order, with its payload. Those that did not are added to `refused`.
 #[inline(always)]
 pub(crate) fn open<'s, N>(
     ctx: &mut Context<'_>,
     lane: &mut Lane<N>,
+    refused: &mut Refused,
     at: impl Fn(&Packet, &N) -> Option<(Range<usize>, &'s InboundSa)>,
     mut each: impl FnMut(&N, Result<Opened, OpenError>, &[u8]),
-) -> Refused {
+) {
     let mut burst = OpenBurst::new(ctx.now_ns);
-    let mut refused = Refused::default();
     let (packets, notes) = lane.parts_mut();
     for (place, (packet, note)) in packets.iter_mut().zip(notes).enumerate() {
         let staged = match at(packet, note) {
@@ -155,7 +157,6 @@ pub(crate) fn open<'s, N>(
         each(note, outcome, payload);
     });
     ctx.counters.add(WorkerCounter::Opened, opened);
-    refused
 }
 
 /// Packets of a lane that did not pass the first check: their places there, in order, and why.

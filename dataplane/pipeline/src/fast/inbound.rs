@@ -29,19 +29,22 @@ pub(super) const PAYLOAD_OFFSET: usize = ESP_OFFSET + esp::HEADER_BYTES;
 pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
     let tables = ctx.tables;
     let mut last_spi = 0;
-    let plains = plain::parse_burst(batch, ctx.mac(port), |plain| {
+    let mut plains = ArrayVec::new();
+    plain::parse_burst(batch, ctx.mac(port), &mut plains, |plain| {
         if plain.ports != last_spi {
             last_spi = plain.ports;
             tables.sas.prefetch_inbound(last_spi);
         }
     });
     ctx.stopwatch.lap(Stage::Parse);
-    let runs: ArrayVec<_, BURST> = runs(&plains).map(|run| find_sa(ctx, run)).collect();
+    let mut sas = ArrayVec::<_, BURST>::new();
+    sas.extend(runs(&plains).map(|run| find_sa(ctx, run)));
     ctx.stopwatch.lap(Stage::Lookup);
-    let ends: ArrayVec<_, BURST> = runs.iter().map(|sa| sa.and_then(|sa| Ends::find(ctx, sa))).collect();
+    let mut ends = ArrayVec::<_, BURST>::new();
+    ends.extend(sas.iter().map(|sa| sa.and_then(|sa| Ends::find(ctx, sa))));
     let mut arrivals = Lane::default();
     let mut packets = batch.drain(..);
-    for (mut run, ends) in self::runs(&plains).zip(&ends) {
+    for (mut run, ends) in runs(&plains).zip(&ends) {
         while !run.is_empty() {
             let mut ahead = run.iter();
             let common = arrivals.extend(&mut packets, || ends.as_ref()?.arrival(ahead.next()?));
@@ -126,9 +129,11 @@ fn open<'s>(ctx: &mut Context<'_>, port: PortIndex, lane: &mut Lane<Arrival<'s>>
     }
     let routes = &ctx.tables.routes;
     let mut inners = ArrayVec::<Inner, BURST>::new();
-    let refused = inbound::open(
+    let mut refused = Refused::default();
+    inbound::open(
         ctx,
         lane,
+        &mut refused,
         |_, arrival: &Arrival<'s>| Some((ESP_OFFSET..arrival.frame_bytes(), &arrival.ends.entry.sa)),
         |arrival, outcome, payload| {
             inners.push(Inner::of(arrival, outcome, payload));

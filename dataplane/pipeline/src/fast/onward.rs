@@ -132,7 +132,7 @@ impl<'a> Insides<'a, '_> {
             }
         });
         link::queue_run(ctx, exit.framing.port, frames);
-        failed.into_iter().for_each(|packet| ctx.drop(packet, DropReason::NoHeadroom));
+        failed.drain(..).for_each(|packet| ctx.drop(packet, DropReason::NoHeadroom));
     }
 
     /// Into another tunnel.

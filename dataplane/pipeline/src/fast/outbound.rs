@@ -32,7 +32,8 @@ const NO_TUNNEL: TunnelIndex = TunnelIndex(u32::MAX);
 /// Carries a burst that came in by a protected port, where no SPD applies.
 pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch, lanes: &mut Lanes) {
     let tables = ctx.tables;
-    let plains = plain::parse_burst(batch, ctx.mac(port), |_| ());
+    let mut plains = ArrayVec::new();
+    plain::parse_burst(batch, ctx.mac(port), &mut plains, |_| ());
     ctx.stopwatch.lap(Stage::Parse);
     let leaves = tables.routes.lookup_v4_burst(plains.iter().map(|plain| plain.destination));
     let mut last = Leaf::NONE;

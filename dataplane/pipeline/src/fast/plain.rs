@@ -130,16 +130,16 @@ impl Plain {
     }
 }
 
-/// Reads every packet of a burst; what is not plain, or not in a frame for `mac`, is [`Plain::NONE`]. `seen` is told of
-/// each.
+/// Reads every packet of a burst into `plains`; what is not plain, or not in a frame for `mac`, is [`Plain::NONE`]. `seen` is told
+/// of each.
 #[inline(always)]
 pub(super) fn parse_burst(
     batch: &Batch,
     MacAddr([a, b, c, d, e, f]): MacAddr,
+    plains: &mut ArrayVec<Plain, BURST>,
     mut seen: impl FnMut(&Plain),
-) -> ArrayVec<Plain, BURST> {
+) {
     let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-    let mut plains = ArrayVec::new();
     for (place, packet) in batch.iter().enumerate() {
         if let Some(ahead) = batch.get(place + HEADER_AHEAD) {
             ahead.prefetch_header();
@@ -156,7 +156,6 @@ pub(super) fn parse_burst(
             None => plains.push(Plain::NONE),
         }
     }
-    plains
 }
 
 #[cfg(test)]
