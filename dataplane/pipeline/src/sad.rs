@@ -52,12 +52,16 @@ impl Sad {
         self.outbound.get(sa.index()).map(Arc::as_ref)
     }
 
-    /// Asks the CPU for an inbound SA that will be needed soon.
+    /// Asks the CPU for where an outbound SA lies.
+    #[inline]
+    pub(crate) fn prefetch_outbound(&self, sa: SaIndex) {
+        self.outbound.prefetch(sa.index());
+    }
+
+    /// Asks the CPU for where an inbound SA lies, and who owns it.
     #[inline]
     pub(crate) fn prefetch_inbound(&self, sa: SaIndex) {
-        if let Some(entry) = self.inbound(sa) {
-            entry.sa.prefetch();
-        }
+        self.inbound.prefetch(sa.index());
     }
 
     #[inline]

@@ -45,15 +45,20 @@ impl<T> Chunked<T> {
     #[inline]
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&T> {
-        self.directory.get(index / CHUNK)?.get(index % CHUNK)?.as_ref()
+        self.place(index)?.as_ref()
+    }
+
+    /// Where the item at `index` is, if there is one: it is not read.
+    #[inline]
+    #[must_use]
+    pub fn place(&self, index: usize) -> Option<&Option<T>> {
+        self.directory.get(index / CHUNK)?.get(index % CHUNK)
     }
 
     /// Asks the CPU for the cache lines of an item.
     #[inline]
     pub fn prefetch(&self, index: usize) {
-        if let Some(place) = self.directory.get(index / CHUNK).and_then(|chunk| chunk.get(index % CHUNK)) {
-            prefetch(place);
-        }
+        self.place(index).into_iter().for_each(prefetch);
     }
 
     /// All items in order.

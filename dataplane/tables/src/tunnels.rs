@@ -5,6 +5,7 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use messages::{GreOptions, ProtectionIndex, TunnelIndex};
+use pktbuf::prefetch;
 use qos::mark::{DscpMap, DscpMark};
 
 use crate::addresses::address_words;
@@ -157,10 +158,12 @@ impl Tunnels {
         self.shortcuts_in.get(protection.index())
     }
 
-    /// Asks the CPU for what [`shortcut_out`](Self::shortcut_out) finds.
+    /// Asks the CPU for what [`shortcut_out`](Self::shortcut_out) finds, and tells where that is.
     #[inline]
-    pub fn prefetch_out(&self, tunnel: TunnelIndex) {
-        self.shortcuts_out.prefetch(tunnel.index());
+    pub fn prefetch_out(&self, tunnel: TunnelIndex) -> Option<&Option<ShortcutOut>> {
+        let place = self.shortcuts_out.place(tunnel.index())?;
+        prefetch(place);
+        Some(place)
     }
 
     /// Asks the CPU for what [`shortcut_in`](Self::shortcut_in) finds.

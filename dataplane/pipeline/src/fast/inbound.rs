@@ -39,6 +39,9 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     ctx.stopwatch.lap(Stage::Parse);
     let mut sas = ArrayVec::<_, BURST>::new();
     sas.extend(runs(&plains).map(|run| find_sa(ctx, run)));
+    for (sa, _) in sas.iter().flatten() {
+        ctx.sad.inbound(*sa).into_iter().for_each(|entry| entry.sa.prefetch());
+    }
     ctx.stopwatch.lap(Stage::Lookup);
     let mut ends = ArrayVec::<_, BURST>::new();
     ends.extend(sas.iter().map(|sa| sa.and_then(|sa| Ends::find(ctx, sa))));

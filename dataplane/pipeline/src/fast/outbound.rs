@@ -36,13 +36,7 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     plain::parse_burst(batch, ctx.mac(port), &mut plains, |_| ());
     ctx.stopwatch.lap(Stage::Parse);
     let leaves = tables.routes.lookup_v4_burst(plains.iter().map(|plain| plain.destination));
-    let mut last = Leaf::NONE;
-    for leaf in &leaves {
-        if *leaf != last {
-            last = *leaf;
-            last.tunnel().into_iter().for_each(|tunnel| tables.tunnels.prefetch_out(tunnel));
-        }
-    }
+    prefetch_ways(ctx, &leaves);
     ctx.stopwatch.lap(Stage::Lookup);
     let mut sorter = Sorter::default();
     sorter.departures.ingress = port;
@@ -62,6 +56,26 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     drop(packets);
     ctx.stopwatch.lap(Stage::Adjacency);
     send(ctx, &mut sorter.departures);
+}
+
+/// Asks for what ways into tunnels lead over, step by step: the shortcut, the SA's place and the counters, the SA.
+#[inline(always)]
+fn prefetch_ways(ctx: &Context<'_>, leaves: &[Leaf]) {
+    let mut shortcuts = ArrayVec::<_, BURST>::new();
+    let mut last = Leaf::NONE;
+    for leaf in leaves {
+        if *leaf != last {
+            last = *leaf;
+            shortcuts.extend(last.tunnel().and_then(|tunnel| ctx.tables.tunnels.prefetch_out(tunnel)));
+        }
+    }
+    for shortcut in shortcuts.iter().copied().flatten() {
+        ctx.sad.prefetch_outbound(shortcut.sa);
+        shortcut.counts.prefetch(ctx.worker);
+    }
+    for shortcut in shortcuts.iter().copied().flatten() {
+        ctx.sad.outbound(shortcut.sa).into_iter().for_each(OutboundSa::prefetch);
+    }
 }
 
 /// Packets of a burst whose turn has not come: their headers, and what their lookups have ended in.
@@ -108,8 +122,6 @@ impl<'a> Way<'a> {
         (services.pre_classify() && (services.conditions.is_none() || !whole.has_groups())).then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
-        sa.prefetch();
-        shortcut.counts.prefetch(ctx.worker);
         Some(Self { tunnel, whole, shortcut, sa, framing, services, group: 0 })
     }
 
