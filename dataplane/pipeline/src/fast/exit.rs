@@ -22,7 +22,7 @@ impl Exit {
     /// Whether a packet is short enough.
     #[inline(always)]
     pub(super) fn fits(&self, plain: &Plain) -> bool {
-        plain.total_bytes() <= self.mtu
+        plain.total_bytes <= self.mtu
     }
 }
 

@@ -106,7 +106,7 @@ impl<'a> Ends<'a> {
         let is_ours = plain.protocol() == IpProtocol::ESP
             && self.shortcut.remote == plain.source()
             && self.shortcut.local == plain.destination;
-        is_ours.then_some(Arrival { ends: self, tos: plain.tos(), total_bytes: plain.total_bytes() })
+        is_ours.then_some(Arrival { ends: self, tos: plain.tos(), total_bytes: plain.total_bytes })
     }
 }
 
@@ -221,7 +221,7 @@ fn delivery_header(arrival: &Arrival<'_>, payload: &[u8], next_header: IpProtoco
             let is_its_own = delivery.protocol() == IpProtocol::GRE
                 && shortcut.source == delivery.destination
                 && shortcut.destination == delivery.source()
-                && usize::from(delivery.total_bytes()) == payload.len();
+                && usize::from(delivery.total_bytes) == payload.len();
             is_its_own.then_some(())?;
             let combined = ecn::decapsulate(outer_ecn, Ecn::of_tos(delivery.tos())).ok()?;
             Some((ipv4::HEADER_BYTES, combined))

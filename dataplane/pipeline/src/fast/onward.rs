@@ -155,7 +155,7 @@ impl<'a> Insides<'a, '_> {
     fn count(self, ctx: &Context<'_>) {
         let mut inners = self.inners.iter();
         for run in self.arrivals.chunk_by(|a, b| core::ptr::eq(a.ends, b.ends)) {
-            let bytes = inners.by_ref().take(run.len()).map(|inner| u64::from(inner.plain.total_bytes())).sum();
+            let bytes = inners.by_ref().take(run.len()).map(|inner| u64::from(inner.plain.total_bytes)).sum();
             if let Some(first) = run.first() {
                 first.ends.shortcut.counts.count_in(ctx.worker, run.len() as u64, bytes);
             }
@@ -220,7 +220,7 @@ fn take_out(
 /// Leaves of a frame the packet inside, one hop older, with a new link header.
 #[inline(always)]
 fn reframe(packet: &mut Packet, inner: &Inner, framing: &Framing) -> Option<()> {
-    let bytes = ethernet::HEADER_BYTES + usize::from(inner.plain.total_bytes());
+    let bytes = ethernet::HEADER_BYTES + usize::from(inner.plain.total_bytes);
     let frame = packet.reframe(inner.offset, ethernet::HEADER_BYTES, bytes).ok()?;
     let (link, l3) = frame.split_first_chunk_mut()?;
     framing.write(link);

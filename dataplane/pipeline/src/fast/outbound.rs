@@ -274,7 +274,7 @@ impl<'a> Ways<'a> {
             self.find_way(ctx, last_hop, tunnel, plain.tos())?;
         }
         let Latest { way, mtu, clamps_mss, .. } = self.latest;
-        let fits = plain.ttl() > 1 && plain.total_bytes() <= mtu && !(plain.is_syn && clamps_mss);
+        let fits = plain.ttl() > 1 && plain.total_bytes <= mtu && !(plain.is_syn && clamps_mss);
         fits.then_some(Departure { plain, offset, way })
     }
 
@@ -455,7 +455,7 @@ fn dress_run<'a, const HEADERS: usize, const FRONT: usize>(
     burst: &mut SealBurst<'a>,
     failures: &mut Failures,
 ) {
-    let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes())).sum();
+    let bytes = run.iter().map(|departure| u64::from(departure.plain.total_bytes)).sum();
     way.shortcut.counts.count_out(ctx.worker, run.len() as u64, bytes);
     match &way.shortcut.outward {
         None => dress_each::<HEADERS, FRONT>(ctx, way, (packets, run), (burst, failures), |fields| fields),
@@ -517,7 +517,7 @@ fn dress<'a, const HEADERS: usize, const FRONT: usize>(
     outward: impl Fn(OpenFields) -> OpenFields,
 ) -> Result<usize, SealError> {
     let Way { shortcut, sa, framing, .. } = way;
-    let payload_bytes = HEADERS - IN_CLEAR_BYTES + usize::from(departure.plain.total_bytes());
+    let payload_bytes = HEADERS - IN_CLEAR_BYTES + usize::from(departure.plain.total_bytes);
     let envelope = sa.envelope(payload_bytes);
     let sealed_bytes = ipv4::HEADER_BYTES + envelope.bytes();
     let (trim, grow) = (departure.offset, ethernet::HEADER_BYTES + HEADERS);

@@ -38,6 +38,7 @@ pub(crate) struct Plain {
     pub destination: u32,
     /// The first four bytes of the upper layer: its ports, or an SPI (RFC 4303 §2.1).
     pub ports: u32,
+    pub total_bytes: u16,
     /// A TCP segment that opens a connection.
     pub is_syn: bool,
 }
@@ -45,7 +46,7 @@ pub(crate) struct Plain {
 impl Plain {
     /// No packet at all: no table knows its addresses.
     pub(crate) const NONE: Self =
-        Self { first: 0, second: 0, destination: 0, ports: 0, is_syn: false };
+        Self { first: 0, second: 0, destination: 0, ports: 0, total_bytes: 0, is_syn: false };
 
     /// The packet at the front of `l3`, if it is plain and its header checksum is right.
     #[inline(always)]
@@ -69,7 +70,7 @@ impl Plain {
     fn parse_header(header: &[u8; BYTES_MIN], l3: &[u8]) -> Option<Self> {
         let plain = Self::read_header(header)?;
         let is_plain = plain.first & SHAPE_MASK == SHAPE
-            && (BYTES_MIN..=l3.len()).contains(&usize::from(plain.total_bytes()))
+            && (BYTES_MIN..=l3.len()).contains(&usize::from(plain.total_bytes))
             && Sum::of(header.first_chunk::<{ ipv4::HEADER_BYTES }>()?).is_valid();
         is_plain.then_some(())?;
         plain.with_flags_of(l3)
@@ -86,11 +87,13 @@ impl Plain {
         let (first, rest) = header.split_first_chunk()?;
         let (second, rest) = rest.split_first_chunk()?;
         let (destination, ports) = rest.split_first_chunk()?;
+        let first = u64::from_le_bytes(*first);
         Some(Self {
-            first: u64::from_le_bytes(*first),
+            first,
             second: u64::from_le_bytes(*second),
             destination: u32::from_be_bytes(*destination),
             ports: u32::from_be_bytes(*ports.first_chunk()?),
+            total_bytes: ((first >> 16) as u16).swap_bytes(),
             is_syn: false,
         })
     }
@@ -107,11 +110,6 @@ impl Plain {
     #[inline(always)]
     pub(crate) fn source(&self) -> u32 {
         ((self.second >> 32) as u32).swap_bytes()
-    }
-
-    #[inline(always)]
-    pub(crate) fn total_bytes(&self) -> u16 {
-        ((self.first >> 16) as u16).swap_bytes()
     }
 
     #[inline(always)]
@@ -204,7 +202,7 @@ mod tests {
                 prop_assert!(!parsed.has_options);
                 prop_assert_eq!(parsed.source, Ipv4Addr::from(plain.source()));
                 prop_assert_eq!(parsed.destination, Ipv4Addr::from(plain.destination));
-                prop_assert_eq!(parsed.total_bytes, plain.total_bytes());
+                prop_assert_eq!(parsed.total_bytes, plain.total_bytes);
                 prop_assert_eq!(parsed.protocol, plain.protocol());
                 prop_assert_eq!((parsed.tos, parsed.ttl), (plain.tos(), plain.ttl()));
                 if parsed.protocol.has_ports() {

@@ -39,7 +39,7 @@ impl Sizes {
 
     #[inline(always)]
     pub(super) fn wire_bytes(&self, plain: &Plain) -> u32 {
-        let total_bytes = plain.total_bytes();
+        let total_bytes = plain.total_bytes;
         self.table[usize::from(total_bytes & 3)] + u32::from(total_bytes & !3)
     }
 }

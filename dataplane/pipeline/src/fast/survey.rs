@@ -40,7 +40,7 @@ impl Survey {
             for Departure { plain, .. } in run {
                 let place = counted_at[usize::from(plain.tos() >> 2)];
                 let wire_bytes = sizes.wire_bytes(plain);
-                debug_assert_eq!(wire_bytes, way.wire_bytes(at_work, plain.total_bytes()));
+                debug_assert_eq!(wire_bytes, way.wire_bytes(at_work, plain.total_bytes));
                 self.longest = self.longest.max(wire_bytes);
                 self.tally.count(place, wire_bytes);
                 // Written in any case, and kept if it is one: which packets these are is nothing that the CPU could guess.

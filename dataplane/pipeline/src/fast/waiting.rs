@@ -149,7 +149,7 @@ fn judge_one(
         }
         None => {
             let tos = class.set_dscp.map_or(came_with, |set| set.tos(Ecn::of_tos(came_with)));
-            way.for_tos(ctx, tos).wire_bytes(queue.at_work, departure.plain.total_bytes())
+            way.for_tos(ctx, tos).wire_bytes(queue.at_work, departure.plain.total_bytes)
         }
     };
     scheduled::offer(ctx, (packet, departure.offset), (queue, class), came_with, wire_bytes)
@@ -224,7 +224,7 @@ fn one_by_one(group: &Group<'_, '_>, queue: Queue<'_>, looked_at: LookedAt) -> J
         Ok(Offer {
             tunnel: queue.slot,
             class: class.slot,
-            wire_bytes: way.wire_bytes(queue.at_work, departure.plain.total_bytes()),
+            wire_bytes: way.wire_bytes(queue.at_work, departure.plain.total_bytes),
             dscp: Dscp::of_tos(tos),
             ecn: Ecn::of_tos(tos),
         })
@@ -321,7 +321,7 @@ fn item(
     departure: &Departure<'_>,
     ways: &[Way<'_>],
 ) -> Option<Item> {
-    let alone = packet.reframe(departure.offset, 0, usize::from(departure.plain.total_bytes())).is_ok();
+    let alone = packet.reframe(departure.offset, 0, usize::from(departure.plain.total_bytes)).is_ok();
     let Some(way) = ways.get(departure.way).filter(|_| alone) else {
         ctx.drop(packet, DropReason::IpMalformed);
         return None;
