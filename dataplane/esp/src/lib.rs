@@ -86,7 +86,9 @@ pub mod window;
 pub use inbound::{
     InboundParameters, InboundSa, InboundSaError, InboundStatistics, OpenBurst, OpenError, Opened, Outcomes,
 };
-pub use layout::{Envelope, HEADER_BYTES, Salt, TRAILER_BYTES, overhead, padding_bytes, payload_room, sealed_bytes};
+pub use layout::{
+    Envelope, HEADER_BYTES, Salt, TRAILER_BYTES, overhead, padding_bytes, payload_room, sealed_bytes,
+};
 pub use lifetime::{Bounds, Lifetime, LifetimeState, Usage};
 pub use outbound::{
     OutboundParameters, OutboundSa, Reservation, Reservations, SealBurst, SealError, reserve,

@@ -197,8 +197,7 @@ impl ShortcutIn {
         let [local, remote] = [ipv4_bits(protection.local)?, ipv4_bits(protection.remote)?];
         let [source, destination] = [ipv4_bits(tunnel.source)?, ipv4_bits(tunnel.destination)?];
         // In transport mode the header of what ESP protects is the one that it came with.
-        let is_its_own =
-            protection.mode == EspMode::Tunnel || (source, destination) == (local, remote);
+        let is_its_own = protection.mode == EspMode::Tunnel || (source, destination) == (local, remote);
         let is_plain = is_its_own && !sequence && tunnel.receipt.is_none();
         Some(Self {
             local,

@@ -111,7 +111,8 @@ impl<'a> Work<'a> {
             packet.set_vlan_priority(priority);
         }
         let dscp = Dscp::of_tos(departure.plain.tos());
-        let arriving = Arriving { class, wire_bytes: way.wire_bytes(at_work, departure.plain.total_bytes), dscp };
+        let arriving =
+            Arriving { class, wire_bytes: way.wire_bytes(at_work, departure.plain.total_bytes), dscp };
         let marked = at_work.condition_of_many(&arriving, ctx.worker, ctx.now_ns, &mut self.tally);
         if marked != Some(dscp)
             && let Err(reason) = mark(packet, departure.offset, marked)

@@ -304,7 +304,11 @@ pub(super) fn whole_of(
         IpProtocol::TCP => packet.data().get(departure.offset + TCP_FLAGS_OFFSET).copied().unwrap_or(0),
         _ => 0,
     };
-    (WholeV4 { source, destination, ports: plain.ports, protocol, tos, tcp_flags }, packet.vlan_priority(), way.tunnel)
+    (
+        WholeV4 { source, destination, ports: plain.ports, protocol, tos, tcp_flags },
+        packet.vlan_priority(),
+        way.tunnel,
+    )
 }
 
 /// The ToS that a packet has by now: it may have been marked since it was parsed.
