@@ -36,6 +36,8 @@ const MEMORY_MIB: u32 = 256;
 /// Different frames in the capture that net_pcap repeats.
 const CAPTURED: usize = 1_024;
 const WINDOW: Duration = Duration::from_millis(300);
+/// How often housekeeping has its turn.
+const HOUSEKEEPING: Duration = Duration::from_millis(20);
 /// How long testpmd counts, in seconds; it prints rates once a second, and the first is its start.
 const TESTPMD_SECONDS: usize = 3;
 /// How long testpmd may take to start.
@@ -152,8 +154,14 @@ impl Dpdk {
         let mut worker = Worker::new(config, queues, Mailboxes::new(1), counters);
         let vdevs = [source, sink];
         self.row("headend", size, Some(setting), "macswap", &vdevs, || {
-            headend.installer.extend_limits()?;
-            carry(&mut worker, clock)
+            let (mut sealed, mut elapsed) = (0, Duration::ZERO);
+            while elapsed < WINDOW {
+                // What housekeeping does beside the worker, often enough for any rate; not measured.
+                headend.installer.extend_limits()?;
+                let (packets, time) = carry(&mut worker, clock)?;
+                (sealed, elapsed) = (sealed + packets, elapsed + time);
+            }
+            Ok(sealed as f64 / elapsed.as_secs_f64() / 1e6)
         })
     }
 
@@ -274,8 +282,8 @@ fn forward(queue: &mut Queue) -> f64 {
     }
 }
 
-/// Turns a worker for a window; million packets sealed a second. All that came in must go out.
-fn carry(worker: &mut Worker, clock: &Calibration) -> anyhow::Result<f64> {
+/// Turns a worker for a part of a window; how many packets it sealed, and how long it took. All that came in must go out.
+fn carry(worker: &mut Worker, clock: &Calibration) -> anyhow::Result<(u64, Duration)> {
     let before = worker.counters().worker(WorkerCounter::Sealed);
     let start = Instant::now();
     let elapsed = loop {
@@ -284,7 +292,7 @@ fn carry(worker: &mut Worker, clock: &Calibration) -> anyhow::Result<f64> {
             worker.turn(now_ns);
         }
         let elapsed = start.elapsed();
-        if elapsed >= WINDOW {
+        if elapsed >= HOUSEKEEPING {
             break elapsed;
         }
     };
@@ -292,8 +300,7 @@ fn carry(worker: &mut Worker, clock: &Calibration) -> anyhow::Result<f64> {
     let drops = DropReason::ALL.iter().map(|reason| (reason.name(), counters.dropped(*reason)));
     let drops: Vec<_> = drops.filter(|(_, count)| *count > 0).collect();
     ensure!(drops.is_empty(), "the headend dropped packets: {drops:?}");
-    let sealed = counters.worker(WorkerCounter::Sealed) - before;
-    Ok(sealed as f64 / elapsed.as_secs_f64() / 1e6)
+    Ok((counters.worker(WorkerCounter::Sealed) - before, elapsed))
 }
 
 fn write_capture(path: &Path, setting: &Setting, size: Size) -> anyhow::Result<()> {
