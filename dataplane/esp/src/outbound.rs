@@ -342,6 +342,7 @@ impl<'a> SealBurst<'a> {
         next_header: IpProtocol,
     ) -> Result<usize, SealError> {
         let Reservation { sa, sequence } = reservation;
+        debug_assert_eq!(envelope, sa.envelope(envelope.payload_bytes()), "an envelope of the SA");
         if esp.len() != envelope.bytes() {
             return Err(SealError::NoRoom);
         }

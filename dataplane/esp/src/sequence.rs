@@ -402,6 +402,31 @@ mod tests {
     }
 
     proptest! {
+        /// The one thread that takes any gets what each of many would: before, at and behind the limit and the end.
+        #[test]
+        fn alone_gives_the_same_numbers(
+            esn: bool,
+            before_end in 0_u64..3 * FETCH_ADD_ROOM,
+            room in 0_u64..2 * FETCH_ADD_ROOM,
+            wanted in prop::collection::vec(0_u32..200, 1..20),
+        ) {
+            let counters = [(); 2].map(|()| {
+                let counter = SequenceCounter::new(esn, IvPrefix::EMPTY);
+                let next = counter.last().0 - before_end;
+                counter.resume_at(SequenceNumber(next));
+                counter.raise_limit(SequenceNumber(next.saturating_add(room)));
+                counter
+            });
+            for wanted in wanted {
+                let reserved = [counters[0].reserve(wanted), counters[1].reserve_alone(wanted)];
+                prop_assert_eq!(reserved[0].count(), reserved[1].count());
+                for offset in 0..wanted {
+                    prop_assert_eq!(reserved[0].number(offset), reserved[1].number(offset));
+                }
+                prop_assert_eq!(counters[0].position(), counters[1].position());
+            }
+        }
+
         #[test]
         fn numbers_rise_without_gap_and_stay_below_the_limit(
             steps in prop::collection::vec((1_u32..200, 0_u64..200_000), 1..40),

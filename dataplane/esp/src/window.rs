@@ -20,7 +20,7 @@
 //!
 //! Moving the edge from 200 to 203 clears the bits of 73, 74 and 75: they become those of 201 to 203.
 //!
-//! **One writer.** Only the worker that owns the SA calls [`Window::check`] and [`Window::mark`]; everybody
+//! **One writer.** Only the worker that owns the SA calls [`Window::check`] and [`Window::accept`]; everybody
 //! else only reads. So each word is changed by a plain load and a plain store, without a locked instruction.
 //! [`Window::resume`] is called before the SA is handed to its worker.
 
@@ -148,7 +148,7 @@ impl Window {
     /// Asks the CPU for what the next number will change.
     #[inline]
     pub fn prefetch(&self) {
-        if let Some(word) = self.word(self.right_edge().0 / 64) {
+        if let Some(word) = self.word(self.right_edge().0.wrapping_add(1) / 64) {
             pktbuf::prefetch(word);
         }
     }
@@ -258,9 +258,11 @@ mod tests {
         Window::new(size, true).unwrap()
     }
 
+    /// As packets are: and they are told to be late just when a higher number came before.
     fn accept(window: &Window, sequence: u64) -> Result<(), ReplayError> {
-        window.check(SequenceNumber(sequence))?;
-        window.mark(SequenceNumber(sequence));
+        let edge = window.right_edge();
+        let is_overtaken = window.accept(SequenceNumber(sequence))?;
+        assert_eq!(is_overtaken, SequenceNumber(sequence) < edge);
         Ok(())
     }
 

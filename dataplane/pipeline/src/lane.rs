@@ -161,6 +161,27 @@ mod tests {
     }
 
     #[test]
+    fn packets_come_in_as_long_as_there_are_notes_for_them_and_room() {
+        let pool = Pool::memory(2 * BURST, 2048).unwrap();
+        let packets = |count: usize| (0..count).map(|_| pool.copy_of(&[0]).unwrap()).collect::<Vec<_>>();
+        let mut lane = Lane::default();
+        let (mut three, mut notes) = (packets(3).into_iter(), [1, 2].into_iter());
+        assert_eq!(lane.extend(&mut three, || notes.next()), 2);
+        assert_eq!(three.len(), 1, "the next one is still there");
+        assert_eq!(lane.extend(&mut three, || None), 0);
+        assert_eq!(lane.extend(&mut three, || Some(3)), 1, "no packet, no note");
+        let mut many = packets(BURST).into_iter();
+        assert_eq!(lane.extend(&mut many, || Some(4)), BURST - 3);
+        assert_eq!((lane.len(), many.len()), (BURST, 3));
+        let (mut drained, notes) = lane.drain_packets();
+        assert_eq!(notes.get(..4), Some([1, 2, 3, 4].as_slice()));
+        assert_eq!(drained.by_ref().count(), BURST);
+        drop(drained);
+        lane.clear();
+        assert!(lane.is_empty() && lane.drain().next().is_none());
+    }
+
+    #[test]
     fn what_is_left_of_a_run_is_dropped_and_is_not_the_next_ones() {
         let pool = Pool::memory(64, 2048).unwrap();
         let before = pool.available();

@@ -73,12 +73,6 @@ impl Routes {
         self.v4.lookup(destination).step(&self.steps)
     }
 
-    /// Asks the CPU for the first that a lookup of an IPv4 destination reads.
-    #[inline]
-    pub fn prefetch_v4(&self, destination: u32) {
-        self.v4.prefetch(destination);
-    }
-
     /// The ends of lookups of a burst of IPv4 destinations, for [`step`](Self::step): level by level, so that the CPU
     /// waits for the memory of all of them at once. At most [`BURST`].
     #[inline]

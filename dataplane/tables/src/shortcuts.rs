@@ -31,8 +31,6 @@ use crate::{ProtectionEntry, Tunnel};
 const HEADERS_MAX: usize = 2 * ipv4::HEADER_BYTES + ESP_AND_IV_BYTES + 8;
 /// All of ToS but ECN.
 const DSCP_BITS: u8 = 0xfc;
-/// Of version 7, which is none (RFC 2784 §2.3.1).
-const NO_GRE: u32 = u32::MAX;
 /// K, in GRE's first word (RFC 2890 §2).
 const GRE_HAS_KEY: u32 = 0x2000_0000;
 
@@ -170,9 +168,8 @@ pub struct ShortcutIn {
     pub source: u32,
     /// The peer's delivery address.
     pub destination: u32,
-    /// The first word of its GRE header around IPv4 (RFC 2784 §2.1, RFC 2890 §2); a word that no header begins with where
-    /// GRE has to be looked at more closely.
-    pub gre_word: u32,
+    /// The first word of its GRE header around IPv4 (RFC 2784 §2.1, RFC 2890 §2); none where more than that has to be looked at.
+    pub gre_word: Option<u32>,
     /// The second, if it has a key.
     pub gre_key: Option<u32>,
     /// Which tunnel.
@@ -204,7 +201,7 @@ impl ShortcutIn {
             remote,
             source,
             destination,
-            gre_word: if is_plain { with_key | u32::from(EtherType::IPV4.0) } else { NO_GRE },
+            gre_word: is_plain.then_some(with_key | u32::from(EtherType::IPV4.0)),
             gre_key: key,
             tunnel: tunnel.tunnel,
             counts: tunnel.state.counts().clone(),
@@ -216,7 +213,7 @@ impl ShortcutIn {
 
     /// The same for a protection that several tunnels need: only GRE says which one it is.
     pub(crate) fn of_several(self) -> Self {
-        Self { gre_word: NO_GRE, ..self }
+        Self { gre_word: None, ..self }
     }
 }
 

@@ -13,8 +13,9 @@ use crate::identification::Identification;
 pub(super) const IN_CLEAR_BYTES: usize = ipv4::HEADER_BYTES + esp::HEADER_BYTES;
 
 /// Writes `HEADERS` bytes of headers to the front, outermost IP header first, and takes a hop off the packet behind them: sealed, it
-/// will be an IP packet of `sealed_bytes`. ESP header and IV are left open. `outward` tells which of its fields the first
-/// header sees. `None` if that is too long for a packet. `FRONT` is the headers and the packet's own.
+/// will be an IP packet of `sealed_bytes`. ESP header and IV are left open. `outward` tells how the packet's header looks to the one
+/// in front of it, which takes over ToS and DF. `None` if it has no hop left, or that is too long for a packet. `FRONT` is the headers
+/// and the packet's own.
 #[inline(always)]
 pub(super) fn put_on<const HEADERS: usize, const FRONT: usize>(
     front: &mut [u8; FRONT],

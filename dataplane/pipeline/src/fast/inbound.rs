@@ -234,7 +234,7 @@ fn delivery_header(arrival: &Arrival<'_>, payload: &[u8], next_header: IpProtoco
 #[inline(always)]
 fn gre_header_bytes(gre: &[u8], shortcut: &ShortcutIn) -> Option<usize> {
     let (word, rest) = gre.split_first_chunk()?;
-    (u32::from_be_bytes(*word) == shortcut.gre_word).then_some(())?;
+    (Some(u32::from_be_bytes(*word)) == shortcut.gre_word).then_some(())?;
     match shortcut.gre_key {
         None => Some(4),
         Some(key) => (u32::from_be_bytes(*rest.first_chunk()?) == key).then_some(8),

@@ -43,10 +43,20 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     let mut packets = batch.drain(..);
     let mut ahead = Ahead { plains: &plains, leaves: &leaves };
     while packets.len() > 0 {
-        if sorter.had_exceptions && sorter.departures.find_first(ctx, &mut sorter.last_hop, ahead).is_some() {
+        // A common packet behind exceptions lets them go first.
+        if sorter.had_exceptions
+            && let Some(departure) = sorter.departures.find_first(ctx, &mut sorter.last_hop, ahead)
+            && let Some(packet) = packets.next()
+        {
             sorter.common(ctx, lanes);
+            sorter.departures.push(ctx, packet, departure);
+            ahead = ahead.behind(1);
+            continue;
         }
-        let common = sorter.departures.take(ctx, &mut sorter.last_hop, &mut packets, ahead);
+        let common = match sorter.had_exceptions {
+            true => 0,
+            false => sorter.departures.take(ctx, &mut sorter.last_hop, &mut packets, ahead),
+        };
         if let Some(packet) = packets.next() {
             sorter.exception();
             ingress::receive(ctx, port, packet, lanes);
@@ -58,7 +68,7 @@ pub(super) fn receive(ctx: &mut Context<'_>, port: PortIndex, batch: &mut Batch,
     send(ctx, &mut sorter.departures);
 }
 
-/// Asks for what ways into tunnels lead over, step by step: the shortcut, the SA's place and the counters, the SA.
+/// Asks for what ways into tunnels lead over, step by step: the shortcut, the SA's place, the SA.
 #[inline(always)]
 fn prefetch_ways(ctx: &Context<'_>, leaves: &[Leaf]) {
     let mut shortcuts = ArrayVec::<_, BURST>::new();
@@ -71,7 +81,6 @@ fn prefetch_ways(ctx: &Context<'_>, leaves: &[Leaf]) {
     }
     for shortcut in shortcuts.iter().copied().flatten() {
         ctx.sad.prefetch_outbound(shortcut.sa);
-        shortcut.counts.prefetch(ctx.worker);
     }
     for shortcut in shortcuts.iter().copied().flatten() {
         ctx.sad.outbound(shortcut.sa).into_iter().for_each(OutboundSa::prefetch);
@@ -122,6 +131,8 @@ impl<'a> Way<'a> {
         (services.pre_classify() && (services.conditions.is_none() || !whole.has_groups())).then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
+        sa.prefetch();
+        shortcut.counts.prefetch(ctx.worker);
         Some(Self { tunnel, whole, shortcut, sa, framing, services, group: 0 })
     }
 
@@ -477,7 +488,7 @@ fn dress_mapped<'a, const HEADERS: usize, const FRONT: usize>(
     });
 }
 
-/// `outward` tells which fields the header in front sees.
+/// `outward` tells how a packet's header looks to the one in front of it.
 #[inline(always)]
 fn dress_each<'a, const HEADERS: usize, const FRONT: usize>(
     ctx: &mut Context<'_>,

@@ -205,6 +205,7 @@ mod tests {
                 prop_assert_eq!(parsed.total_bytes, plain.total_bytes);
                 prop_assert_eq!(parsed.protocol, plain.protocol());
                 prop_assert_eq!((parsed.tos, parsed.ttl), (plain.tos(), plain.ttl()));
+                prop_assert!([0x00, 0x40].contains(&bytes[6]) && bytes[7] == 0, "only DF can be set");
                 if parsed.protocol.has_ports() {
                     let ports = u32::from(parsed.source_port) << 16 | u32::from(parsed.destination_port);
                     prop_assert_eq!(ports, plain.ports);

@@ -109,11 +109,6 @@ impl Trie {
         self.descend(self.descend(self.top(address), c), d)
     }
 
-    #[inline]
-    pub(super) fn prefetch(&self, address: u32) {
-        prefetch(&self.root[place_in_root(address)]);
-    }
-
     /// As [`lookup`](Self::lookup) for each address, level by level, of at most [`BURST`].
     #[inline]
     pub(super) fn lookup_burst(&self, addresses: impl Iterator<Item = u32>) -> ArrayVec<Leaf, BURST> {
@@ -125,19 +120,25 @@ impl Trie {
             self.prefetch_node(leaf);
             open.note(address, place, leaf);
         }
-        self.descend_all(&mut open, &mut leaves, |[_, _, c, _]| c);
-        self.descend_all(&mut open, &mut leaves, |[.., d]| d);
+        self.descend_all(&mut open, &mut leaves, |[_, _, c, _]| c, |leaf| self.prefetch_node(leaf));
+        self.descend_all(&mut open, &mut leaves, |[.., d]| d, |_| ());
         leaves
     }
 
-    /// One level down for the lookups that have not ended.
+    /// One level down for the lookups that have not ended; `seen` is told of where each comes to.
     #[inline(always)]
-    fn descend_all(&self, open: &mut Open, leaves: &mut [Leaf], byte: impl Fn([u8; 4]) -> u8) {
+    fn descend_all(
+        &self,
+        open: &mut Open,
+        leaves: &mut [Leaf],
+        byte: impl Fn([u8; 4]) -> u8,
+        seen: impl Fn(Leaf),
+    ) {
         for at in 0..core::mem::take(&mut open.count) {
             let (address, place) = open.lookups[at % BURST];
             let Some(leaf) = leaves.get_mut(place as usize) else { continue };
             *leaf = self.under(leaf.number(), byte(address.to_be_bytes()));
-            self.prefetch_node(*leaf);
+            seen(*leaf);
             open.note(address, place, *leaf);
         }
     }
@@ -179,12 +180,15 @@ impl Trie {
 
     /// Prefixes with their lengths and leaves, in any order, none twice.
     pub(super) fn build(mut prefixes: Vec<(u32, u8, Leaf)>) -> Trie {
-        let mut builder = Builder { root: Arc::new([Leaf::NONE; ROOT]), nodes: Vec::new() };
+        let mut builder = Builder { root: vec![Leaf::NONE; ROOT], nodes: Vec::new() };
         prefixes.sort_unstable_by_key(|(address, length, _)| (*length, *address));
         prefixes.into_iter().for_each(|(address, length, leaf)| builder.paint(address, length, leaf));
         let mut spilled = Vec::new();
         let nodes = builder.nodes.iter().map(|entries| Node::new(entries, &mut spilled)).collect();
-        Trie { root: builder.root, nodes, spilled: spilled.into() }
+        // It has that length: the way over the heap, for it is too long for the stack.
+        let root =
+            Arc::<[Leaf]>::from(builder.root).try_into().unwrap_or_else(|_| Arc::new([Leaf::NONE; ROOT]));
+        Trie { root, nodes, spilled: spilled.into() }
     }
 }
 
@@ -196,7 +200,7 @@ fn place_in_root(address: u32) -> usize {
 
 /// The trie before nodes are compressed.
 struct Builder {
-    root: Arc<[Leaf; ROOT]>,
+    root: Vec<Leaf>,
     nodes: Vec<[Leaf; NODE]>,
 }
 
@@ -205,12 +209,10 @@ impl Builder {
     fn paint(&mut self, address: u32, length: u8, leaf: Leaf) {
         let [a, b, c, d] = address.to_be_bytes();
         let top = usize::from(u16::from_be_bytes([a, b]));
-        // Nobody else has it yet.
-        let root = Arc::make_mut(&mut self.root);
         if length <= 16 {
-            return root[covered(top, 16 - length)].fill(leaf);
+            return self.root[covered(top, 16 - length)].fill(leaf);
         }
-        let node = Self::node_under(&mut root[top], &mut self.nodes);
+        let node = Self::node_under(&mut self.root[top], &mut self.nodes);
         if length <= 24 {
             return self.nodes[node][covered(usize::from(c), 24 - length)].fill(leaf);
         }

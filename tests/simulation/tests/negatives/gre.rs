@@ -34,6 +34,14 @@ fn a_version_other_than_0_is_discarded() {
 }
 
 #[test]
+fn a_word_of_ones_is_no_header_of_a_tunnel_with_sequence_numbers() {
+    everywhere(GreOptions { sequence: true, ..PLAIN }, |attack, wrap| {
+        let packet = wrap(attack, &gre(u16::MAX, u16::MAX, &inner().to_bytes()));
+        attack.drops(DropReason::GreVersion, &packet);
+    });
+}
+
+#[test]
 fn bits_1_4_and_5_are_discarded_and_bits_6_to_12_ignored() {
     everywhere(PLAIN, |attack, wrap| {
         for bit in [1, 4, 5] {
