@@ -31,6 +31,7 @@ mod plain;
 mod sizes;
 mod survey;
 mod waiting;
+mod ways;
 
 use messages::{PortIndex, PortSide, TunnelIndex};
 use pktbuf::Batch;
@@ -42,8 +43,9 @@ use crate::stopwatch::Stage;
 use crate::{ingress, whole_way};
 use exit::{Exit, LastExit};
 use framing::LastHop;
-use outbound::{Departure, Departures};
+use outbound::Departures;
 use plain::Plain;
+use ways::Departure;
 
 pub(crate) use waiting::{join, leave};
 

@@ -12,9 +12,9 @@ use tables::{Arriving, AtWork, Class};
 use wire::{Dscp, dscp};
 
 use super::group::{Group, Member};
-use super::outbound::{Departure, Way};
 use super::survey::Survey;
 use super::waiting::whole_of;
+use super::ways::{Departure, Way};
 use crate::context::Context;
 use crate::lane::Lane;
 

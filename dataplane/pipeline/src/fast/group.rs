@@ -4,7 +4,7 @@
 
 use pktbuf::Packet;
 
-use super::outbound::{Departure, Way};
+use super::ways::{Departure, Way};
 use crate::lane::{Lane, run_length, runs};
 
 /// See the module's head.

@@ -4,8 +4,8 @@
 use tables::AtWork;
 
 use super::group::Group;
-use super::outbound::{Shape, Way};
 use super::plain::Plain;
+use super::ways::{Shape, Way};
 
 /// What packets of 0 to 3 bytes are on the wire: ESP pads to four bytes, so four more are four more.
 pub(super) struct Sizes {

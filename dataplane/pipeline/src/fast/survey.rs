@@ -7,8 +7,8 @@ use qos::tally::{Place, Tally};
 use tables::AtWork;
 
 use super::group::Group;
-use super::outbound::Departure;
 use super::sizes::Sizes;
+use super::ways::Departure;
 
 /// What a group comes to.
 pub(super) struct Survey {

@@ -15,10 +15,11 @@ use wire::{Dscp, Ecn, IpProtocol};
 
 use super::framing::LastHop;
 use super::group::{Group, Member};
-use super::outbound::{self, Departure, Departures, Way};
+use super::outbound::{self, Departures};
 use super::plain::{Plain, TCP_FLAGS_OFFSET, TOS_OFFSET};
 use super::sizes::Sizes;
 use super::survey::Survey;
+use super::ways::{Departure, Way};
 use crate::context::Context;
 use crate::lane::Lane;
 use crate::outbound::SealNote;
