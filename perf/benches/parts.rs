@@ -13,7 +13,7 @@ use std::sync::{Arc, LazyLock};
 use aead::Engine;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use esp::{SequenceNumber, Window};
+use esp::Window;
 use greyhound_perf::bed::{self, Headend, Role, Setting, WAN};
 use greyhound_perf::profile::{self, Flow, Random, Routes};
 use greyhound_perf::traffic::{Size, Traffic};
