@@ -122,7 +122,7 @@ impl<'a> Departures<'a> {
         self.ways.find_routed(ctx, last_hop, plain, *leaf)
     }
 
-    /// How the packet at `offset` goes into a tunnel, if it goes the common way.
+    /// How the packet at `offset`, which nobody has seen coming, goes into a tunnel, if it goes the common way.
     #[inline(always)]
     pub(super) fn find<'c: 'a>(
         &mut self,
@@ -131,7 +131,10 @@ impl<'a> Departures<'a> {
         packet: (&'a Plain, usize),
         tunnel: TunnelIndex,
     ) -> Option<Departure<'a>> {
-        self.ways.find(ctx, last_hop, packet, tunnel)
+        let known = self.ways.list.len();
+        let departure = self.ways.find(ctx, last_hop, packet, tunnel);
+        self.ways.prefetch_behind(ctx, known);
+        departure
     }
 
     /// Something happened that may have changed ways: none of those found so far is that of another packet.

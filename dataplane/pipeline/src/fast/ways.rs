@@ -45,8 +45,6 @@ impl<'a> Way<'a> {
         (services.pre_classify() && (services.conditions.is_none() || !whole.has_groups())).then_some(())?;
         let framing = last_hop.towards_neighbor(ctx, shortcut.port, shortcut.neighbor)?;
         let sa = ctx.sad.outbound(shortcut.sa)?;
-        sa.prefetch();
-        shortcut.counts.prefetch(ctx.worker);
         Some(Self { tunnel, whole, shortcut, sa, framing, services, group: 0 })
     }
 
@@ -225,6 +223,15 @@ impl<'a> Ways<'a> {
         Some(())
     }
 
+    /// Asks for what the way leads over that was found when `count` were known, if one was.
+    #[inline(always)]
+    pub(super) fn prefetch_behind(&self, ctx: &Context<'_>, count: usize) {
+        if let Some(Way { sa, shortcut, .. }) = self.list.get(count) {
+            sa.prefetch();
+            shortcut.counts.prefetch(ctx.worker);
+        }
+    }
+
     /// Something happened that may have changed ways: none of those found so far is that of another packet.
     pub(super) fn forget(&mut self) {
         self.latest = Latest::default();
@@ -236,7 +243,7 @@ impl<'a> Ways<'a> {
     }
 }
 
-/// Asks for what ways into tunnels lead over, step by step: the shortcut, the SA's place, the SA.
+/// Asks for what ways into tunnels lead over, step by step: the shortcut, the SA's place and the counters, the SA.
 #[inline(always)]
 pub(super) fn prefetch(ctx: &Context<'_>, leaves: &[Leaf]) {
     let mut shortcuts = ArrayVec::<_, BURST>::new();
@@ -249,6 +256,7 @@ pub(super) fn prefetch(ctx: &Context<'_>, leaves: &[Leaf]) {
     }
     for shortcut in shortcuts.iter().copied().flatten() {
         ctx.sad.prefetch_outbound(shortcut.sa);
+        shortcut.counts.prefetch(ctx.worker);
     }
     for shortcut in shortcuts.iter().copied().flatten() {
         ctx.sad.outbound(shortcut.sa).into_iter().for_each(OutboundSa::prefetch);
