@@ -70,7 +70,7 @@ pub const fn padding_bytes(payload_bytes: usize) -> usize {
 /// Octets of the whole ESP packet, from the SPI to the end of the ICV, around so much payload.
 #[inline]
 pub const fn sealed_bytes(payload_bytes: usize, icv: IcvLength) -> usize {
-    payload_bytes.saturating_add(overhead(payload_bytes, icv))
+    Envelope::new(payload_bytes, icv).bytes()
 }
 
 /// How a payload lies in the ESP packet around it.

@@ -168,8 +168,9 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+    /// Their places, and why.
+    pub(crate) fn places(&self) -> &[(usize, OpenError)] {
+        &self.list
     }
 
     /// Why the next packet of the lane did not pass, if it did not.

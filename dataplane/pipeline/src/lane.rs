@@ -91,6 +91,21 @@ impl<N> Lane<N> {
         self.notes.clear();
     }
 
+    /// Takes packets out by their places, which are in order, and gives each to `gone` with what stands beside its place.
+    #[cold]
+    pub(crate) fn remove<E: Copy>(&mut self, places: &[(usize, E)], mut gone: impl FnMut(Packet, E)) {
+        let mut places = places.iter().peekable();
+        let mut kept = Self::default();
+        for (place, (packet, note)) in self.drain().enumerate() {
+            match places.next_if(|(at, _)| *at == place) {
+                Some((_, why)) => gone(packet, *why),
+                // It has room for all that the other had.
+                None => drop(kept.push(packet, note)),
+            }
+        }
+        *self = kept;
+    }
+
     /// Takes everything out, in order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (Packet, N)> {
         self.packets.drain(..).zip(self.notes.drain(..))
@@ -179,6 +194,17 @@ mod tests {
         drop(drained);
         lane.clear();
         assert!(lane.is_empty() && lane.drain().next().is_none());
+    }
+
+    #[test]
+    fn packets_are_removed_by_their_places() {
+        let pool = Pool::memory(64, 2048).unwrap();
+        let mut lane = lane(&pool, &[5, 6, 7, 8]);
+        let mut gone = Vec::new();
+        lane.remove(&[(0, 'a'), (2, 'b')], |packet, why| gone.push((packet.data()[0], why)));
+        assert_eq!(gone, [(0, 'a'), (2, 'b')]);
+        let kept: Vec<_> = lane.drain().map(|(packet, note)| (packet.data()[0], note)).collect();
+        assert_eq!(kept, [(1, 6), (3, 8)]);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(super) fn condition<'a>(
     }
     work.settle(ctx);
     if !work.refused.is_empty() {
-        drop_refused(ctx, lane, &work.refused);
+        lane.remove(&work.refused, |packet, reason| ctx.drop(packet, reason));
     }
 }
 
@@ -135,19 +135,4 @@ fn mark(packet: &mut Packet, offset: usize, marked: Option<Dscp>) -> Result<(), 
     let dscp = marked.ok_or(DropReason::QosPoliced)?;
     let l3 = packet.data_mut().get_mut(offset..).ok_or(DropReason::IpMalformed)?;
     dscp::rewrite(l3, dscp).map_err(|_| DropReason::IpMalformed)
-}
-
-/// Leaves in the lane what goes on.
-#[cold]
-fn drop_refused<'a>(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'a>>, refused: &Refused) {
-    let mut refused = refused.iter().peekable();
-    let mut going_on = Lane::default();
-    for (place, (packet, departure)) in lane.drain().enumerate() {
-        match refused.next_if(|(at, _)| *at == place) {
-            Some((_, reason)) => ctx.drop(packet, *reason),
-            // It has room for all that the other had.
-            None => drop(going_on.push(packet, departure)),
-        }
-    }
-    *lane = going_on;
 }

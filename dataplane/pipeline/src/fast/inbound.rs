@@ -142,27 +142,13 @@ fn open<'s>(ctx: &mut Context<'_>, port: PortIndex, lane: &mut Lane<Arrival<'s>>
             inners.push(Inner::of(arrival, outcome, payload));
         },
     );
-    if !refused.is_empty() {
-        drop_refused(ctx, lane, refused);
+    if !refused.places().is_empty() {
+        lane.remove(refused.places(), |packet, error| ctx.drop(packet, inbound::drop_reason(error)));
     }
     ctx.stopwatch.lap(Stage::Decapsulate);
     let leaves = routes.lookup_v4_burst(inners.iter().map(|inner| inner.plain.destination));
     ctx.stopwatch.lap(Stage::Lookup);
     onward::carry(ctx, port, lane, (&inners, &leaves), lanes);
-}
-
-/// Leaves in the lane what passed the first check.
-#[cold]
-fn drop_refused<'s>(ctx: &mut Context<'_>, lane: &mut Lane<Arrival<'s>>, mut refused: Refused) {
-    let mut passed = Lane::default();
-    for (packet, arrival) in lane.drain() {
-        match refused.next() {
-            Some(error) => ctx.drop(packet, inbound::drop_reason(error)),
-            // It has room for all that the other had.
-            None => drop(passed.push(packet, arrival)),
-        }
-    }
-    *lane = passed;
 }
 
 /// What an opened packet carries.

@@ -176,7 +176,7 @@ pub(super) fn send_due(ctx: &mut Context<'_>, departures: &mut Departures<'_>) {
     let staged = dress_and_seal(ctx, lane, ways, &mut failures);
     ctx.stopwatch.lap(Stage::Cipher);
     if !failures.is_empty() {
-        drop_failed(ctx, lane, &failures);
+        lane.remove(&failures, |packet, error| ctx.drop(packet, drop_reason(error)));
     }
     // Nothing leaves in clear, even if some packet was forgotten.
     if lane.len() != staged {
@@ -309,19 +309,4 @@ fn dress<'a, const HEADERS: usize, const FRONT: usize>(
         .ok_or(SealError::NoRoom)?;
     let (_, esp) = l3.split_at_mut_checked(ipv4::HEADER_BYTES).ok_or(SealError::NoRoom)?;
     burst.stage(esp, envelope, reservation, IpProtocol(shortcut.esp_next_header))
-}
-
-/// Leaves in the lane what was sealed.
-#[cold]
-fn drop_failed<'a>(ctx: &mut Context<'_>, lane: &mut Lane<Departure<'a>>, failures: &Failures) {
-    let mut failures = failures.iter().peekable();
-    let mut sealed = Lane::default();
-    for (place, (packet, departure)) in lane.drain().enumerate() {
-        match failures.next_if(|(at, _)| *at == place) {
-            Some((_, error)) => ctx.drop(packet, drop_reason(*error)),
-            // It has room for all that the other had.
-            None => drop(sealed.push(packet, departure)),
-        }
-    }
-    *lane = sealed;
 }
